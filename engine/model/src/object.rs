@@ -204,7 +204,9 @@ mod tests {
             assert!(BucketName::new(good).is_ok(), "{good}");
         }
         let too_long = "a".repeat(64);
-        for bad in ["", "ab", "Abc", "a_b", "-ab", "ab-", ".ab", "a..b", "10.0.0.1", "xn--abc", "abc-s3alias", &too_long] {
+        for bad in
+            ["", "ab", "Abc", "a_b", "-ab", "ab-", ".ab", "a..b", "10.0.0.1", "xn--abc", "abc-s3alias", &too_long]
+        {
             assert!(BucketName::new(bad).is_err(), "{bad}");
         }
     }

@@ -1,0 +1,180 @@
+//! Multipart uploads: parts become durable one by one; completing moves no byte.
+
+use anvil_model::ids::UploadId;
+use anvil_model::io::World;
+use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, ChecksumType, Etag, Headers, Key, WriteConditions};
+use anvil_model::time::WallTime;
+
+use crate::body::Body;
+use crate::metadata::MetadataError;
+use crate::put::{Expected, PutError, Stored};
+use crate::{Caller, Node};
+
+/// The beginning of an upload.
+#[derive(Clone, Debug)]
+pub struct CreateUpload {
+    /// Who.
+    pub caller: Caller,
+    /// Into which bucket.
+    pub bucket: BucketName,
+    /// Under which key.
+    pub key: Key,
+    /// What is said of the object to be.
+    pub headers: Headers,
+    /// The checksum that parts and object will have, when the client wants one.
+    pub checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
+}
+
+/// Names an upload as S3 does: all three must agree.
+#[derive(Clone, Debug)]
+pub struct UploadName {
+    /// Who.
+    pub caller: Caller,
+    /// The bucket.
+    pub bucket: BucketName,
+    /// The key.
+    pub key: Key,
+    /// The upload.
+    pub upload: UploadId,
+}
+
+/// One part as the list of a CompleteMultipartUpload names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartName {
+    /// 1 to `PART_NUMBER_MAX`.
+    pub number: u16,
+    /// Its tag.
+    pub etag: Etag,
+    /// Its checksum, when the client repeats it.
+    pub checksum: Option<Checksum>,
+}
+
+/// A part that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartInfo {
+    /// 1 to `PART_NUMBER_MAX`.
+    pub number: u16,
+    /// Its tag.
+    pub etag: Etag,
+    /// Its checksum.
+    pub checksum: Checksum,
+    /// Its bytes.
+    pub size: u64,
+    /// When it was written.
+    pub last_modified: WallTime,
+}
+
+/// A page of an upload's parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartsPage {
+    /// In order of their numbers.
+    pub parts: Vec<PartInfo>,
+    /// True when there are more behind the last one.
+    pub more: bool,
+    /// What the upload was created with.
+    pub checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
+}
+
+/// Which page of a bucket's uploads.
+#[derive(Clone, Debug, Default)]
+pub struct ListUploads {
+    /// Only keys that begin with these bytes.
+    pub prefix: Vec<u8>,
+    /// As for objects.
+    pub delimiter: Vec<u8>,
+    /// Only uploads after this key, or of this key after this upload.
+    pub after: Option<(Vec<u8>, Option<UploadId>)>,
+    /// Uploads and common prefixes together, at most.
+    pub max: usize,
+}
+
+/// An upload under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadInfo {
+    /// Its key.
+    pub key: String,
+    /// Its id.
+    pub upload: UploadId,
+    /// When it was begun.
+    pub initiated_at: WallTime,
+    /// What it was created with.
+    pub checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
+}
+
+/// A page of a bucket's uploads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UploadsPage {
+    /// By key, then by id (ids are not in order of time).
+    pub uploads: Vec<UploadInfo>,
+    /// Keys rolled up.
+    pub common_prefixes: Vec<Vec<u8>>,
+    /// Where the next page begins, when there is more.
+    pub next: Option<(Vec<u8>, Option<UploadId>)>,
+}
+
+impl<W: World> Node<W> {
+    /// Begins an upload.
+    ///
+    /// # Errors
+    /// When the bucket is not there or another tenant's.
+    pub async fn create_upload(&self, create: CreateUpload) -> Result<UploadId, MetadataError> {
+        todo!()
+    }
+
+    /// Stores a part; the last one committed under a number wins.
+    ///
+    /// # Errors
+    /// As for a PUT.
+    pub async fn put_part<B: Body<W::Buffer>>(
+        &self,
+        upload: UploadName,
+        number: u16,
+        expected: Expected,
+        body: &mut B,
+    ) -> Result<Stored, PutError<B::Error>> {
+        todo!()
+    }
+
+    /// Parts after number `after`, at most `max`.
+    ///
+    /// # Errors
+    /// When there is no such upload.
+    pub async fn list_parts(&self, upload: UploadName, after: u16, max: usize) -> Result<PartsPage, MetadataError> {
+        todo!()
+    }
+
+    /// Uploads under way in a bucket.
+    ///
+    /// # Errors
+    /// When the bucket is not there or another tenant's.
+    pub async fn list_uploads(
+        &self,
+        caller: Caller,
+        bucket: BucketName,
+        list: ListUploads,
+    ) -> Result<UploadsPage, MetadataError> {
+        todo!()
+    }
+
+    /// Makes the object of these parts. Repeated with the same list it answers the same.
+    ///
+    /// # Errors
+    /// When a part is missing, too small or out of order, or a condition does not hold.
+    pub async fn complete_upload(
+        &self,
+        upload: UploadName,
+        parts: Vec<PartName>,
+        checksum: Option<Checksum>,
+        conditions: WriteConditions,
+    ) -> Result<Stored, MetadataError> {
+        todo!()
+    }
+
+    /// Ends an upload without an object.
+    ///
+    /// # Errors
+    /// When there is no such upload.
+    pub async fn abort_upload(&self, upload: UploadName) -> Result<(), MetadataError> {
+        todo!()
+    }
+}

@@ -1,0 +1,84 @@
+//! The story of a PUT.
+
+use anvil_model::io::{DeviceError, World};
+use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, Etag, Headers, Key, WriteConditions};
+
+use crate::body::Body;
+use crate::metadata::MetadataError;
+use crate::{Caller, Node};
+
+/// A PUT as a client asked for it, read and checked.
+#[derive(Clone, Debug)]
+pub struct PutObject {
+    /// Who.
+    pub caller: Caller,
+    /// Into which bucket.
+    pub bucket: BucketName,
+    /// Under which key.
+    pub key: Key,
+    /// What is said of the object.
+    pub headers: Headers,
+    /// What the client says that the bytes are.
+    pub expected: Expected,
+    /// What must hold for the write to happen.
+    pub conditions: WriteConditions,
+}
+
+/// What a client says of the bytes that it sends; each is verified before anything becomes visible.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// `Content-MD5`.
+    pub md5: Option<[u8; 16]>,
+    /// `x-amz-checksum-*` in the header.
+    pub checksum: Option<Checksum>,
+    /// A checksum that will come in the trailer, or that the client wants computed and stored.
+    pub algorithm: Option<ChecksumAlgorithm>,
+}
+
+/// What became of a PUT or a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The entity tag.
+    pub etag: Etag,
+    /// The checksum that is kept and returned: the client's algorithm, or CRC64NVME.
+    pub checksum: Checksum,
+    /// Payload bytes.
+    pub size: u64,
+}
+
+/// Why a PUT did not happen, or is not known to have happened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PutError<E> {
+    /// The bytes did not come, or were not what the protocol promised.
+    #[error("the body failed")]
+    Body(E),
+    /// `Content-MD5` differs from the bytes.
+    #[error("the MD5 of the bytes differs")]
+    Md5Mismatch,
+    /// The client's checksum differs from the bytes.
+    #[error("the checksum of the bytes differs")]
+    ChecksumMismatch(ChecksumAlgorithm),
+    /// Metadata refuses, is away or does not know.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// No disk has room.
+    #[error("the disks are full")]
+    Full,
+    /// A disk failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+impl<W: World> Node<W> {
+    /// Stores an object. When this returns `Ok`, the version is durable and visible.
+    ///
+    /// # Errors
+    /// Says whether nothing happened or it is not known; see [`PutError`].
+    pub async fn put_object<B: Body<W::Buffer>>(
+        &self,
+        put: PutObject,
+        body: &mut B,
+    ) -> Result<Stored, PutError<B::Error>> {
+        todo!()
+    }
+}
