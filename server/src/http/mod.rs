@@ -1,0 +1,98 @@
+//! What every protocol of the frontend turns bytes into, and makes answers from. HTTP/1.1 today; HTTP/2 speaks the
+//! same types.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use anvil_node::get::Reader;
+use anvil_runtime::{Buffer, Core};
+
+/// A request's head, as received: nothing is decoded or normalised.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// `GET`, `PUT`, ...
+    pub method: String,
+    /// The path of the target, percent-encoded as received; begins with `/`.
+    pub path: String,
+    /// What follows the first `?`, percent-encoded as received.
+    pub query: Option<String>,
+    /// Names in lower case, values without surrounding white space, in the order of arrival.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// Who is connected.
+    pub peer: SocketAddr,
+    /// Names this request in logs and answers (`x-amz-request-id`).
+    pub request_id: String,
+}
+
+impl Head {
+    /// The value of a header that is there exactly once and is visible ASCII or UTF-8; `name` in lower case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.iter().filter(|(n, _)| n == name);
+        let (_, value) = values.next()?;
+        if values.next().is_some() {
+            return None;
+        }
+        std::str::from_utf8(value).ok()
+    }
+
+    /// The host that the client named: `:authority` or `Host`.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        self.header("host")
+    }
+}
+
+/// Why body bytes did not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReceiveError {
+    /// The client closed or broke the connection before the end.
+    #[error("the client went away before the end of the body")]
+    Disconnected,
+    /// Too few bytes in too much time.
+    #[error("the body came too slowly")]
+    TimedOut,
+    /// The transfer coding is broken.
+    #[error("the transfer coding of the body is malformed")]
+    Malformed,
+}
+
+/// The body of a request as it comes off the connection, without its transfer coding.
+pub trait Incoming {
+    /// Bytes in all, when the client said so (`Content-Length`); `None` for `Transfer-Encoding: chunked`.
+    fn length(&self) -> Option<u64>;
+    /// Receives into `buffer[range]` until it is full or the body ends; gives how many came. The first call answers
+    /// `Expect: 100-continue`.
+    fn fill(&mut self, buffer: Buffer, range: Range<usize>) -> impl Future<Output = (Result<usize, ReceiveError>, Buffer)>;
+    /// Appends some bytes, at least 1 and at most `max`, to `into`; 0 at the end of the body.
+    fn read(&mut self, into: &mut Vec<u8>, max: usize) -> impl Future<Output = Result<usize, ReceiveError>>;
+}
+
+/// An answer.
+pub struct Response {
+    /// Status code.
+    pub status: u16,
+    /// Names in the case to be sent. `Date`, `Server`, `Content-Length`, `Connection` and the request ids are added
+    /// by the protocol.
+    pub headers: Vec<(Cow<'static, str>, String)>,
+    /// What follows.
+    pub body: Outgoing,
+}
+
+/// The body of an answer.
+pub enum Outgoing {
+    /// Nothing: `Content-Length: 0` (or none at all for 204 and 304).
+    Empty,
+    /// Nothing follows, but this length is announced: the answer to a HEAD.
+    Announced(u64),
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// The bytes of an object's range: `length` of them. An error in the middle breaks the connection.
+    Object {
+        /// Bytes in all.
+        length: u64,
+        /// Where they come from.
+        reader: Reader<Core>,
+    },
+}
