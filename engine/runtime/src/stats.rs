@@ -1,0 +1,84 @@
+//! What the runtime counts. Written by the owning core, readable from every thread.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that one core writes and every thread may read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// The number now; of another core, perhaps a moment old.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    pub(crate) fn subtract(&self, amount: u64) {
+        self.0.fetch_sub(amount, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+/// Counters and gauges of one core.
+#[derive(Debug, Default)]
+pub struct CoreStats {
+    /// 1 when the kernel took the pool as registered buffers, 0 when the core runs without (memlock limit).
+    pub buffers_registered: Counter,
+    /// Pool buffers of this core.
+    pub buffers_total: Counter,
+    /// Pool buffers that nobody holds now.
+    pub buffers_free: Counter,
+    /// Times that somebody had to wait for a pool buffer.
+    pub buffer_waits: Counter,
+    /// Small receive buffers of this core.
+    pub receive_buffers_total: Counter,
+    /// Small receive buffers that the kernel may fill now.
+    pub receive_buffers_free: Counter,
+    /// Times that received bytes were copied to the heap, because no receive buffer was free or a connection had
+    /// more than its share.
+    pub receive_spills: Counter,
+    /// Operations given to the kernel since the start.
+    pub operations: Counter,
+    /// Operations that the kernel has now.
+    pub operations_live: Counter,
+    /// Calls of `io_uring_enter`.
+    pub enters: Counter,
+    /// Tasks that exist now.
+    pub tasks_live: Counter,
+    /// Times that a task was polled.
+    pub polls: Counter,
+    /// Wakes that came from another thread.
+    pub wakes_remote: Counter,
+    /// How many of those found the core asleep and rang its doorbell.
+    pub doorbells: Counter,
+    /// Connections accepted.
+    pub connections_accepted: Counter,
+    /// Bytes received from sockets.
+    pub received_bytes: Counter,
+    /// Bytes sent to sockets.
+    pub sent_bytes: Counter,
+}
+
+/// Counters of one disk, over all cores.
+#[derive(Debug, Default)]
+pub struct DiskStats {
+    /// Reads that ended, well or badly.
+    pub reads: Counter,
+    /// Bytes read.
+    pub read_bytes: Counter,
+    /// Writes that ended, well or badly.
+    pub writes: Counter,
+    /// Bytes written.
+    pub written_bytes: Counter,
+    /// Flushes that ended, well or badly.
+    pub flushes: Counter,
+    /// Operations that failed.
+    pub errors: Counter,
+}
