@@ -4,6 +4,7 @@ use anvil_model::ids::UploadId;
 use anvil_model::io::World;
 use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, ChecksumType, Etag, Headers, Key, WriteConditions};
 use anvil_model::time::WallTime;
+use serde::{Deserialize, Serialize};
 
 use crate::body::Body;
 use crate::metadata::MetadataError;
@@ -39,7 +40,7 @@ pub struct UploadName {
 }
 
 /// One part as the list of a CompleteMultipartUpload names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartName {
     /// 1 to `PART_NUMBER_MAX`.
     pub number: u16,
@@ -76,7 +77,7 @@ pub struct PartsPage {
 }
 
 /// Which page of a bucket's uploads.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListUploads {
     /// Only keys that begin with these bytes.
     pub prefix: Vec<u8>,

@@ -1,8 +1,63 @@
-//! What objects are: the trait that says what must be atomic, the rows and mutations, the batching.
+//! What objects are: rows, mutations and look-ups, the trait that says what must be atomic, and the batching.
+//!
+//! - [`rows`]: what is kept; [`mutation`] and [`query`]: what may be changed and asked.
+//! - [`decide`] and [`query::look_up`]: pure functions over the rows that hold the semantics of S3, shared by every
+//!   implementation that can run them next to its rows.
+//! - [`Metadata`]: the trait; [`embedded`] implements it with a log on the node's disks and an index beside it.
+//! - [`batch`] gathers the requests of all cores; [`client`] is what a story holds.
+//!
+//! Knows no SQL. Called by the stories, and by `server`, which joins it with SQLite.
 
+pub mod batch;
+pub mod client;
+pub mod decide;
+pub mod embedded;
+pub mod mutation;
+pub mod query;
+pub mod rows;
+
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anvil_model::ids::UploadId;
+
+pub use client::Client;
+use mutation::{Mutation, Outcome};
+use query::{Answer, Query};
+
+/// The metadata of a region, batch by batch. [`batch::Service`] is its only caller on a serving node.
+///
+/// Every implementation passes the suite of `metadata::suite`.
+pub trait Metadata: 'static {
+    /// Decides and keeps a batch of changes. Entry `i` of the answer is the outcome of mutation `i`.
+    ///
+    /// What must be atomic, and hold:
+    /// - Each mutation happens wholly or not at all: the version and its blob's reference, the reference that it drops
+    ///   and the line of garbage that this makes, the upload that ends and its parts. Two mutations of a batch are
+    ///   not atomic together, and each has its own verdict.
+    /// - Mutations of one [lane](Mutation::lane) are decided in the order given, each seeing the ones before it; all
+    ///   mutations that touch one key, also those of concurrent calls and also when the key is absent, are decided
+    ///   one after another under one lock, and their generations and times grow in that order.
+    /// - `Ok` means durable, and seen by every look-up that begins afterwards. `Refused` and `Unavailable` mean that
+    ///   the change did not and will not happen. `Unknown` means that it may have happened or may yet.
+    /// - A mutation whose write id is already known changes nothing and answers as it did.
+    ///
+    /// # Errors
+    /// [`Poisoned`] when nothing of the batch happened because some row of it cannot be decided: the caller divides it.
+    fn commit(
+        &self,
+        batch: Arc<[Mutation]>,
+    ) -> impl Future<Output = Result<Vec<Result<Outcome, MetadataError>>, Poisoned>>;
+
+    /// Answers a batch of queries, each from one consistent view of what is committed. Never waits for a commit.
+    fn look_up(&self, batch: Vec<Query>) -> impl Future<Output = Vec<Result<Answer, MetadataError>>>;
+}
+
+/// Nothing of a batch happened or will: some row of it made the decision fail, not with a refusal but with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a row of the batch cannot be decided")]
+pub struct Poisoned;
 
 /// A request that the metadata answers with no. Named after the error codes of S3.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +95,14 @@ pub enum Refusal {
     EntityTooLarge,
     #[error("the bucket's configuration changed while the request ran")]
     OperationAborted,
+    #[error("{0}")]
+    InvalidRequest(&'static str),
+    /// The life of the node that wrote the blob is over: what it wrote belongs to the sweep. `InternalError` in S3.
+    #[error("the writer of the data is closed")]
+    WriterClosed,
+    /// Another write or the sweep has claimed the blob's id. `InternalError` in S3.
+    #[error("the data is claimed by another write")]
+    BlobClaimed,
 }
 
 /// Why a change or a look-up has no answer.

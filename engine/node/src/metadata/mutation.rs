@@ -1,0 +1,286 @@
+//! Changes of the metadata as values: decided under a lock, written to the log, decided again at replay.
+//!
+//! The embedded log holds these in the wire form of `postcard` (docs/FORMAT.md): fields and variants are never
+//! reordered or removed, new variants go to the end.
+
+use anvil_model::ids::{BlobId, BucketId, DiskId, Generation, Incarnation, NodeId, TenantId, UploadId, WriteId};
+use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, ChecksumType, Etag, Headers, Key, WriteConditions};
+use anvil_model::profile::Profile;
+use anvil_model::time::WallTime;
+use serde::{Deserialize, Serialize};
+
+use super::rows::StorageClass;
+use crate::multipart::PartName;
+
+/// One attempt to change something. Sent again with the same id it changes nothing and answers as before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mutation {
+    /// Names the attempt.
+    pub write: WriteId,
+    /// What to change.
+    pub change: Change,
+}
+
+/// A bucket as a look-up found it: in the caller's hands because an authorisation said so. The change is refused when
+/// the bucket is gone or its configuration is no longer the one that was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketRef {
+    /// Never reused, so it also says which life of the name is meant.
+    pub id: BucketId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The configuration that the request was decided under.
+    pub generation: Generation,
+}
+
+/// What to change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Begins the next life of a node and closes all earlier ones.
+    OpenWriter {
+        /// Which node.
+        node: NodeId,
+    },
+    /// Makes a bucket.
+    CreateBucket {
+        /// Whose.
+        tenant: TenantId,
+        /// Its name, unique among live buckets.
+        name: BucketName,
+        /// Where.
+        region: String,
+    },
+    /// Deletes a bucket that holds nothing: no version, no delete marker, no upload under way.
+    DeleteBucket {
+        /// Which.
+        bucket: BucketRef,
+    },
+    /// Makes a version the current one of its key.
+    PutObject {
+        /// Into which bucket.
+        bucket: BucketRef,
+        /// Under which key.
+        key: Key,
+        /// What.
+        object: Box<NewObject>,
+        /// What must hold.
+        conditions: WriteConditions,
+    },
+    /// Deletes a key. A key that is not there is deleted too.
+    DeleteObject {
+        /// From which bucket.
+        bucket: BucketRef,
+        /// Which key.
+        key: Key,
+        /// What must hold.
+        conditions: WriteConditions,
+    },
+    /// Begins an upload.
+    CreateUpload {
+        /// Into which bucket.
+        bucket: BucketRef,
+        /// Under which key.
+        key: Key,
+        /// Its id, drawn by the caller.
+        upload: UploadId,
+        /// What is said of the object to be.
+        about: Box<NewUpload>,
+    },
+    /// Stores a part, or replaces the one of that number.
+    PutPart {
+        /// The upload's bucket.
+        bucket: BucketRef,
+        /// The upload's key.
+        key: Key,
+        /// The upload.
+        upload: UploadId,
+        /// The part.
+        part: Box<NewPart>,
+    },
+    /// Makes the object of the listed parts.
+    CompleteUpload {
+        /// The upload's bucket.
+        bucket: BucketRef,
+        /// The upload's key.
+        key: Key,
+        /// The upload.
+        upload: UploadId,
+        /// In ascending order of numbers.
+        parts: Vec<PartName>,
+        /// What the client says that the object's checksum is.
+        checksum: Option<Checksum>,
+        /// What must hold of the key.
+        conditions: WriteConditions,
+    },
+    /// Ends an upload without an object.
+    AbortUpload {
+        /// The upload's bucket.
+        bucket: BucketRef,
+        /// The upload's key.
+        key: Key,
+        /// The upload.
+        upload: UploadId,
+    },
+    /// Claims blobs that no row references and whose writer is closed, as dead: from here on no commit can reference
+    /// them, and they are on the garbage list.
+    ClaimOrphans {
+        /// Which; those that have a row already are left alone.
+        blobs: Vec<BlobClaim>,
+    },
+    /// Says that the bytes of garbage are gone. Drops the blobs' rows and their lines of the list.
+    ForgetGarbage {
+        /// Lines of the garbage list.
+        blobs: Vec<(Generation, BlobId)>,
+    },
+}
+
+/// A blob that was written and flushed by the time the change is durable, and that no row references yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobClaim {
+    /// Which.
+    pub blob: BlobId,
+    /// How it is spread.
+    pub profile: Profile,
+    /// Bytes, at least 1.
+    pub length: u64,
+    /// The disks that hold its shards, in the order of the shards.
+    pub places: Vec<DiskId>,
+}
+
+/// A version to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewObject {
+    /// Opaque.
+    pub etag: Etag,
+    /// Bytes; the blob's length, or 0 without one.
+    pub size: u64,
+    /// The client's algorithm, or CRC64NVME.
+    pub checksum: Checksum,
+    /// Of all bytes.
+    pub crc64nvme: u64,
+    /// What the client said of it.
+    pub headers: Headers,
+    /// Tags in the order given.
+    pub tags: Vec<(String, String)>,
+    /// Under which class.
+    pub storage_class: StorageClass,
+    /// The bytes; `None` when there are none.
+    pub blob: Option<BlobClaim>,
+}
+
+/// An upload to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewUpload {
+    /// What is said of the object to be.
+    pub headers: Headers,
+    /// Tags of the object to be.
+    pub tags: Vec<(String, String)>,
+    /// What parts and object are summed with, when the client asked for something.
+    pub checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
+    /// Class of the object to be.
+    pub storage_class: StorageClass,
+}
+
+/// A part to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewPart {
+    /// 1 to `PART_NUMBER_MAX`.
+    pub number: u16,
+    /// The MD5 of its bytes.
+    pub etag: Etag,
+    /// Bytes; the blob's length, or 0 without one.
+    pub size: u64,
+    /// By the upload's algorithm, or CRC64NVME.
+    pub checksum: Checksum,
+    /// Of its bytes.
+    pub crc64nvme: u64,
+    /// The bytes; `None` when there are none.
+    pub blob: Option<BlobClaim>,
+}
+
+/// What a change came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// This life may commit.
+    WriterOpened(Incarnation),
+    /// The bucket is there.
+    BucketCreated(BucketRef),
+    /// The bucket is gone.
+    BucketDeleted,
+    /// The version is the current one.
+    ObjectStored(Written),
+    /// The key has no current version.
+    ObjectDeleted,
+    /// The upload is open.
+    UploadCreated,
+    /// The part is there.
+    PartStored(Written),
+    /// The object is there.
+    UploadCompleted(Completed),
+    /// The upload is gone.
+    UploadAborted,
+    /// How many orphans were claimed.
+    OrphansClaimed(u32),
+    /// The lines are gone.
+    GarbageForgotten,
+}
+
+/// What a write was given under the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// Its place in the order of all changes.
+    pub generation: Generation,
+    /// Its `Last-Modified`.
+    pub last_modified: WallTime,
+}
+
+/// An object made of parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Completed {
+    /// `<md5 of the parts' md5s>-<parts>`.
+    pub etag: Etag,
+    /// By the upload's algorithm, or CRC64NVME.
+    pub checksum: Checksum,
+    /// Bytes.
+    pub size: u64,
+    /// Its generation and time.
+    pub written: Written,
+}
+
+/// What the metadata gives a change when it is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// The change's place in the order of all changes.
+    pub generation: Generation,
+    /// Its time: the clock's, or the last one given when the clock went back.
+    pub at: WallTime,
+}
+
+impl Mutation {
+    /// Where the change belongs in the order of a batch: its bucket and key. Changes with the same lane keep the order
+    /// in which they came.
+    #[must_use]
+    pub fn lane(&self) -> (u64, &[u8]) {
+        match &self.change {
+            Change::OpenWriter { .. } | Change::ClaimOrphans { .. } | Change::ForgetGarbage { .. } => (0, &[]),
+            Change::CreateBucket { name, .. } => (0, name.as_str().as_bytes()),
+            Change::DeleteBucket { bucket } => (bucket.id.0, &[]),
+            Change::PutObject { bucket, key, .. }
+            | Change::DeleteObject { bucket, key, .. }
+            | Change::CreateUpload { bucket, key, .. }
+            | Change::PutPart { bucket, key, .. }
+            | Change::CompleteUpload { bucket, key, .. }
+            | Change::AbortUpload { bucket, key, .. } => (bucket.id.0, key.as_bytes()),
+        }
+    }
+
+    /// The blob that this change brings, whose bytes must be durable when the change is.
+    #[must_use]
+    pub fn claim(&self) -> Option<&BlobClaim> {
+        match &self.change {
+            Change::PutObject { object, .. } => object.blob.as_ref(),
+            Change::PutPart { part, .. } => part.blob.as_ref(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Look-ups: what may be asked of the metadata, and the answers, each made from one consistent view of the rows.
+
+use std::ops::Range;
+
+use anvil_model::ids::{BlobId, BucketId, Generation, TenantId, UploadId, WriteId};
+use anvil_model::object::{BucketName, Etag, Key};
+
+use super::Refusal;
+use super::mutation::{BucketRef, Outcome};
+use super::rows::{BlobRow, BucketRow, Counters, GarbageRow, Rows, RowsError, SegmentRow, UploadRow, VersionRow};
+use crate::list::{ListObjects, Page};
+use crate::multipart::{ListUploads, PartsPage, UploadsPage};
+
+/// A bucket as a caller names it. The look-up decides in the same view whether the caller may use it: `NoSuchBucket`
+/// and `AccessDenied` (another tenant's) are decided before anything is said of what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketPath {
+    /// Who asks.
+    pub tenant: TenantId,
+    /// The bucket's name.
+    pub name: BucketName,
+}
+
+/// One look-up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// The current version of a key, and the first page of the segments that a read will want.
+    Object {
+        /// In which bucket.
+        bucket: BucketPath,
+        /// Which key.
+        key: Key,
+        /// Where a read will begin; `None` for those who want no bytes.
+        read_from: Option<ReadFrom>,
+    },
+    /// The next segments of a version that was found. None at all when the version is gone.
+    Segments {
+        /// Its bucket.
+        bucket: BucketId,
+        /// Its generation.
+        version: Generation,
+        /// Which bytes are wanted.
+        range: Range<u64>,
+    },
+    /// What a write must know before its body comes.
+    Prepare {
+        /// Into which bucket.
+        bucket: BucketPath,
+        /// Under which key.
+        key: Key,
+    },
+    /// A bucket.
+    Bucket(BucketPath),
+    /// A tenant's buckets by name.
+    Buckets {
+        /// Whose.
+        tenant: TenantId,
+        /// Those after this name.
+        after: Option<String>,
+        /// At most, up to [`BUCKETS_PER_PAGE_MAX`].
+        max: usize,
+    },
+    /// A page of a bucket's keys.
+    List {
+        /// Which bucket.
+        bucket: BucketPath,
+        /// Which page.
+        list: ListObjects,
+    },
+    /// An upload under way.
+    Upload {
+        /// In which bucket.
+        bucket: BucketPath,
+        /// Under which key.
+        key: Key,
+        /// Which.
+        upload: UploadId,
+    },
+    /// A page of a bucket's uploads under way.
+    Uploads {
+        /// Which bucket.
+        bucket: BucketPath,
+        /// Which page.
+        list: ListUploads,
+    },
+    /// A page of an upload's parts.
+    Parts {
+        /// In which bucket.
+        bucket: BucketPath,
+        /// Under which key.
+        key: Key,
+        /// Which upload.
+        upload: UploadId,
+        /// Those above this number.
+        after: u16,
+        /// At most, up to `PAGE_KEYS_MAX`.
+        max: usize,
+    },
+    /// What became of a write.
+    Write(WriteId),
+    /// Lines of the garbage list.
+    Garbage {
+        /// Those after this one.
+        after: Option<(Generation, BlobId)>,
+        /// At most, up to `PAGE_KEYS_MAX`.
+        max: usize,
+    },
+    /// A blob's row.
+    Blob(BlobId),
+    /// Where the metadata stands.
+    Counters,
+}
+
+/// Where a read will begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// At this byte.
+    Start(u64),
+    /// So many bytes before the end.
+    Last(u64),
+}
+
+/// The answer to the [`Query`] of the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "one per query")]
+pub enum Answer {
+    Object(Box<FoundObject>),
+    Segments(Vec<SegmentRow>),
+    Prepared(Prepared),
+    Bucket(BucketRow),
+    Buckets(Vec<BucketRow>),
+    List(Page),
+    Upload(Box<FoundUpload>),
+    Uploads(UploadsPage),
+    Parts(PartsPage),
+    Write(Option<Outcome>),
+    Garbage(Vec<GarbageRow>),
+    Blob(Option<BlobRow>),
+    Counters(Counters),
+}
+
+/// A current version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundObject {
+    /// Its bucket.
+    pub bucket: BucketRef,
+    /// The version.
+    pub version: VersionRow,
+    /// Where its content is segments: the first [`SEGMENTS_PER_PAGE`] that hold what the read will want.
+    pub segments: Vec<SegmentRow>,
+}
+
+/// What a write knows before its body comes. The conditions are checked again under the lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// To be named by the commit.
+    pub bucket: BucketRef,
+    /// The tag of the current version, when there is one.
+    pub current: Option<Etag>,
+}
+
+/// An upload under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundUpload {
+    /// To be named by the commit.
+    pub bucket: BucketRef,
+    /// The upload.
+    pub upload: UploadRow,
+}
+
+/// Segments of one answer, at most. At the least part size they hold 320 MiB.
+pub const SEGMENTS_PER_PAGE: usize = 64;
+/// Buckets of one answer, at most (AWS, ListBuckets, `max-buckets`).
+pub const BUCKETS_PER_PAGE_MAX: usize = 10_000;
+
+/// Answers a query from one view of the rows.
+///
+/// # Errors
+/// When the rows cannot be had.
+pub fn look_up(rows: &impl Rows, query: &Query) -> Result<Result<Answer, Refusal>, RowsError> {
+    todo!()
+}
