@@ -1,0 +1,422 @@
+//! A disk that outlives processes: what is on it, what would be left of it, and when it errs.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::iter;
+use std::ops::Range;
+use std::rc::Rc;
+
+use anvil_model::io::{DeviceError, Geometry};
+
+use crate::device::SimDevice;
+use crate::image::Image;
+use crate::random::Random;
+use crate::world::{SimBuffer, SimWorld};
+
+/// What a power cut leaves whole or not at all: the sector that every drive writes atomically.
+pub(crate) const ATOM_BYTES: usize = 512;
+
+/// How a disk is made.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskOptions {
+    /// See [`Geometry::unit_bytes`].
+    pub unit_bytes: u32,
+    /// See [`Geometry::capacity_bytes_max`].
+    pub capacity_bytes_max: u64,
+    /// Room that there really is; growing beyond it fails with [`DeviceError::NoSpace`]. May be less than the
+    /// capacity, when others use the same file system.
+    pub space_bytes: u64,
+    /// See [`Geometry::volatile_cache`]. Only said: writes need a flush either way.
+    pub volatile_cache: bool,
+    /// An operation takes up to so many nanoseconds, and now and then 20 times as many.
+    pub latency_nanos_max: u64,
+    /// Flushes complete and make nothing durable. No code survives this: it is for proving that tests notice.
+    pub flush_lies: bool,
+}
+
+impl Default for DiskOptions {
+    fn default() -> Self {
+        Self {
+            unit_bytes: 4096,
+            capacity_bytes_max: 1 << 40,
+            space_bytes: 1 << 40,
+            volatile_cache: true,
+            latency_nanos_max: 300_000,
+            flush_lies: false,
+        }
+    }
+}
+
+/// How often a disk errs, per million operations.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// A read fails with EIO.
+    pub read_error: u32,
+    /// A write fails with EIO after any part of it was written.
+    pub write_error: u32,
+    /// A write fails for lack of room, as on a file system that copies on write.
+    pub write_no_space: u32,
+    /// A flush fails with EIO after a part of what it covers became durable.
+    pub flush_error: u32,
+    /// Growing fails with EIO.
+    pub grow_error: u32,
+    /// A write says that it succeeded and went to another place.
+    pub misdirected_write: u32,
+    /// A write says that it succeeded and one bit of it is wrong.
+    pub write_bit_flip: u32,
+    /// A read returns one wrong bit; the next one is right.
+    pub read_bit_flip: u32,
+}
+
+/// What a device is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Read bytes.
+    Read,
+    /// Write bytes.
+    Write,
+    /// Make writes durable.
+    Flush,
+    /// Make the disk larger.
+    Grow,
+}
+
+/// What a disk was asked and did, since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskCounts {
+    /// Reads that were completed, well or not.
+    pub reads: u64,
+    /// Writes that were begun.
+    pub writes_begun: u64,
+    /// Writes that were completed, well or not.
+    pub writes: u64,
+    /// Flushes that were completed, well or not.
+    pub flushes: u64,
+    /// Bytes of all completed writes.
+    pub written_bytes: u64,
+}
+
+/// A disk. Clones are the same disk.
+#[derive(Clone)]
+pub struct SimDisk {
+    pub(crate) state: Rc<RefCell<DiskState>>,
+}
+
+pub(crate) struct DiskState {
+    pub(crate) options: DiskOptions,
+    pub(crate) faults: Faults,
+    pub(crate) scripted: VecDeque<(Operation, DeviceError)>,
+    pub(crate) gone: bool,
+    pub(crate) random: Random,
+    pub(crate) counts: DiskCounts,
+    pub(crate) size: u64,
+    /// What reads see.
+    live: Image,
+    /// What a power cut leaves at least.
+    durable: Image,
+    /// Completed and not yet covered by a flush, oldest first.
+    unflushed: VecDeque<Landed>,
+    landed_next: u64,
+    pub(crate) writing: BTreeMap<u64, Writing>,
+    pub(crate) growing: BTreeMap<u64, u64>,
+    operation_next: u64,
+}
+
+struct Landed {
+    number: u64,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+/// A write that the device still owns.
+pub(crate) struct Writing {
+    pub(crate) offset: u64,
+    pub(crate) buffer: SimBuffer,
+    pub(crate) range: Range<usize>,
+}
+
+impl SimDisk {
+    pub(crate) fn new(options: DiskOptions, random: Random) -> Self {
+        let unit = options.unit_bytes;
+        assert!(unit.is_power_of_two() && (512..=4096).contains(&unit), "{unit} is no unit of a disk");
+        let state = DiskState {
+            options,
+            faults: Faults::default(),
+            scripted: VecDeque::new(),
+            gone: false,
+            random,
+            counts: DiskCounts::default(),
+            size: 0,
+            live: Image::default(),
+            durable: Image::default(),
+            unflushed: VecDeque::new(),
+            landed_next: 0,
+            writing: BTreeMap::new(),
+            growing: BTreeMap::new(),
+            operation_next: 0,
+        };
+        Self { state: Rc::new(RefCell::new(state)) }
+    }
+
+    /// Opens the disk on a core of the process that runs.
+    #[must_use]
+    pub fn open(&self, world: &SimWorld) -> SimDevice {
+        SimDevice { disk: self.clone(), executor: Rc::clone(&world.kernel.executor) }
+    }
+
+    /// From now on the disk errs so often.
+    pub fn set_faults(&self, faults: Faults) {
+        self.state.borrow_mut().faults = faults;
+    }
+
+    /// The next operation of this kind that completes fails like this. Repeated calls queue up.
+    pub fn fail_next(&self, operation: Operation, error: DeviceError) {
+        self.state.borrow_mut().scripted.push_back((operation, error));
+    }
+
+    /// From now on every operation fails with [`DeviceError::Gone`], or none any more.
+    pub fn set_gone(&self, gone: bool) {
+        self.state.borrow_mut().gone = gone;
+    }
+
+    /// From now on there is so much room; see [`DiskOptions::space_bytes`].
+    pub fn set_space_bytes(&self, space_bytes: u64) {
+        self.state.borrow_mut().options.space_bytes = space_bytes;
+    }
+
+    /// From now on flushes lie, or not; see [`DiskOptions::flush_lies`].
+    pub fn set_flush_lies(&self, flush_lies: bool) {
+        self.state.borrow_mut().options.flush_lies = flush_lies;
+    }
+
+    /// What the disk did so far.
+    #[must_use]
+    pub fn counts(&self) -> DiskCounts {
+        self.state.borrow().counts
+    }
+
+    /// Bytes that may be addressed.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.state.borrow().size
+    }
+
+    /// The bytes as a reader would see them now.
+    #[must_use]
+    pub fn bytes(&self, offset: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.state.borrow().live.read(offset, &mut bytes);
+        bytes
+    }
+
+    /// Puts bytes on the disk from outside, durable at once, growing it as needed.
+    pub fn overwrite(&self, offset: u64, bytes: &[u8]) {
+        let mut state = self.state.borrow_mut();
+        state.live.write(offset, bytes);
+        state.durable.write(offset, bytes);
+        let unit = u64::from(state.options.unit_bytes);
+        state.size = state.size.max((offset + bytes.len() as u64).next_multiple_of(unit));
+    }
+
+    /// Turns one bit of the medium over. `bit` is 0 to 7.
+    pub fn flip_bit(&self, offset: u64, bit: u8) {
+        let mut state = self.state.borrow_mut();
+        state.live.flip(offset, bit);
+        state.durable.flip(offset, bit);
+    }
+
+    /// Another disk with the durable bytes of this one.
+    pub(crate) fn copy(&self, random: Random) -> Self {
+        let state = self.state.borrow();
+        let copy = Self::new(state.options, random);
+        {
+            let mut other = copy.state.borrow_mut();
+            other.size = state.size;
+            other.durable = state.durable.clone();
+            other.live = state.durable.clone();
+        }
+        copy
+    }
+
+    /// Makes the disk what a process leaves that ends without a word.
+    pub(crate) fn kill(&self) {
+        let dropped = self.state.borrow_mut().settle_in_flight();
+        // Outside of the borrow: a buffer that returns may be given to the next who waits.
+        drop(dropped);
+    }
+
+    /// Makes the disk what a power cut leaves of it.
+    pub(crate) fn power_cut(&self) {
+        let mut state = self.state.borrow_mut();
+        let dropped = state.settle_in_flight();
+        while let Some(Landed { offset, bytes, .. }) = state.unflushed.pop_front() {
+            for part in state.fate_of(bytes.len()) {
+                state.durable.write(offset + part.start as u64, &bytes[part]);
+            }
+        }
+        state.live = state.durable.clone();
+        drop(state);
+        drop(dropped);
+    }
+}
+
+impl DiskState {
+    pub(crate) fn geometry(&self) -> Geometry {
+        Geometry {
+            unit_bytes: self.options.unit_bytes,
+            capacity_bytes_max: self.options.capacity_bytes_max,
+            volatile_cache: self.options.volatile_cache,
+        }
+    }
+
+    pub(crate) fn operation(&mut self) -> u64 {
+        self.operation_next += 1;
+        self.operation_next
+    }
+
+    pub(crate) fn latency_nanos(&mut self) -> u64 {
+        let max = self.options.latency_nanos_max.max(1);
+        let slow = if self.random.one_in(100) { 20 } else { 1 };
+        1 + self.random.below(max * slow)
+    }
+
+    /// The error that a test asked for, or that chance brings.
+    pub(crate) fn error(&mut self, operation: Operation) -> Option<DeviceError> {
+        const EIO: DeviceError = DeviceError::Io(5);
+        if self.gone {
+            return Some(DeviceError::Gone);
+        }
+        if self.scripted.front().is_some_and(|(scripted, _)| *scripted == operation) {
+            return self.scripted.pop_front().map(|(_, error)| error);
+        }
+        let share = match operation {
+            Operation::Read => self.faults.read_error,
+            Operation::Write => self.faults.write_error,
+            Operation::Flush => self.faults.flush_error,
+            Operation::Grow => self.faults.grow_error,
+        };
+        if self.random.per_million(share) {
+            return Some(EIO);
+        }
+        let no_space = operation == Operation::Write && self.random.per_million(self.faults.write_no_space);
+        no_space.then_some(DeviceError::NoSpace)
+    }
+
+    /// What a read of these bytes returns: of a write in flight, any sectors.
+    pub(crate) fn read(&mut self, offset: u64, bytes: &mut [u8]) {
+        self.live.read(offset, bytes);
+        let end = offset + bytes.len() as u64;
+        for writing in self.writing.values() {
+            for part in (0..writing.range.len()).step_by(ATOM_BYTES) {
+                let at = writing.offset + part as u64;
+                if at >= offset && at < end && self.random.one_in(2) {
+                    let start = usize::try_from(at - offset).expect("within the bytes");
+                    let from = writing.range.start + part;
+                    bytes[start..start + ATOM_BYTES].copy_from_slice(&writing.buffer[from..from + ATOM_BYTES]);
+                }
+            }
+        }
+        if !bytes.is_empty() && self.random.per_million(self.faults.read_bit_flip) {
+            self.flip_one_bit(bytes);
+        }
+    }
+
+    /// A write that the device says is done.
+    pub(crate) fn land_whole(&mut self, writing: &Writing) {
+        let mut bytes = writing.buffer[writing.range.clone()].to_vec();
+        let mut offset = writing.offset;
+        if self.random.per_million(self.faults.write_bit_flip) {
+            self.flip_one_bit(&mut bytes);
+        }
+        if self.random.per_million(self.faults.misdirected_write) {
+            let unit = u64::from(self.options.unit_bytes);
+            let places = (self.size - bytes.len() as u64) / unit + 1;
+            offset = self.random.below(places) * unit;
+        }
+        self.land(offset, bytes);
+    }
+
+    /// A write of which nobody knows how much happened.
+    pub(crate) fn land_some(&mut self, writing: &Writing) {
+        for part in self.fate_of(writing.range.len()) {
+            let offset = writing.offset + part.start as u64;
+            let from = writing.range.start;
+            self.land(offset, writing.buffer[from + part.start..from + part.end].to_vec());
+        }
+    }
+
+    fn land(&mut self, offset: u64, bytes: Vec<u8>) {
+        self.live.write(offset, &bytes);
+        self.unflushed.push_back(Landed { number: self.landed_next, offset, bytes });
+        self.landed_next += 1;
+    }
+
+    fn flip_one_bit(&mut self, bytes: &mut [u8]) {
+        let position = self.random.index(bytes.len());
+        bytes[position] ^= 1 << self.random.below(8);
+    }
+
+    /// What a flush that begins now will cover.
+    pub(crate) fn flush_bound(&self) -> u64 {
+        self.landed_next
+    }
+
+    /// Makes the writes below `bound` durable. A flush that fails may have done so with the oldest of them.
+    pub(crate) fn flush(&mut self, bound: u64, failed: bool) {
+        if self.options.flush_lies {
+            return;
+        }
+        let covered = self.unflushed.partition_point(|landed| landed.number < bound);
+        let count = if failed { self.random.below(covered as u64 + 1) as usize } else { covered };
+        for Landed { offset, bytes, .. } in self.unflushed.drain(..count) {
+            self.durable.write(offset, &bytes);
+        }
+    }
+
+    /// Decides what became of operations whose process is gone.
+    fn settle_in_flight(&mut self) -> BTreeMap<u64, Writing> {
+        let writing = std::mem::take(&mut self.writing);
+        for write in writing.values() {
+            self.land_some(write);
+        }
+        for (_, size) in std::mem::take(&mut self.growing) {
+            let unit = u64::from(self.options.unit_bytes);
+            let most = size.min(self.options.space_bytes / unit * unit);
+            if most > self.size {
+                self.size = match self.random.below(3) {
+                    0 => self.size,
+                    1 => most,
+                    _ => self.size + self.random.below((most - self.size) / unit + 1) * unit,
+                };
+            }
+        }
+        writing
+    }
+
+    /// The parts of a write of so many bytes that reached the medium: all, none, or any sectors.
+    fn fate_of(&mut self, length: usize) -> Vec<Range<usize>> {
+        let atoms = length / ATOM_BYTES;
+        let cut = self.random.index(atoms + 1) * ATOM_BYTES;
+        match self.random.below(6) {
+            0 | 1 => iter::once(0..length).collect(),
+            2 | 3 => Vec::new(),
+            4 if self.random.one_in(2) => iter::once(0..cut).collect(),
+            4 => iter::once(cut..length).collect(),
+            _ => self.any_atoms(atoms),
+        }
+    }
+
+    fn any_atoms(&mut self, atoms: usize) -> Vec<Range<usize>> {
+        let mut parts: Vec<Range<usize>> = Vec::new();
+        for start in (0..atoms).map(|atom| atom * ATOM_BYTES) {
+            if self.random.one_in(2) {
+                continue;
+            }
+            match parts.last_mut() {
+                Some(last) if last.end == start => last.end = start + ATOM_BYTES,
+                _ => parts.push(start..start + ATOM_BYTES),
+            }
+        }
+        parts
+    }
+}
