@@ -1,0 +1,329 @@
+//! The measuring itself, on one core of the runtime.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use anvil_model::io::{Device as _, DeviceError, Reserve, Task as _, World};
+use anvil_model::limits::RECORD_PAYLOAD_BYTES_MAX;
+use anvil_model::time::Moment;
+use anvil_runtime::{Buffer, Core, Device, Disk};
+use hdrhistogram::Histogram;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+
+use super::plan::{Operation, Order, Phase, Plan};
+use super::report::{Latency, Row};
+
+/// Bytes by which the disk is grown and filled at a time.
+pub(super) const FILL_STEP_BYTES: u64 = 64 << 20;
+/// Writes in flight while the disk is filled.
+pub(super) const FILL_DEPTH: usize = 8;
+
+/// What a core is to measure.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub(super) disk: Disk,
+    pub(super) plan: Plan,
+    /// Bytes to fill and use, a multiple of [`FILL_STEP_BYTES`] and of every block.
+    pub(super) size: u64,
+    /// Time for everything.
+    pub(super) share: Duration,
+    pub(super) interrupted: Arc<AtomicBool>,
+    pub(super) events: Sender<Event>,
+}
+
+/// What the core tells the thread that talks to the user.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The disk is filled: so far.
+    Prepared { size_bytes: u64, buffers_registered: bool },
+    /// Something begins that takes about this long.
+    Begun { what: String, ends_in: Duration },
+    /// Time passes.
+    Tick,
+    /// A phase is over.
+    Measured(Row),
+    /// The disk failed; nothing follows.
+    Failed(DeviceError),
+}
+
+/// Prepares the disk and makes all measurements, until done or interrupted.
+pub(super) async fn run(core: Core, job: Job) {
+    let events = job.events.clone();
+    if let Err(error) = prepare_and_measure(&core, &job).await {
+        tell(&events, Event::Failed(error));
+    }
+}
+
+async fn prepare_and_measure(core: &Core, job: &Job) -> Result<(), DeviceError> {
+    let begun = core.now();
+    let device = job.disk.device(core);
+    let size = fill(core, &device, job).await?;
+    let buffers_registered = core.stats().buffers_registered.value() == 1;
+    tell(&job.events, Event::Prepared { size_bytes: size, buffers_registered });
+    let phases = job.plan.phases();
+    for (index, phase) in phases.iter().enumerate() {
+        if job.interrupted.load(Ordering::Relaxed) {
+            break;
+        }
+        // What earlier phases took too long is shared by those to come.
+        let left = job.share.saturating_sub(core.now().since(begun));
+        let phases_left = u32::try_from(phases.len() - index).expect("a plan is short");
+        let time = (left / phases_left).max(PHASE_TIME_MIN);
+        tell(&job.events, Event::Begun { what: phase.to_string(), ends_in: time });
+        let row = measure(core, &device, job, *phase, size, time).await?;
+        tell(&job.events, Event::Measured(row));
+    }
+    Ok(())
+}
+
+/// Grows the disk step by step and writes incompressible bytes over all of it, so that reads find data and writes need
+/// no allocation. Stops early when a third of the time is gone; gives the bytes that may be used.
+async fn fill(core: &Core, device: &Device, job: &Job) -> Result<u64, DeviceError> {
+    let time = job.share / 3;
+    let deadline = core.now() + time;
+    tell(&job.events, Event::Begun { what: "filling".to_owned(), ends_in: time });
+    let mut filled = 0;
+    while filled < job.size && (filled == 0 || core.now() < deadline) && !job.interrupted.load(Ordering::Relaxed) {
+        let until = filled + FILL_STEP_BYTES;
+        if device.size_bytes() < until {
+            device.grow(until).await?;
+        }
+        let cursor = Rc::new(Cell::new(filled));
+        run_lanes(core, FILL_DEPTH, |_| {
+            let (core, device, cursor) = (core.clone(), device.clone(), Rc::clone(&cursor));
+            async move {
+                let mut buffer = random_buffer(&core).await;
+                while cursor.get() < until {
+                    let offset = cursor.replace(cursor.get() + RECORD_PAYLOAD_BYTES_MAX as u64);
+                    stamp(&mut buffer, core.random());
+                    let (result, returned) = device.write(offset, buffer, 0..RECORD_PAYLOAD_BYTES_MAX).await;
+                    buffer = returned;
+                    result?;
+                }
+                Ok(())
+            }
+        })
+        .await?;
+        filled = until;
+        tell(&job.events, Event::Tick);
+    }
+    device.flush().await?;
+    Ok(filled)
+}
+
+/// One phase: a warm-up that is not counted, then `depth` lanes that each keep one operation in flight.
+async fn measure(
+    core: &Core,
+    device: &Device,
+    job: &Job,
+    phase: Phase,
+    size: u64,
+    time: Duration,
+) -> Result<Row, DeviceError> {
+    let tally = Rc::new(Tally::new());
+    let clock = core.spawn(keep_time(core.clone(), Rc::clone(&tally), job.clone(), time));
+    let cursor = Rc::new(Cell::new(0));
+    let result = run_lanes(core, phase.depth as usize, |_| {
+        let (core, device, tally, cursor) = (core.clone(), device.clone(), Rc::clone(&tally), Rc::clone(&cursor));
+        async move { lane(&core, &device, &tally, phase, size, &cursor).await }
+    })
+    .await;
+    drop(clock);
+    result?;
+    let flush_begun = core.now();
+    if phase.operation == Operation::Write {
+        // What the device has taken into a volatile cache is written before the next phase, and told.
+        device.flush().await?;
+    }
+    let flush_after = core.now().since(flush_begun);
+    Ok(tally.row(phase, (phase.operation == Operation::Write).then_some(flush_after)))
+}
+
+async fn lane(
+    core: &Core,
+    device: &Device,
+    tally: &Tally,
+    phase: Phase,
+    size: u64,
+    cursor: &Cell<u64>,
+) -> Result<(), DeviceError> {
+    let mut buffer = random_buffer(core).await;
+    let mut random = core.random() | 1;
+    let length = usize::try_from(phase.block_bytes).expect("a block fits in a buffer");
+    while !tally.over.get() {
+        let offset = match phase.order {
+            Order::Sequential => {
+                let offset = cursor.get();
+                let next = offset + phase.block_bytes;
+                cursor.set(if next + phase.block_bytes > size { 0 } else { next });
+                offset
+            }
+            Order::Random => next_random(&mut random) % (size / phase.block_bytes) * phase.block_bytes,
+        };
+        if phase.operation != Operation::Read {
+            stamp(&mut buffer, random.wrapping_add(offset));
+        }
+        let mut begun = core.now();
+        let (result, returned) = match phase.operation {
+            Operation::Read => device.read(offset, buffer, 0..length).await,
+            Operation::Write => device.write(offset, buffer, 0..length).await,
+            Operation::Flush => {
+                let (written, returned) = device.write(offset, buffer, 0..length).await;
+                begun = core.now();
+                (if written.is_ok() { device.flush().await } else { written }, returned)
+            }
+        };
+        buffer = returned;
+        result?;
+        tally.count(core.now().since(begun));
+    }
+    Ok(())
+}
+
+/// Opens and closes the time that is counted, and tells the user that it passes.
+async fn keep_time(core: Core, tally: Rc<Tally>, job: Job, time: Duration) {
+    let end = core.now() + time;
+    core.sleep((time / 10).min(WARM_UP_MAX)).await;
+    tally.open(core.now());
+    while core.now() < end && !job.interrupted.load(Ordering::Relaxed) {
+        core.sleep(TICK.min(end.since(core.now()))).await;
+        tell(&job.events, Event::Tick);
+    }
+    tally.close(core.now());
+}
+
+/// What a phase has seen. Operations count when they end within the time that is counted.
+struct Tally {
+    histogram: RefCell<Histogram<u64>>,
+    opened: Cell<Option<(Moment, Duration)>>,
+    closed: Cell<Option<(Moment, Duration)>>,
+    over: Cell<bool>,
+}
+
+impl Tally {
+    fn new() -> Self {
+        let histogram = Histogram::new_with_bounds(1, LATENCY_NANOS_MAX, 3).expect("the bounds are valid");
+        Self {
+            histogram: RefCell::new(histogram),
+            opened: Cell::new(None),
+            closed: Cell::new(None),
+            over: Cell::new(false),
+        }
+    }
+
+    fn open(&self, now: Moment) {
+        self.opened.set(Some((now, cpu_time())));
+    }
+
+    fn close(&self, now: Moment) {
+        self.closed.set(Some((now, cpu_time())));
+        self.over.set(true);
+    }
+
+    fn count(&self, latency: Duration) {
+        if self.opened.get().is_some() && !self.over.get() {
+            let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+            self.histogram.borrow_mut().saturating_record(nanos.max(1));
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "figures for people have few digits")]
+    fn row(&self, phase: Phase, flush_after: Option<Duration>) -> Row {
+        let histogram = self.histogram.borrow();
+        let (opened, cpu_before) = self.opened.get().expect("a phase ends when its time is closed");
+        let (closed, cpu_after) = self.closed.get().expect("a phase ends when its time is closed");
+        let seconds = closed.since(opened).as_secs_f64().max(f64::MIN_POSITIVE);
+        let operations = histogram.len();
+        let cpu = cpu_after.saturating_sub(cpu_before);
+        let quantile = |q| histogram.value_at_quantile(q);
+        Row {
+            phase,
+            operations,
+            seconds,
+            operations_per_second: operations as f64 / seconds,
+            bytes_per_second: match phase.operation {
+                Operation::Flush => None,
+                _ => Some((operations * phase.block_bytes) as f64 / seconds),
+            },
+            cpu_us_per_operation: (operations > 0).then(|| cpu.as_secs_f64() * 1e6 / operations as f64),
+            latency_ns: (operations > 0).then(|| Latency {
+                p50: quantile(0.5),
+                p90: quantile(0.9),
+                p99: quantile(0.99),
+                p99_9: quantile(0.999),
+                max: histogram.max(),
+            }),
+            flush_after_ns: flush_after.map(|flush| u64::try_from(flush.as_nanos()).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+/// Runs `count` lanes side by side on this core until all have ended; the first error ends the wait.
+async fn run_lanes<Fut>(core: &Core, count: usize, lane: impl Fn(usize) -> Fut) -> Result<(), DeviceError>
+where
+    Fut: Future<Output = Result<(), DeviceError>> + 'static,
+{
+    let (ended, mut endings) = tokio::sync::mpsc::channel(count);
+    for index in 0..count {
+        let (ended, lane) = (ended.clone(), lane(index));
+        core.spawn(async move {
+            let result = lane.await;
+            ended.send(result).await.ok(); // nobody listens after the first error
+        })
+        .detach();
+    }
+    drop(ended);
+    while let Some(result) = endings.recv().await {
+        result?;
+    }
+    Ok(())
+}
+
+/// A buffer of bytes that no device can compress.
+async fn random_buffer(core: &Core) -> Buffer {
+    let mut buffer = core.buffer(Reserve::Foreground).await;
+    let mut random = core.random() | 1;
+    for chunk in buffer.chunks_exact_mut(8) {
+        chunk.copy_from_slice(&next_random(&mut random).to_le_bytes());
+    }
+    buffer
+}
+
+/// Makes a block differ from the ones written before, for devices that store equal blocks once.
+fn stamp(buffer: &mut Buffer, value: u64) {
+    for block in buffer.chunks_mut(4096) {
+        block[..8].copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+/// xorshift64* (Vigna 2016): `state` is not zero.
+fn next_random(state: &mut u64) -> u64 {
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+}
+
+/// User and system time of all threads of this process, those of the kernel's I/O workers included.
+fn cpu_time() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("getrusage(2) of the process itself cannot fail");
+    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Duration::from_micros(u64::try_from(micros).expect("CPU time is not negative"))
+}
+
+fn tell(events: &Sender<Event>, event: Event) {
+    // The listener lives until the core has ended; if it is gone, so is the process.
+    events.send(event).ok();
+}
+
+/// Below this a phase says nothing.
+const PHASE_TIME_MIN: Duration = Duration::from_millis(100);
+const WARM_UP_MAX: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(100);
+/// A minute: longer is shown as a minute.
+const LATENCY_NANOS_MAX: u64 = 60_000_000_000;

@@ -1,0 +1,133 @@
+//! What a figure was measured on. Whatever the system does not tell is `unknown`, never guessed.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// The machine, its kernel and the CPU that did the work.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Host {
+    /// Vendor and model of the machine or hypervisor.
+    pub(crate) machine: String,
+    /// Release of the kernel.
+    pub(crate) kernel: String,
+    /// The CPU's name.
+    pub(crate) cpu_model: String,
+    /// The CPU that the measuring core is pinned to.
+    pub(crate) cpu: usize,
+    /// CPUs that this process may use.
+    pub(crate) cpu_count: usize,
+    /// The CPU's frequency governor.
+    pub(crate) governor: String,
+    /// Which build of anvil-bench.
+    pub(crate) version: &'static str,
+    /// True when built without optimisation: the CPU figures then mean nothing.
+    pub(crate) debug_build: bool,
+    /// The command line.
+    pub(crate) command: Vec<String>,
+}
+
+impl Host {
+    /// Looks at this machine; `cpu` does the work.
+    pub(crate) fn look(cpu: usize, cpu_count: usize) -> Self {
+        let dmi = |name| line(Path::new("/sys/class/dmi/id").join(name));
+        let machine: Vec<String> = ["sys_vendor", "product_name"].into_iter().filter_map(dmi).collect();
+        Self {
+            machine: if machine.is_empty() { unknown() } else { machine.join(" ") },
+            kernel: line("/proc/sys/kernel/osrelease").unwrap_or_else(unknown),
+            cpu_model: cpu_model().unwrap_or_else(unknown),
+            cpu,
+            cpu_count,
+            governor: line(format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor"))
+                .unwrap_or_else(unknown),
+            version: env!("CARGO_PKG_VERSION"),
+            debug_build: cfg!(debug_assertions),
+            command: std::env::args().collect(),
+        }
+    }
+}
+
+/// What holds the bytes of a path.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Medium {
+    /// The file system's type, or `block device`.
+    pub(crate) file_system: String,
+    /// What is mounted there, or the device itself.
+    pub(crate) source: String,
+    /// The disk's model, where it has one.
+    pub(crate) model: String,
+    /// What the kernel says of the write cache: `write back` is volatile, `write through` is not.
+    pub(crate) write_cache: String,
+    /// The kernel's I/O scheduler for it.
+    pub(crate) scheduler: String,
+    /// True for spinning disks, where the kernel says so.
+    pub(crate) rotational: Option<bool>,
+}
+
+impl Medium {
+    /// Looks at what is below `path`, which exists.
+    pub(crate) fn look(path: &Path) -> Self {
+        let (file_system, source) = mount(path).unwrap_or_else(|| (unknown(), unknown()));
+        let disk = block_device(path, &source);
+        let attribute = |name: &str| disk.as_ref().and_then(|disk| line(disk.join(name)));
+        Self {
+            file_system,
+            source,
+            model: attribute("device/model").unwrap_or_else(unknown),
+            write_cache: attribute("queue/write_cache").unwrap_or_else(unknown),
+            scheduler: attribute("queue/scheduler").unwrap_or_else(unknown),
+            rotational: attribute("queue/rotational").map(|value| value == "1"),
+        }
+    }
+}
+
+fn unknown() -> String {
+    "unknown".to_owned()
+}
+
+fn line(path: impl AsRef<Path>) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?.trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+fn cpu_model() -> Option<String> {
+    let info = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let (_, model) = info.lines().find(|line| line.starts_with("model name"))?.split_once(':')?;
+    Some(model.trim().to_owned())
+}
+
+/// Type and source of the mount that holds `path`: the longest mount point above it (proc(5), mountinfo).
+fn mount(path: &Path) -> Option<(String, String)> {
+    if fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device()) {
+        return Some(("block device".to_owned(), path.display().to_string()));
+    }
+    let path = path.canonicalize().ok()?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let (left, right) = line.split_once(" - ")?;
+            let point = PathBuf::from(left.split(' ').nth(4)?.replace("\\040", " "));
+            let mut right = right.split(' ');
+            Some((point, right.next()?.to_owned(), right.next()?.to_owned()))
+        })
+        .filter(|(point, ..)| path.starts_with(point))
+        // Later mounts hide earlier ones at the same point; max_by_key takes the last of equals.
+        .max_by_key(|(point, ..)| point.components().count())
+        .map(|(_, file_system, source)| (file_system, source))
+}
+
+/// The whole disk's directory in sysfs. A file system's own device number is asked first, then the name of what is
+/// mounted (btrfs and others have numbers of their own).
+fn block_device(path: &Path, source: &str) -> Option<PathBuf> {
+    let metadata = fs::metadata(path).ok()?;
+    let number = if metadata.file_type().is_block_device() { metadata.rdev() } else { metadata.dev() };
+    let by_number =
+        PathBuf::from(format!("/sys/dev/block/{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number)));
+    let by_name = Path::new("/sys/class/block").join(Path::new(source).file_name()?);
+    let device = by_number.canonicalize().or_else(|_| by_name.canonicalize()).ok()?;
+    let whole = if device.join("partition").exists() { device.parent()?.to_owned() } else { device };
+    whole.join("queue").exists().then_some(whole)
+}
