@@ -5,11 +5,21 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::todo, unused_variables, clippy::unused_async)]
 
+pub mod disk;
+mod log;
+mod mail;
+mod recover;
+
 use std::ops::Range;
 
-use anvil_model::ids::{BlobId, DiskId, TenantId};
+use anvil_model::ids::{BlobId, DiskId, Incarnation, NodeId, TenantId};
 use anvil_model::io::{DeviceError, World};
 use anvil_model::time::WallTime;
+
+pub use disk::{DiskIdentity, FormatError, FormatOptions, IdentifyError, Identity, extent_bytes, format, identify};
+pub use log::{LOG_PAYLOAD_BYTES_MAX, LogError, LogReader, LogRecord, LogTail, LogWriter, RecoveredLog};
+pub use mail::{Mail, mail};
+pub use recover::{RecoverError, Recovered, RecoveryReport, Share, recover};
 
 /// Where a blob was first put: enough to salvage plain PUTs when all metadata is lost. Decides nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +90,39 @@ pub struct Store<W: World> {
     world: W,
 }
 
+impl<W: World> Clone for Store<W> {
+    fn clone(&self) -> Self {
+        todo!()
+    }
+}
+
 impl<W: World> Store<W> {
+    /// Opens this core's share: `devices` are the disks given to [`recover`], in the same order, opened on this core.
+    /// Starts the task that answers the other cores; it runs until [`Self::close`].
+    pub fn open(world: W, devices: Vec<(DiskId, W::Device)>, share: Share, mail: Mail) -> Self {
+        todo!()
+    }
+
+    /// Says whose blobs this store writes from now on. Before the first [`Self::new_blob`], once, on every core.
+    pub fn set_writer(&self, node: NodeId, incarnation: Incarnation) {
+        todo!()
+    }
+
+    /// Ends this store: waits for appends that run, flushes, serves the other cores until they have closed too, and
+    /// marks the disks clean. Call it on all cores at the same time; appends after it fail.
+    pub async fn close(&self) {
+        todo!()
+    }
+
+    /// What this core knows of the store at this moment; the node's figures are the sums over its cores.
+    pub fn stats(&self) -> Stats {
+        todo!()
+    }
+
     /// A new blob id, at home on this core.
+    ///
+    /// # Panics
+    /// Before [`Self::set_writer`].
     pub fn new_blob(&self) -> BlobId {
         todo!()
     }
@@ -138,4 +179,47 @@ impl<W: World> Store<W> {
     pub async fn read(&self, blob: BlobId, range: Range<u64>) -> Result<Piece<W::Buffer>, ReadError> {
         todo!()
     }
+}
+
+/// One core's figures; see [`Store::stats`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Entries of the index on this core.
+    pub index_entries: u64,
+    /// Memory of these entries.
+    pub index_bytes: u64,
+    /// Per disk, in the order given at open.
+    pub disks: Vec<DiskStats>,
+}
+
+/// One core's figures of a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskStats {
+    /// Which.
+    pub disk: DiskId,
+    /// Appends (windows, small blobs, log records) that completed on this core since its start.
+    pub appends: u64,
+    /// Bytes that these wrote, headers and padding included.
+    pub appended_bytes: u64,
+    /// Device writes that these took.
+    pub writes: u64,
+    /// The disk as a whole; only on the disk's home core.
+    pub space: Option<DiskSpace>,
+    /// The error after which nothing more is written to this disk in this life.
+    pub failed: Option<DeviceError>,
+}
+
+/// The space of a disk and who uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// What the disk may grow to.
+    pub capacity_bytes: u64,
+    /// Taken from the file system or device so far.
+    pub prepared_bytes: u64,
+    /// Bytes in extents that hold or may hold records.
+    pub used_bytes: u64,
+    /// Prepared extents that are free.
+    pub free_extents: u64,
+    /// Flushes of the device since start.
+    pub flushes: u64,
 }
