@@ -1,1 +1,3 @@
+//! The `anvil` binary.
+
 fn main() {}

@@ -64,7 +64,11 @@ pub trait Incoming {
     fn length(&self) -> Option<u64>;
     /// Receives into `buffer[range]` until it is full or the body ends; gives how many came. The first call answers
     /// `Expect: 100-continue`.
-    fn fill(&mut self, buffer: Buffer, range: Range<usize>) -> impl Future<Output = (Result<usize, ReceiveError>, Buffer)>;
+    fn fill(
+        &mut self,
+        buffer: Buffer,
+        range: Range<usize>,
+    ) -> impl Future<Output = (Result<usize, ReceiveError>, Buffer)>;
     /// Appends some bytes, at least 1 and at most `max`, to `into`; 0 at the end of the body.
     fn read(&mut self, into: &mut Vec<u8>, max: usize) -> impl Future<Output = Result<usize, ReceiveError>>;
 }

@@ -1,0 +1,139 @@
+//! Who sent a request, and are these the bytes that they signed: AWS Signature Version 4 as S3 speaks it, in the
+//! header and in the query (presigned).
+//!
+//! [`Authenticator::authenticate`] decides over a head before a byte of body is read; [`body::VerifiedBody`] holds the
+//! body to what the head promised. Neither asks what the caller may do. Called by the S3 handlers.
+//!
+//! **Invariants**
+//! - Nothing is normalised: what is verified is the path, the query and the host as received, decoded once.
+//! - Every `x-amz-*` header that is present is signed, and so are the host and the date; a proxy's
+//!   `X-Forwarded-*` never enters a signature.
+//! - Signatures are compared in constant time.
+
+pub mod body;
+mod chunked;
+mod credential;
+mod error;
+mod hash;
+mod request;
+mod sigv4;
+mod time;
+pub mod uri;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anvil_model::object::ChecksumAlgorithm;
+use anvil_model::time::WallTime;
+use anvil_node::Caller;
+
+use crate::http::Head;
+pub use chunked::ChunkError;
+pub use credential::{Credential, Directory, InvalidSecret, Secret};
+pub use error::{AuthError, Malformed};
+use request::Claim;
+use sigv4::{ChunkSigner, SigningKey};
+
+/// Verifies requests on one core. Every core has its own, because it remembers derived keys without a lock; what they
+/// share is the [`Directory`].
+pub struct Authenticator {
+    region: Arc<str>,
+    directory: Arc<Directory>,
+    keys: RefCell<BTreeMap<(String, String), SigningKey>>,
+}
+
+/// A request whose signature holds.
+#[derive(Debug)]
+pub struct Authenticated {
+    /// Who asks.
+    pub caller: Caller,
+    /// What was promised of the body.
+    pub payload: Payload,
+    /// Under which access key, for logs.
+    pub access_key: String,
+}
+
+/// What a request's head says of its body.
+#[derive(Debug)]
+pub enum Payload {
+    /// `UNSIGNED-PAYLOAD`: nothing.
+    Unsigned,
+    /// Its SHA-256.
+    Signed([u8; 32]),
+    /// It comes in `aws-chunked` framing.
+    Streaming(Streaming),
+}
+
+/// How an `aws-chunked` body is framed.
+#[derive(Debug)]
+pub struct Streaming {
+    /// Checks the chunks' signatures; `None` for `STREAMING-UNSIGNED-PAYLOAD-TRAILER`.
+    signer: Option<ChunkSigner>,
+    /// `x-amz-decoded-content-length`: payload bytes in all.
+    decoded_bytes: u64,
+    /// Whether the form ends with trailers, and which checksum they bring.
+    trailer: Option<Option<ChecksumAlgorithm>>,
+}
+
+impl Streaming {
+    /// The checksum that `x-amz-trailer` announces.
+    #[must_use]
+    pub fn trailing_checksum(&self) -> Option<ChecksumAlgorithm> {
+        self.trailer.flatten()
+    }
+}
+
+impl Authenticator {
+    /// One for this core.
+    #[must_use]
+    pub fn new(region: Arc<str>, directory: Arc<Directory>) -> Self {
+        Self { region, directory, keys: RefCell::default() }
+    }
+
+    /// Whether a request claims to be from somebody. One that does not is anonymous, and [`Self::authenticate`]
+    /// refuses it.
+    #[must_use]
+    pub fn has_credentials(head: &Head) -> bool {
+        head.headers.iter().any(|(name, _)| name == "authorization") || request::is_presigned(head)
+    }
+
+    /// Decides who sent this head. Costs a few hashes; reads no body.
+    ///
+    /// # Errors
+    /// With AWS's own code for each way in which a request can be wrong; see [`AuthError`].
+    pub fn authenticate(&self, head: &Head, now: WallTime) -> Result<Authenticated, AuthError> {
+        let claim = Claim::read(head)?;
+        claim.check_scope(&self.region)?;
+        claim.check_time(now)?;
+        let credential = self.directory.find(&claim.scope.access_key).ok_or(AuthError::InvalidAccessKeyId)?;
+        claim.check_signed_headers(head)?;
+        let key = self.signing_key(&claim.scope.access_key, &claim.scope.date, credential);
+        let hash = claim.canonical_request_hash(head);
+        key.verify(&sigv4::string_to_sign(&claim.timestamp, &claim.scope.text(), &hash), &claim.signature)
+            .map_err(|_| AuthError::SignatureDoesNotMatch)?;
+        let caller = Caller { tenant: credential.tenant };
+        let access_key = claim.scope.access_key.clone();
+        Ok(Authenticated { caller, payload: request::payload(head, claim, key)?, access_key })
+    }
+
+    fn signing_key(&self, access_key: &str, date: &str, credential: &Credential) -> SigningKey {
+        let mut keys = self.keys.borrow_mut();
+        let entry = (access_key.to_owned(), date.to_owned());
+        if let Some(key) = keys.get(&entry) {
+            return key.clone();
+        }
+        if keys.len() >= KEYS_REMEMBERED_MAX {
+            keys.clear();
+        }
+        let key = SigningKey::derive(&credential.secret, date, &self.region);
+        keys.insert(entry, key.clone());
+        key
+    }
+}
+
+/// Derived keys that one core keeps. They are worth four HMACs each, so forgetting all of them now and then is cheap.
+const KEYS_REMEMBERED_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests;

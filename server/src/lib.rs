@@ -1,0 +1,8 @@
+//! Floor 3: the `anvil` binary. It joins the runtime, the store, the stories and the metadata to a node, and speaks
+//! S3 for it. `main.rs` only calls [`cli`].
+//!
+//! Everything is public so that the compiler sees what is used and tests can reach it; nobody else links this crate.
+#![forbid(unsafe_code)]
+
+pub mod auth;
+pub mod http;
