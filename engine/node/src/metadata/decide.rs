@@ -1,9 +1,30 @@
 //! The decisions: what a mutation does to the rows. Pure and deterministic: the same rows, mutation and stamp give the
 //! same rows and outcome, which is what lets the embedded log be replayed.
+//!
+//! Every decision first checks, then writes, so a refusal leaves the rows as they were. An error of the rows does not:
+//! then the transaction is rolled back.
+
+use std::time::Duration;
+
+use anvil_model::ids::{BlobId, BucketId, Generation, Incarnation, UploadId, WriteId};
+use anvil_model::limits::{OBJECT_BYTES_MAX, PART_BYTES_MIN, PART_NUMBER_MAX};
+use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, ChecksumType, Key, WriteConditions};
+use anvil_model::time::WallTime;
 
 use super::Refusal;
-use super::mutation::{Mutation, Outcome, Stamp};
-use super::rows::{Rows, RowsError};
+use super::mutation::{
+    BlobClaim, BucketRef, Change, Completed, Mutation, NewObject, NewPart, NewUpload, Outcome, Stamp, Written,
+};
+use super::rows::{
+    BlobRow, BlobState, BucketRow, BucketState, CompletedUpload, Content, GarbageRow, Ownership, PartRow,
+    PublicAccessBlock, Rows, RowsError, SegmentPart, SegmentRow, Slice, UploadRow, VersionRow, Versioning, WriteRow,
+    WriterRow,
+};
+use super::sums;
+use crate::multipart::PartName;
+
+/// What a decision comes to, when the rows can be had.
+pub type Verdict = Result<Decided, Refusal>;
 
 /// An outcome, and whether the rows changed: only a change is logged and takes the stamp's generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,10 +35,623 @@ pub struct Decided {
     pub changed: bool,
 }
 
+/// Buckets of one tenant, at most (AWS, "general purpose bucket quotas").
+pub const BUCKETS_PER_TENANT_MAX: usize = 10_000;
+/// For how long a completed upload answers repeats.
+pub const COMPLETED_KEPT: Duration = Duration::from_hours(24);
+/// For how many changes an outcome can be asked for by its write id. Those who ask do so within seconds.
+pub const WRITES_KEPT: u64 = 1 << 17;
+
+/// Decides a batch in the order given and notes in the counters that the rows contain it as batch `number`. When
+/// nothing [changed](Decided::changed), the counters did not either, and there is nothing to log or commit.
+///
+/// # Errors
+/// When the rows cannot be had, or `number` is not the next; the transaction must be rolled back.
+pub fn decide(rows: &mut impl Rows, batch: &[Mutation], number: u64, at: WallTime) -> Result<Vec<Verdict>, RowsError> {
+    let mut counters = rows.counters()?;
+    if number != counters.batch + 1 {
+        let problem = format!("batch {number} cannot follow batch {}", counters.batch);
+        return Err(RowsError::Inconsistent(problem));
+    }
+    counters.at = counters.at.max(at);
+    let first = counters.generation;
+    let mut verdicts = Vec::with_capacity(batch.len());
+    for mutation in batch {
+        let verdict = apply(rows, mutation, Stamp { generation: counters.generation, at: counters.at })?;
+        if verdict.as_ref().is_ok_and(|decided| decided.changed) {
+            counters.generation.0 += 1;
+        }
+        verdicts.push(verdict);
+    }
+    if counters.generation > first {
+        rows.forget_writes(Generation(counters.generation.0.saturating_sub(WRITES_KEPT)))?;
+        counters.batch = number;
+        rows.put_counters(&counters)?;
+    }
+    Ok(verdicts)
+}
+
+/// Applies a logged batch again: all of its mutations were changes, in the same order, from the same generation on. An
+/// empty batch stands for one that was declared void and only takes its number.
+///
+/// # Errors
+/// [`RowsError::Inconsistent`] when the rows decide otherwise than they did; the transaction must be rolled back.
+pub fn replay(
+    rows: &mut impl Rows,
+    batch: &[Mutation],
+    number: u64,
+    at: WallTime,
+    first: Generation,
+) -> Result<(), RowsError> {
+    let mut counters = rows.counters()?;
+    if counters.generation != first {
+        let problem = format!("batch {number} begins at generation {first}, not {}", counters.generation);
+        return Err(RowsError::Inconsistent(problem));
+    }
+    if batch.is_empty() {
+        counters.batch = number;
+        return rows.put_counters(&counters);
+    }
+    for (mutation, verdict) in batch.iter().zip(decide(rows, batch, number, at)?) {
+        if !verdict.as_ref().is_ok_and(|decided| decided.changed) {
+            let problem = format!("write {} of batch {number} is decided anew as {verdict:?}", mutation.write);
+            return Err(RowsError::Inconsistent(problem));
+        }
+    }
+    Ok(())
+}
+
 /// Decides one mutation and applies it to the rows. A refusal leaves them as they were.
 ///
 /// # Errors
 /// When the rows cannot be had; the transaction must be rolled back.
-pub fn apply(rows: &mut impl Rows, mutation: &Mutation, stamp: Stamp) -> Result<Result<Decided, Refusal>, RowsError> {
-    todo!()
+pub fn apply(rows: &mut impl Rows, mutation: &Mutation, stamp: Stamp) -> Result<Verdict, RowsError> {
+    if let Some(known) = rows.write(mutation.write)? {
+        return Ok(Ok(Decided { outcome: known.outcome, changed: false }));
+    }
+    let mut decision = Decision { rows, write: mutation.write, stamp };
+    match decision.change(&mutation.change) {
+        Ok(decided) => {
+            if decided.changed {
+                let outcome = decided.outcome.clone();
+                rows.put_write(&WriteRow { generation: stamp.generation, write: mutation.write, outcome })?;
+            }
+            Ok(Ok(decided))
+        }
+        Err(No::Refused(refusal)) => Ok(Err(refusal)),
+        Err(No::Rows(error)) => Err(error),
+    }
+}
+
+/// Why a decision ended early.
+enum No {
+    Refused(Refusal),
+    Rows(RowsError),
+}
+
+impl From<Refusal> for No {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<RowsError> for No {
+    fn from(error: RowsError) -> Self {
+        Self::Rows(error)
+    }
+}
+
+struct Decision<'r, R: Rows> {
+    rows: &'r mut R,
+    write: WriteId,
+    stamp: Stamp,
+}
+
+fn changed(outcome: Outcome) -> Decided {
+    Decided { outcome, changed: true }
+}
+
+fn unchanged(outcome: Outcome) -> Decided {
+    Decided { outcome, changed: false }
+}
+
+impl<R: Rows> Decision<'_, R> {
+    fn change(&mut self, change: &Change) -> Result<Decided, No> {
+        match change {
+            Change::OpenWriter { node } => {
+                let last = self.rows.writer(*node)?.map_or(0, |row| row.incarnation.0);
+                let incarnation = Incarnation(last + 1);
+                self.rows.put_writer(&WriterRow { node: *node, incarnation, opened_at: self.stamp.at })?;
+                Ok(changed(Outcome::WriterOpened(incarnation)))
+            }
+            Change::CreateBucket { tenant, name, region } => self.create_bucket(*tenant, name, region),
+            Change::DeleteBucket { bucket } => self.delete_bucket(*bucket),
+            Change::PutObject { bucket, key, object, conditions } => self.put_object(*bucket, key, object, conditions),
+            Change::DeleteObject { bucket, key, conditions } => self.delete_object(*bucket, key, conditions),
+            Change::CreateUpload { bucket, key, upload, about } => self.create_upload(*bucket, key, *upload, about),
+            Change::PutPart { bucket, key, upload, part } => self.put_part(*bucket, key, *upload, part),
+            Change::CompleteUpload { bucket, key, upload, parts, checksum, conditions } => {
+                let wish = Completion { parts, checksum: checksum.as_ref(), conditions };
+                self.complete_upload(*bucket, key, *upload, wish)
+            }
+            Change::AbortUpload { bucket, key, upload } => self.abort_upload(*bucket, key, *upload),
+            Change::ClaimOrphans { blobs } => self.claim_orphans(blobs),
+            Change::ForgetGarbage { blobs } => self.forget_garbage(blobs),
+        }
+    }
+
+    fn written(&self) -> Written {
+        Written { generation: self.stamp.generation, last_modified: self.stamp.at }
+    }
+}
+
+/// Buckets.
+impl<R: Rows> Decision<'_, R> {
+    fn create_bucket(
+        &mut self,
+        tenant: anvil_model::ids::TenantId,
+        name: &BucketName,
+        region: &str,
+    ) -> Result<Decided, No> {
+        match self.rows.bucket_named(name)? {
+            Some(row) if row.tenant == tenant => return Err(Refusal::BucketAlreadyOwnedByYou.into()),
+            Some(_) => return Err(Refusal::BucketAlreadyExists.into()),
+            None => {}
+        }
+        if self.rows.bucket_count(tenant)? >= BUCKETS_PER_TENANT_MAX {
+            return Err(Refusal::TooManyBuckets.into());
+        }
+        let generation = self.stamp.generation;
+        let id = BucketId(generation.0);
+        self.rows.put_bucket(&BucketRow {
+            id,
+            name: name.clone(),
+            tenant,
+            region: region.to_owned(),
+            state: BucketState::Active,
+            generation,
+            created_at: self.stamp.at,
+            versioning: Versioning::Off,
+            ownership: Ownership::BucketOwnerEnforced,
+            public_access_block: PublicAccessBlock::ALL,
+            object_lock: None,
+            encryption: None,
+        })?;
+        Ok(changed(Outcome::BucketCreated(BucketRef { id, tenant, generation })))
+    }
+
+    fn delete_bucket(&mut self, bucket: BucketRef) -> Result<Decided, No> {
+        let row = self.usable(bucket)?;
+        let uploads = self.rows.open_uploads(row.id, (&[], UploadId(0)), None, 1)?;
+        if self.rows.has_versions(row.id)? || !uploads.is_empty() {
+            return Err(Refusal::BucketNotEmpty.into());
+        }
+        self.rows.delete_bucket(row.id)?;
+        Ok(changed(Outcome::BucketDeleted))
+    }
+
+    /// The bucket, if it still is what the request was decided under.
+    fn usable(&self, bucket: BucketRef) -> Result<BucketRow, No> {
+        let row = self.rows.bucket(bucket.id)?.ok_or(Refusal::NoSuchBucket)?;
+        if row.state != BucketState::Active {
+            return Err(Refusal::NoSuchBucket.into());
+        }
+        if row.tenant != bucket.tenant {
+            return Err(Refusal::AccessDenied.into());
+        }
+        if row.generation != bucket.generation {
+            return Err(Refusal::OperationAborted.into());
+        }
+        if row.versioning != Versioning::Off {
+            // No operation turns it on yet: deciding as if it were off would lose versions.
+            return Err(RowsError::Inconsistent(format!("bucket {} keeps versions", row.name)).into());
+        }
+        Ok(row)
+    }
+}
+
+/// Objects.
+impl<R: Rows> Decision<'_, R> {
+    fn put_object(
+        &mut self,
+        bucket: BucketRef,
+        key: &Key,
+        object: &NewObject,
+        conditions: &WriteConditions,
+    ) -> Result<Decided, No> {
+        let owner = self.usable(bucket)?.tenant;
+        let head = self.rows.head(bucket.id, key.as_bytes())?;
+        check(head.as_ref(), conditions)?;
+        let slice = self.claimable(object.blob.as_ref(), object.size)?;
+
+        self.claim(object.blob.as_ref())?;
+        self.drop_content(bucket.id, head.as_ref())?;
+        let row = VersionRow {
+            generation: self.stamp.generation,
+            write: self.write,
+            null: true,
+            delete_marker: false,
+            owner,
+            etag: object.etag.clone(),
+            size: object.size,
+            checksum: object.checksum.clone(),
+            crc64nvme: object.crc64nvme,
+            headers: object.headers.clone(),
+            tags: object.tags.clone(),
+            last_modified: self.stamp.at,
+            parts: None,
+            content: slice.map_or(Content::Empty, Content::Single),
+            storage_class: object.storage_class,
+            envelope: None,
+            retention: None,
+            legal_hold: false,
+        };
+        self.rows.put_head(bucket.id, key.as_bytes(), &row)?;
+        Ok(changed(Outcome::ObjectStored(self.written())))
+    }
+
+    fn delete_object(&mut self, bucket: BucketRef, key: &Key, conditions: &WriteConditions) -> Result<Decided, No> {
+        self.usable(bucket)?;
+        let head = self.rows.head(bucket.id, key.as_bytes())?;
+        check(head.as_ref(), conditions)?;
+        if head.is_none() {
+            return Ok(unchanged(Outcome::ObjectDeleted));
+        }
+        self.drop_content(bucket.id, head.as_ref())?;
+        self.rows.delete_head(bucket.id, key.as_bytes())?;
+        Ok(changed(Outcome::ObjectDeleted))
+    }
+
+    /// Drops the references that a version's content holds, and its segments.
+    fn drop_content(&mut self, bucket: BucketId, version: Option<&VersionRow>) -> Result<(), RowsError> {
+        let Some(version) = version else { return Ok(()) };
+        match version.content {
+            Content::Empty => Ok(()),
+            Content::Single(slice) => self.release(slice.blob),
+            Content::Segments => {
+                let all = usize::from(PART_NUMBER_MAX) + 1;
+                let segments = self.rows.segments(bucket, version.generation, 0..u64::MAX, all)?;
+                if segments.len() == all {
+                    let problem = format!("version {} has more segments than an upload has parts", version.generation);
+                    return Err(RowsError::Inconsistent(problem));
+                }
+                segments.iter().filter_map(|segment| segment.slice).try_for_each(|slice| self.release(slice.blob))?;
+                self.rows.delete_segments(bucket, version.generation)
+            }
+        }
+    }
+}
+
+/// Whether a write may happen over the current version. A delete marker counts as absent. The tag `*` is any tag.
+fn check(current: Option<&VersionRow>, conditions: &WriteConditions) -> Result<(), Refusal> {
+    let current = current.filter(|version| !version.delete_marker);
+    if conditions.absent && current.is_some() {
+        return Err(Refusal::PreconditionFailed);
+    }
+    match (&conditions.etag, current) {
+        (None, _) => Ok(()),
+        (Some(_), None) => Err(Refusal::NoSuchKey),
+        (Some(wanted), Some(version)) if wanted.0 == "*" || *wanted == version.etag => Ok(()),
+        (Some(_), Some(_)) => Err(Refusal::PreconditionFailed),
+    }
+}
+
+/// Blobs and their references.
+impl<R: Rows> Decision<'_, R> {
+    /// Whether a blob may be claimed by this write; gives the slice that is all of it.
+    fn claimable(&self, claim: Option<&BlobClaim>, size: u64) -> Result<Option<Slice>, No> {
+        if claim.map_or(0, |claim| claim.length) != size || claim.is_some_and(|claim| claim.length == 0) {
+            return Err(Refusal::InvalidRequest("the size is not that of the data").into());
+        }
+        let Some(BlobClaim { blob, length, .. }) = claim else { return Ok(None) };
+        let open = self.rows.writer(blob.node)?.map(|row| row.incarnation);
+        if open != Some(blob.incarnation) {
+            return Err(Refusal::WriterClosed.into());
+        }
+        if self.rows.blob(*blob)?.is_some() {
+            return Err(Refusal::BlobClaimed.into());
+        }
+        Ok(Some(Slice { blob: *blob, offset: 0, length: *length }))
+    }
+
+    fn claim(&mut self, claim: Option<&BlobClaim>) -> Result<(), RowsError> {
+        let Some(claim) = claim else { return Ok(()) };
+        self.rows.put_blob(&BlobRow {
+            blob: claim.blob,
+            profile: claim.profile,
+            length: claim.length,
+            places: claim.places.clone(),
+            references: 1,
+            state: BlobState::Live,
+            envelope: None,
+        })
+    }
+
+    /// Drops one reference; with the last one the blob is dead and garbage.
+    fn release(&mut self, blob: BlobId) -> Result<(), RowsError> {
+        let row = self.rows.blob(blob)?.filter(|row| row.state == BlobState::Live && row.references > 0);
+        let Some(mut row) = row else {
+            return Err(RowsError::Inconsistent(format!("blob {blob} is referenced and not live")));
+        };
+        row.references -= 1;
+        if row.references == 0 {
+            row.state = BlobState::Dead;
+            self.list_garbage(blob)?;
+        }
+        self.rows.put_blob(&row)
+    }
+
+    fn list_garbage(&mut self, blob: BlobId) -> Result<(), RowsError> {
+        self.rows.put_garbage(&GarbageRow { generation: self.stamp.generation, blob, since: self.stamp.at })
+    }
+
+    fn claim_orphans(&mut self, blobs: &[BlobClaim]) -> Result<Decided, No> {
+        for claim in blobs {
+            let open = self.rows.writer(claim.blob.node)?;
+            if open.is_none_or(|open| claim.blob.incarnation >= open.incarnation) {
+                return Err(Refusal::InvalidRequest("the writer of the data is not closed").into());
+            }
+        }
+        let mut count = 0;
+        for claim in blobs {
+            if self.rows.blob(claim.blob)?.is_some() {
+                continue;
+            }
+            self.claim(Some(claim))?;
+            self.release(claim.blob)?;
+            count += 1;
+        }
+        Ok(Decided { outcome: Outcome::OrphansClaimed(count), changed: count > 0 })
+    }
+
+    fn forget_garbage(&mut self, blobs: &[(Generation, BlobId)]) -> Result<Decided, No> {
+        for (_, blob) in blobs {
+            if self.rows.blob(*blob)?.is_some_and(|row| row.state == BlobState::Live) {
+                return Err(Refusal::InvalidRequest("the data is live").into());
+            }
+        }
+        for (generation, blob) in blobs {
+            self.rows.delete_garbage(*generation, *blob)?;
+            self.rows.delete_blob(*blob)?;
+        }
+        Ok(Decided { outcome: Outcome::GarbageForgotten, changed: !blobs.is_empty() })
+    }
+}
+
+/// Uploads.
+impl<R: Rows> Decision<'_, R> {
+    fn create_upload(
+        &mut self,
+        bucket: BucketRef,
+        key: &Key,
+        upload: UploadId,
+        about: &NewUpload,
+    ) -> Result<Decided, No> {
+        let owner = self.usable(bucket)?.tenant;
+        if self.rows.upload(upload)?.is_some() {
+            return Err(Refusal::InvalidRequest("the upload exists").into());
+        }
+        if let Some((ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256, ChecksumType::FullObject)) = about.checksum {
+            return Err(Refusal::InvalidRequest("SHA checksums of an upload are composite").into());
+        }
+        if let Some((ChecksumAlgorithm::Crc64Nvme, ChecksumType::Composite)) = about.checksum {
+            return Err(Refusal::InvalidRequest("a CRC64NVME is of the full object").into());
+        }
+        self.forget_completed()?;
+        self.rows.put_upload(&UploadRow {
+            upload,
+            bucket: bucket.id,
+            key: key.as_bytes().to_vec(),
+            owner,
+            headers: about.headers.clone(),
+            tags: about.tags.clone(),
+            checksum: about.checksum,
+            storage_class: about.storage_class,
+            envelope: None,
+            initiated_at: self.stamp.at,
+            completed: None,
+        })?;
+        Ok(changed(Outcome::UploadCreated))
+    }
+
+    /// Forgets two old completed uploads for each new one, so that they never gather.
+    fn forget_completed(&mut self) -> Result<(), RowsError> {
+        let kept_ms = u64::try_from(COMPLETED_KEPT.as_millis()).expect("a day");
+        let before = WallTime { unix_ms: self.stamp.at.unix_ms.saturating_sub(kept_ms) };
+        for upload in self.rows.uploads_completed_before(before, 2)? {
+            self.rows.delete_upload(upload)?;
+        }
+        Ok(())
+    }
+
+    fn put_part(&mut self, bucket: BucketRef, key: &Key, upload: UploadId, part: &NewPart) -> Result<Decided, No> {
+        let row = self.open_upload(bucket, key, upload)?;
+        if !(1..=PART_NUMBER_MAX).contains(&part.number) {
+            return Err(Refusal::InvalidRequest("a part number is out of range").into());
+        }
+        if row.checksum.is_some_and(|(algorithm, _)| algorithm != part.checksum.algorithm) {
+            return Err(Refusal::InvalidRequest("the checksum is not by the upload's algorithm").into());
+        }
+        let slice = self.claimable(part.blob.as_ref(), part.size)?;
+
+        self.claim(part.blob.as_ref())?;
+        if let Some(Slice { blob, .. }) = self.rows.part(upload, part.number)?.and_then(|replaced| replaced.slice) {
+            self.release(blob)?;
+        }
+        let part = PartRow {
+            number: part.number,
+            write: self.write,
+            size: part.size,
+            etag: part.etag.clone(),
+            checksum: part.checksum.clone(),
+            crc64nvme: part.crc64nvme,
+            last_modified: self.stamp.at,
+            slice,
+            envelope: None,
+        };
+        self.rows.put_part(upload, &part)?;
+        Ok(changed(Outcome::PartStored(self.written())))
+    }
+
+    fn complete_upload(
+        &mut self,
+        bucket: BucketRef,
+        key: &Key,
+        upload: UploadId,
+        wish: Completion<'_>,
+    ) -> Result<Decided, No> {
+        self.usable(bucket)?;
+        let mut row = self.named_upload(bucket, key, upload)?;
+        let list = sums::fingerprint(wish.parts);
+        if let Some(done) = row.completed {
+            return if done.list == list {
+                Ok(unchanged(Outcome::UploadCompleted(done.result)))
+            } else {
+                Err(Refusal::NoSuchUpload(upload).into())
+            };
+        }
+        let head = self.rows.head(bucket.id, key.as_bytes())?;
+        check(head.as_ref(), wish.conditions)?;
+        let uploaded = self.rows.parts(upload, 0, usize::from(PART_NUMBER_MAX))?;
+        let Chosen { listed, unlisted } = choose(&uploaded, wish.parts)?;
+        let size = listed.iter().map(|part| part.size).sum();
+        if size > OBJECT_BYTES_MAX {
+            return Err(Refusal::EntityTooLarge.into());
+        }
+        let (algorithm, of) = row.checksum.unwrap_or((ChecksumAlgorithm::Crc64Nvme, ChecksumType::FullObject));
+        let checksum = object_checksum(&listed, algorithm, of)?;
+        if wish.checksum.is_some_and(|wanted| wanted.algorithm != algorithm || wanted.value != checksum.value) {
+            return Err(Refusal::BadDigest.into());
+        }
+
+        self.drop_content(bucket.id, head.as_ref())?;
+        unlisted.iter().filter_map(|part| part.slice).try_for_each(|slice| self.release(slice.blob))?;
+        self.rows.delete_parts(upload)?;
+        let mut start = 0;
+        for part in &listed {
+            self.rows.put_segment(bucket.id, self.stamp.generation, &segment(start, part))?;
+            start += part.size;
+        }
+        let result = Completed { etag: sums::etag(&listed), checksum, size, written: self.written() };
+        let version = VersionRow {
+            generation: self.stamp.generation,
+            write: self.write,
+            null: true,
+            delete_marker: false,
+            owner: row.owner,
+            etag: result.etag.clone(),
+            size,
+            checksum: result.checksum.clone(),
+            crc64nvme: sums::crc64nvme(&listed),
+            headers: row.headers.clone(),
+            tags: row.tags.clone(),
+            last_modified: self.stamp.at,
+            parts: Some(u16::try_from(listed.len()).expect("as many as part numbers, at most")),
+            content: Content::Segments,
+            storage_class: row.storage_class,
+            envelope: row.envelope.clone(),
+            retention: None,
+            legal_hold: false,
+        };
+        self.rows.put_head(bucket.id, key.as_bytes(), &version)?;
+        row.completed = Some(CompletedUpload { list, result: result.clone() });
+        self.rows.put_upload(&row)?;
+        Ok(changed(Outcome::UploadCompleted(result)))
+    }
+
+    fn abort_upload(&mut self, bucket: BucketRef, key: &Key, upload: UploadId) -> Result<Decided, No> {
+        self.open_upload(bucket, key, upload)?;
+        for part in self.rows.parts(upload, 0, usize::from(PART_NUMBER_MAX))? {
+            part.slice.map_or(Ok(()), |slice| self.release(slice.blob))?;
+        }
+        self.rows.delete_parts(upload)?;
+        self.rows.delete_upload(upload)?;
+        Ok(changed(Outcome::UploadAborted))
+    }
+
+    fn open_upload(&self, bucket: BucketRef, key: &Key, upload: UploadId) -> Result<UploadRow, No> {
+        self.usable(bucket)?;
+        let row = self.named_upload(bucket, key, upload)?;
+        if row.completed.is_some() { Err(Refusal::NoSuchUpload(upload).into()) } else { Ok(row) }
+    }
+
+    /// The upload of that id, if it is of this bucket and key.
+    fn named_upload(&self, bucket: BucketRef, key: &Key, upload: UploadId) -> Result<UploadRow, No> {
+        let row = self.rows.upload(upload)?.filter(|row| row.bucket == bucket.id && row.key == key.as_bytes());
+        Ok(row.ok_or(Refusal::NoSuchUpload(upload))?)
+    }
+}
+
+/// What a client wants completed.
+struct Completion<'c> {
+    parts: &'c [PartName],
+    checksum: Option<&'c Checksum>,
+    conditions: &'c WriteConditions,
+}
+
+/// The parts of an upload that became the object, in order, and those that did not.
+struct Chosen<'p> {
+    listed: Vec<&'p PartRow>,
+    unlisted: Vec<&'p PartRow>,
+}
+
+/// Finds the listed parts among the uploaded ones, both in ascending order of numbers.
+fn choose<'p>(uploaded: &'p [PartRow], list: &[PartName]) -> Result<Chosen<'p>, Refusal> {
+    if list.is_empty() {
+        return Err(Refusal::InvalidRequest("an object has at least one part"));
+    }
+    if list.windows(2).any(|pair| pair[0].number >= pair[1].number) {
+        return Err(Refusal::InvalidPartOrder);
+    }
+    let mut chosen = Chosen { listed: Vec::with_capacity(list.len()), unlisted: Vec::new() };
+    let mut wanted = list.iter().peekable();
+    for part in uploaded {
+        match wanted.next_if(|name| name.number == part.number) {
+            Some(name) => {
+                let same_sum = name
+                    .checksum
+                    .as_ref()
+                    .is_none_or(|sum| sum.algorithm == part.checksum.algorithm && sum.value == part.checksum.value);
+                if name.etag != part.etag || !same_sum {
+                    return Err(Refusal::InvalidPart(name.number));
+                }
+                chosen.listed.push(part);
+            }
+            None => chosen.unlisted.push(part),
+        }
+    }
+    if let Some(missing) = wanted.next() {
+        return Err(Refusal::InvalidPart(missing.number));
+    }
+    let (_, but_last) = chosen.listed.split_last().expect("the list is not empty");
+    match but_last.iter().find(|part| part.size < PART_BYTES_MIN) {
+        Some(part) => Err(Refusal::EntityTooSmall { number: part.number, length: part.size }),
+        None => Ok(chosen),
+    }
+}
+
+/// The object's checksum by the upload's algorithm; parts that came without it (CRC64NVME is always there) give the
+/// CRC64NVME of the bytes instead.
+fn object_checksum(listed: &[&PartRow], algorithm: ChecksumAlgorithm, of: ChecksumType) -> Result<Checksum, Refusal> {
+    if let Some(checksum) = sums::checksum(listed, algorithm, of) {
+        return Ok(checksum);
+    }
+    if algorithm != ChecksumAlgorithm::Crc64Nvme {
+        return Err(Refusal::InvalidRequest("a part has no checksum by the upload's algorithm"));
+    }
+    let value = sums::crc64nvme(listed).to_be_bytes().to_vec();
+    Ok(Checksum { algorithm, of: ChecksumType::FullObject, value })
+}
+
+fn segment(start: u64, part: &PartRow) -> SegmentRow {
+    SegmentRow {
+        start,
+        slice: part.slice,
+        part: Some(SegmentPart {
+            number: part.number,
+            size: part.size,
+            etag: part.etag.clone(),
+            checksum: part.checksum.clone(),
+        }),
+    }
 }

@@ -13,8 +13,10 @@ pub mod client;
 pub mod decide;
 pub mod embedded;
 pub mod mutation;
+mod pages;
 pub mod query;
 pub mod rows;
+mod sums;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -3,11 +3,14 @@
 use std::ops::Range;
 
 use anvil_model::ids::{BlobId, BucketId, Generation, TenantId, UploadId, WriteId};
+use anvil_model::limits::PAGE_KEYS_MAX;
 use anvil_model::object::{BucketName, Etag, Key};
 
-use super::Refusal;
 use super::mutation::{BucketRef, Outcome};
-use super::rows::{BlobRow, BucketRow, Counters, GarbageRow, Rows, RowsError, SegmentRow, UploadRow, VersionRow};
+use super::rows::{
+    BlobRow, BucketRow, BucketState, Content, Counters, GarbageRow, Rows, RowsError, SegmentRow, UploadRow, VersionRow,
+};
+use super::{Refusal, pages};
 use crate::list::{ListObjects, Page};
 use crate::multipart::{ListUploads, PartsPage, UploadsPage};
 
@@ -178,5 +181,97 @@ pub const BUCKETS_PER_PAGE_MAX: usize = 10_000;
 /// # Errors
 /// When the rows cannot be had.
 pub fn look_up(rows: &impl Rows, query: &Query) -> Result<Result<Answer, Refusal>, RowsError> {
-    todo!()
+    match answer(rows, query) {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(No::Refused(refusal)) => Ok(Err(refusal)),
+        Err(No::Rows(error)) => Err(error),
+    }
+}
+
+/// Why there is no answer.
+enum No {
+    Refused(Refusal),
+    Rows(RowsError),
+}
+
+impl From<Refusal> for No {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<RowsError> for No {
+    fn from(error: RowsError) -> Self {
+        Self::Rows(error)
+    }
+}
+
+fn answer(rows: &impl Rows, query: &Query) -> Result<Answer, No> {
+    Ok(match query {
+        Query::Object { bucket, key, read_from } => Answer::Object(Box::new(object(rows, bucket, key, *read_from)?)),
+        Query::Segments { bucket, version, range } => {
+            Answer::Segments(rows.segments(*bucket, *version, range.clone(), SEGMENTS_PER_PAGE)?)
+        }
+        Query::Prepare { bucket, key } => {
+            let bucket = usable(rows, bucket)?;
+            let current = rows.head(bucket.id, key.as_bytes())?.filter(|version| !version.delete_marker);
+            Answer::Prepared(Prepared { bucket: reference(&bucket), current: current.map(|version| version.etag) })
+        }
+        Query::Bucket(bucket) => Answer::Bucket(usable(rows, bucket)?),
+        Query::Buckets { tenant, after, max } => {
+            let max = (*max).min(BUCKETS_PER_PAGE_MAX);
+            Answer::Buckets(rows.buckets(*tenant, after.as_deref().unwrap_or(""), max)?)
+        }
+        Query::List { bucket, list } => Answer::List(pages::objects(rows, usable(rows, bucket)?.id, list)?),
+        Query::Upload { bucket, key, upload: id } => {
+            let bucket = usable(rows, bucket)?;
+            let upload = upload(rows, &bucket, key, *id)?;
+            Answer::Upload(Box::new(FoundUpload { bucket: reference(&bucket), upload }))
+        }
+        Query::Uploads { bucket, list } => Answer::Uploads(pages::uploads(rows, usable(rows, bucket)?.id, list)?),
+        Query::Parts { bucket, key, upload: id, after, max } => {
+            let upload = upload(rows, &usable(rows, bucket)?, key, *id)?;
+            Answer::Parts(pages::parts(rows, &upload, *after, (*max).min(PAGE_KEYS_MAX))?)
+        }
+        Query::Write(write) => Answer::Write(rows.write(*write)?.map(|row| row.outcome)),
+        Query::Garbage { after, max } => Answer::Garbage(rows.garbage(*after, (*max).min(PAGE_KEYS_MAX))?),
+        Query::Blob(blob) => Answer::Blob(rows.blob(*blob)?),
+        Query::Counters => Answer::Counters(rows.counters()?),
+    })
+}
+
+fn object(rows: &impl Rows, bucket: &BucketPath, key: &Key, read_from: Option<ReadFrom>) -> Result<FoundObject, No> {
+    let bucket = usable(rows, bucket)?;
+    let version = rows.head(bucket.id, key.as_bytes())?.filter(|version| !version.delete_marker);
+    let version = version.ok_or(Refusal::NoSuchKey)?;
+    let start = match read_from {
+        Some(ReadFrom::Start(start)) => Some(start),
+        Some(ReadFrom::Last(length)) => Some(version.size.saturating_sub(length)),
+        None => None,
+    };
+    let segments = match (version.content, start) {
+        (Content::Segments, Some(start)) if start < version.size => {
+            rows.segments(bucket.id, version.generation, start..version.size, SEGMENTS_PER_PAGE)?
+        }
+        _ => Vec::new(),
+    };
+    Ok(FoundObject { bucket: reference(&bucket), version, segments })
+}
+
+/// The bucket of that name, if the caller may use it. Never answered from anything but its row.
+fn usable(rows: &impl Rows, path: &BucketPath) -> Result<BucketRow, No> {
+    let bucket = rows.bucket_named(&path.name)?.filter(|bucket| bucket.state == BucketState::Active);
+    let bucket = bucket.ok_or(Refusal::NoSuchBucket)?;
+    if bucket.tenant == path.tenant { Ok(bucket) } else { Err(Refusal::AccessDenied.into()) }
+}
+
+fn reference(bucket: &BucketRow) -> BucketRef {
+    BucketRef { id: bucket.id, tenant: bucket.tenant, generation: bucket.generation }
+}
+
+fn upload(rows: &impl Rows, bucket: &BucketRow, key: &Key, upload: UploadId) -> Result<UploadRow, No> {
+    let row = rows
+        .upload(upload)?
+        .filter(|row| row.bucket == bucket.id && row.key == key.as_bytes() && row.completed.is_none());
+    Ok(row.ok_or(Refusal::NoSuchUpload(upload))?)
 }

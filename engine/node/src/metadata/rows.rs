@@ -17,7 +17,7 @@ use super::mutation::{Completed, Outcome};
 /// A bucket. Its id is never reused; its name is unique among the buckets that are there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketRow {
-    /// Given once.
+    /// The generation that its creation was given: unique, never reused.
     pub id: BucketId,
     /// As created.
     pub name: BucketName,
@@ -232,8 +232,8 @@ pub struct ListedRow {
     pub last_modified: WallTime,
 }
 
-/// A blob that a version or part references, or did. A dead row keeps its id from ever being claimed again until its
-/// bytes are gone; then its writer's incarnation is closed, which keeps it from there on.
+/// A blob that a version or part references, or did. A dead row keeps its id from being claimed until its bytes are
+/// gone, which takes longer than a commit may wait to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlobRow {
     /// Its id, unique.
@@ -353,35 +353,24 @@ pub struct WriteRow {
     pub outcome: Outcome,
 }
 
-/// The numbers that the metadata hands out, and where it stands.
+/// Where the metadata stands. One row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// Drawn when this metadata began; another one is another history.
     pub lineage: u128,
     /// The last batch of the log that these rows contain; 0 before the first.
     pub batch: u64,
-    /// The next generation to give; starts at 1.
+    /// The next generation to give; starts at 1. Each change takes one, so this is the commit counter too.
     pub generation: Generation,
-    /// The next bucket id to give; starts at 1.
-    pub bucket: BucketId,
     /// The latest time given; times only grow, whatever the clock does.
     pub at: WallTime,
-    /// Mutations applied since the lineage began.
-    pub commits: u64,
 }
 
 impl Counters {
     /// Where a new history begins.
     #[must_use]
     pub const fn new(lineage: u128) -> Self {
-        Self {
-            lineage,
-            batch: 0,
-            generation: Generation(1),
-            bucket: BucketId(1),
-            at: WallTime { unix_ms: 0 },
-            commits: 0,
-        }
+        Self { lineage, batch: 0, generation: Generation(1), at: WallTime { unix_ms: 0 } }
     }
 }
 
