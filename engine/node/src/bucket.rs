@@ -5,7 +5,9 @@ use anvil_model::object::BucketName;
 use anvil_model::time::WallTime;
 
 use crate::metadata::MetadataError;
-use crate::{Caller, Node};
+use crate::metadata::mutation::Change;
+use crate::metadata::rows::BucketRow;
+use crate::{Caller, Node, bucket_ref};
 
 /// What is told of a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,13 +20,20 @@ pub struct BucketInfo {
     pub created_at: WallTime,
 }
 
+impl From<BucketRow> for BucketInfo {
+    fn from(row: BucketRow) -> Self {
+        Self { name: row.name, region: row.region, created_at: row.created_at }
+    }
+}
+
 impl<W: World> Node<W> {
     /// Makes a bucket in the node's region.
     ///
     /// # Errors
     /// When the name is taken.
     pub async fn create_bucket(&self, caller: Caller, name: BucketName) -> Result<(), MetadataError> {
-        todo!()
+        let change = Change::CreateBucket { tenant: caller.tenant, name, region: self.region().to_owned() };
+        self.metadata.commit(change).await.map(drop)
     }
 
     /// Looks at a bucket.
@@ -32,7 +41,7 @@ impl<W: World> Node<W> {
     /// # Errors
     /// When it is not there, or another tenant's.
     pub async fn head_bucket(&self, caller: Caller, name: BucketName) -> Result<BucketInfo, MetadataError> {
-        todo!()
+        self.metadata.bucket(caller.path(name)).await.map(BucketInfo::from)
     }
 
     /// Deletes an empty bucket.
@@ -40,7 +49,8 @@ impl<W: World> Node<W> {
     /// # Errors
     /// When it is not there, another tenant's, or not empty.
     pub async fn delete_bucket(&self, caller: Caller, name: BucketName) -> Result<(), MetadataError> {
-        todo!()
+        let bucket = bucket_ref(&self.metadata.bucket(caller.path(name)).await?);
+        self.metadata.commit(Change::DeleteBucket { bucket }).await.map(drop)
     }
 
     /// The caller's buckets by name, at most `max` after `after`.
@@ -53,6 +63,7 @@ impl<W: World> Node<W> {
         after: Option<String>,
         max: usize,
     ) -> Result<Vec<BucketInfo>, MetadataError> {
-        todo!()
+        let rows = self.metadata.buckets(caller.tenant, after, max).await?;
+        Ok(rows.into_iter().map(BucketInfo::from).collect())
     }
 }

@@ -2,9 +2,15 @@
 
 use anvil_model::io::World;
 use anvil_model::object::{BucketName, Key, WriteConditions};
+use futures_util::{StreamExt, stream};
 
 use crate::metadata::MetadataError;
-use crate::{Caller, Node};
+use crate::metadata::mutation::{BucketRef, Change};
+use crate::{Caller, Node, bucket_ref};
+
+/// Deletes of one request that wait for their commit at once: enough to fill a batch, few enough to leave room in the
+/// queue for others.
+const DELETES_IN_FLIGHT: usize = 64;
 
 impl<W: World> Node<W> {
     /// Deletes a key; a key that is not there is deleted too.
@@ -18,7 +24,8 @@ impl<W: World> Node<W> {
         key: Key,
         conditions: WriteConditions,
     ) -> Result<(), MetadataError> {
-        todo!()
+        let bucket = bucket_ref(&self.metadata.bucket(caller.path(bucket)).await?);
+        self.delete_key(bucket, key, conditions).await
     }
 
     /// Deletes up to `PAGE_KEYS_MAX` keys of a bucket; each has its own outcome, in the order given.
@@ -31,6 +38,12 @@ impl<W: World> Node<W> {
         bucket: BucketName,
         keys: Vec<Key>,
     ) -> Result<Vec<Result<(), MetadataError>>, MetadataError> {
-        todo!()
+        let bucket = bucket_ref(&self.metadata.bucket(caller.path(bucket)).await?);
+        let deletes = keys.into_iter().map(|key| self.delete_key(bucket, key, WriteConditions::default()));
+        Ok(stream::iter(deletes).buffered(DELETES_IN_FLIGHT).collect().await)
+    }
+
+    async fn delete_key(&self, bucket: BucketRef, key: Key, conditions: WriteConditions) -> Result<(), MetadataError> {
+        self.metadata.commit(Change::DeleteObject { bucket, key, conditions }).await.map(drop)
     }
 }

@@ -1,14 +1,23 @@
 //! The story of a GET.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
+use anvil_model::ids::{BlobId, BucketId, Generation};
 use anvil_model::io::World;
+use anvil_model::limits::RECORD_PAYLOAD_BYTES_MAX;
 use anvil_model::object::{BucketName, Checksum, Etag, Headers, Key};
 use anvil_model::time::WallTime;
 use anvil_store::{Piece, ReadError};
+use tokio::sync::oneshot;
 
 use crate::metadata::MetadataError;
+use crate::metadata::query::{FoundObject, ReadFrom};
+use crate::metadata::rows::{Content, SegmentRow};
 use crate::{Caller, Node};
+
+/// Pieces that are read while an earlier one is sent. With the one that is sent they are all that a GET holds.
+const PIECES_AHEAD: usize = 1;
 
 /// An object's current version, found.
 #[derive(Clone, Debug)]
@@ -25,25 +34,106 @@ pub struct Found {
     pub last_modified: WallTime,
     /// Parts, when it was uploaded in parts.
     pub parts: Option<u16>,
+    bucket: BucketId,
+    version: Generation,
+    /// In order; those of a version in parts are the first ones that the read was said to want.
+    segments: Vec<SegmentRow>,
 }
 
 /// The bytes of a range, in order, piece by piece.
 pub struct Reader<W: World> {
     node: Node<W>,
+    bucket: BucketId,
+    version: Generation,
+    /// Known and not read through; the first one ends behind `position`.
+    segments: VecDeque<SegmentRow>,
+    /// Where the next piece to be asked for begins.
+    position: u64,
+    end: u64,
+    /// Asked for, in order.
+    ahead: VecDeque<Ahead<W>>,
+}
+
+/// Why a reader ends before the range does.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    /// The bytes cannot be had.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Where the next bytes are cannot be had.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// The version was deleted while it was read.
+    #[error("the version is gone")]
+    Gone,
+}
+
+/// A piece on its way. Dropping it cancels the read.
+struct Ahead<W: World> {
+    piece: oneshot::Receiver<Result<Piece<W::Buffer>, ReadError>>,
+    _task: W::Task,
+}
+
+/// Where a piece is.
+struct Place {
+    blob: BlobId,
+    range: Range<u64>,
 }
 
 impl<W: World> Node<W> {
-    /// Finds the current version of a key.
+    /// Finds the current version of a key. `read_from` says where a read will begin, so that one look-up suffices.
     ///
     /// # Errors
     /// When there is none, or it may not be read.
-    pub async fn open(&self, caller: Caller, bucket: BucketName, key: Key) -> Result<Found, MetadataError> {
-        todo!()
+    pub async fn open(
+        &self,
+        caller: Caller,
+        bucket: BucketName,
+        key: Key,
+        read_from: Option<ReadFrom>,
+    ) -> Result<Found, MetadataError> {
+        let found = self.metadata.object(caller.path(bucket), key, read_from).await?;
+        Ok(Found::from(*found))
     }
 
     /// Reads `range` (within `0..found.size`) of a version that was found.
+    ///
+    /// # Panics
+    /// When the range is not within the version.
+    #[must_use]
     pub fn read(&self, found: &Found, range: Range<u64>) -> Reader<W> {
-        todo!()
+        assert!(range.start <= range.end && range.end <= found.size, "the range lies in the version");
+        Reader {
+            node: self.clone(),
+            bucket: found.bucket,
+            version: found.version,
+            segments: found.segments.clone().into(),
+            position: range.start,
+            end: range.end,
+            ahead: VecDeque::with_capacity(PIECES_AHEAD + 1),
+        }
+    }
+}
+
+impl From<FoundObject> for Found {
+    fn from(found: FoundObject) -> Self {
+        let version = found.version;
+        let segments = match version.content {
+            Content::Empty => Vec::new(),
+            Content::Single(slice) => vec![SegmentRow { start: 0, slice: Some(slice), part: None }],
+            Content::Segments => found.segments,
+        };
+        Self {
+            headers: version.headers,
+            etag: version.etag,
+            checksum: version.checksum,
+            size: version.size,
+            last_modified: version.last_modified,
+            parts: version.parts,
+            bucket: found.bucket.id,
+            version: version.generation,
+            segments,
+        }
     }
 }
 
@@ -52,7 +142,77 @@ impl<W: World> Reader<W> {
     ///
     /// # Errors
     /// When the bytes cannot be had; nothing follows.
-    pub async fn next(&mut self) -> Option<Result<Piece<W::Buffer>, ReadError>> {
-        todo!()
+    pub async fn next(&mut self) -> Option<Result<Piece<W::Buffer>, StreamError>> {
+        let piece = self.next_piece().await;
+        if matches!(piece, Some(Err(_))) {
+            self.position = self.end;
+            self.ahead.clear();
+        }
+        piece
     }
+
+    async fn next_piece(&mut self) -> Option<Result<Piece<W::Buffer>, StreamError>> {
+        while self.ahead.len() <= PIECES_AHEAD && self.position < self.end {
+            let place = match self.place().await {
+                Ok(place) => place,
+                Err(error) => return Some(Err(error)),
+            };
+            self.position += place.range.end - place.range.start;
+            let last_of_all = self.position == self.end && self.ahead.is_empty();
+            if last_of_all {
+                return Some(self.node.store.read(place.blob, place.range).await.map_err(StreamError::Read));
+            }
+            let ahead = self.read_ahead(place);
+            self.ahead.push_back(ahead);
+        }
+        let piece = self.ahead.pop_front()?.piece.await;
+        Some(piece.unwrap_or(Err(ReadError::Closing)).map_err(StreamError::Read))
+    }
+
+    fn read_ahead(&self, place: Place) -> Ahead<W> {
+        let (reply, piece) = oneshot::channel();
+        let store = self.node.store.clone();
+        let task = self.node.world.spawn(async move {
+            // The reader may be gone; then nobody wants the piece.
+            let _ = reply.send(store.read(place.blob, place.range).await);
+        });
+        Ahead { piece, _task: task }
+    }
+
+    /// Where the piece at `position` is: it ends with its record, its segment or the range, whichever is nearest.
+    async fn place(&mut self) -> Result<Place, StreamError> {
+        let segment = self.segment().await?;
+        let slice = segment.slice.expect("a segment that holds a byte has a slice");
+        let in_slice = self.position - segment.start;
+        let begin = slice.offset + in_slice;
+        let record_end = (begin / RECORD + 1) * RECORD;
+        let length = (slice.length - in_slice).min(record_end - begin).min(self.end - self.position);
+        Ok(Place { blob: slice.blob, range: begin..begin + length })
+    }
+
+    /// The segment that holds the byte at `position`.
+    async fn segment(&mut self) -> Result<SegmentRow, StreamError> {
+        loop {
+            while self.segments.front().is_some_and(|segment| segment_end(segment) <= self.position) {
+                self.segments.pop_front();
+            }
+            match self.segments.front() {
+                Some(segment) if segment.start <= self.position => return Ok(segment.clone()),
+                _ => self.fetch_segments().await?,
+            }
+        }
+    }
+
+    async fn fetch_segments(&mut self) -> Result<(), StreamError> {
+        let range = self.position..self.end;
+        self.segments = self.node.metadata.segments(self.bucket, self.version, range).await?.into();
+        let holds = |segment: &SegmentRow| segment.start <= self.position && self.position < segment_end(segment);
+        if self.segments.iter().any(holds) { Ok(()) } else { Err(StreamError::Gone) }
+    }
+}
+
+const RECORD: u64 = RECORD_PAYLOAD_BYTES_MAX as u64;
+
+fn segment_end(segment: &SegmentRow) -> u64 {
+    segment.start + segment.slice.map_or(0, |slice| slice.length)
 }

@@ -4,7 +4,6 @@
 //! Knows no HTTP, no SQL and no ring. `server` calls it with typed requests; it calls `store` for bytes and
 //! [`metadata`] for what those bytes mean.
 #![forbid(unsafe_code)]
-#![allow(clippy::todo, unused_variables, clippy::unused_async)]
 
 pub mod body;
 pub mod bucket;
@@ -13,11 +12,20 @@ pub mod get;
 pub mod list;
 pub mod metadata;
 pub mod multipart;
+mod payload;
 pub mod put;
+
+use std::rc::Rc;
 
 use anvil_model::ids::TenantId;
 use anvil_model::io::World;
-use anvil_store::Store;
+use anvil_model::object::{BucketName, Key};
+use anvil_store::{Origin, Store};
+
+use metadata::Client;
+use metadata::mutation::BucketRef;
+use metadata::query::BucketPath;
+use metadata::rows::BucketRow;
 
 /// Who asks, as authentication found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +34,58 @@ pub struct Caller {
     pub tenant: TenantId,
 }
 
+impl Caller {
+    /// The bucket of this name, as this caller sees it.
+    fn path(self, name: BucketName) -> BucketPath {
+        BucketPath::new(self.tenant, name)
+    }
+}
+
 /// One core's view of the node: everything that a story needs. Cheap to clone.
+#[derive(Clone)]
 pub struct Node<W: World> {
     world: W,
     store: Store<W>,
+    metadata: Client<W>,
+    region: Rc<str>,
+}
+
+impl<W: World> Node<W> {
+    /// Joins one core's parts. `region` is where its buckets are made.
+    #[must_use]
+    pub fn new(world: W, store: Store<W>, metadata: Client<W>, region: &str) -> Self {
+        Self { world, store, metadata, region: region.into() }
+    }
+
+    /// The region that this node serves.
+    #[must_use]
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// This core's world.
+    #[must_use]
+    pub fn world(&self) -> &W {
+        &self.world
+    }
+
+    /// This core's store.
+    #[must_use]
+    pub fn store(&self) -> &Store<W> {
+        &self.store
+    }
+
+    fn origin(&self, caller: Caller, bucket: &BucketName, key: &Key) -> Origin {
+        Origin {
+            tenant: caller.tenant,
+            bucket: bucket.as_str().to_owned(),
+            key: key.as_str().to_owned(),
+            at: self.world.wall_clock(),
+        }
+    }
+}
+
+/// The bucket as a change names it.
+fn bucket_ref(row: &BucketRow) -> BucketRef {
+    BucketRef { id: row.id, tenant: row.tenant, generation: row.generation }
 }

@@ -71,6 +71,6 @@ impl<W: World> Node<W> {
         bucket: BucketName,
         list: ListObjects,
     ) -> Result<Page, MetadataError> {
-        todo!()
+        self.metadata.list(caller.path(bucket), list).await
     }
 }

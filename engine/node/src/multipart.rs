@@ -7,9 +7,11 @@ use anvil_model::time::WallTime;
 use serde::{Deserialize, Serialize};
 
 use crate::body::Body;
-use crate::metadata::MetadataError;
+use crate::metadata::mutation::{Change, NewPart, NewUpload, Outcome};
+use crate::metadata::query::BucketPath;
+use crate::metadata::{MetadataError, Refusal};
 use crate::put::{Expected, PutError, Stored};
-use crate::{Caller, Node};
+use crate::{Caller, Node, bucket_ref};
 
 /// The beginning of an upload.
 #[derive(Clone, Debug)]
@@ -113,13 +115,24 @@ pub struct UploadsPage {
     pub next: Option<(Vec<u8>, Option<UploadId>)>,
 }
 
+impl UploadName {
+    fn path(&self) -> BucketPath {
+        self.caller.path(self.bucket.clone())
+    }
+}
+
 impl<W: World> Node<W> {
     /// Begins an upload.
     ///
     /// # Errors
     /// When the bucket is not there or another tenant's.
     pub async fn create_upload(&self, create: CreateUpload) -> Result<UploadId, MetadataError> {
-        todo!()
+        let bucket = bucket_ref(&self.metadata.bucket(create.caller.path(create.bucket)).await?);
+        let upload = self.metadata.new_upload();
+        let about = NewUpload { headers: create.headers, checksum: create.checksum, ..NewUpload::default() };
+        let change = Change::CreateUpload { bucket, key: create.key, upload, about: Box::new(about) };
+        self.metadata.commit(change).await?;
+        Ok(upload)
     }
 
     /// Stores a part; the last one committed under a number wins.
@@ -133,7 +146,25 @@ impl<W: World> Node<W> {
         expected: Expected,
         body: &mut B,
     ) -> Result<Stored, PutError<B::Error>> {
-        todo!()
+        let found = self.metadata.upload(upload.path(), upload.key.clone(), upload.upload).await?;
+        let expected = expected.of_upload(found.upload.checksum)?;
+
+        let origin = self.origin(upload.caller, &upload.bucket, &upload.key);
+        let payload = self.write_payload(&origin, &expected, body).await?;
+
+        let stored = payload.stored();
+        let part = NewPart {
+            number,
+            etag: stored.etag.clone(),
+            size: stored.size,
+            checksum: stored.checksum.clone(),
+            crc64nvme: payload.crc64nvme,
+            blob: payload.claim(),
+        };
+        let change =
+            Change::PutPart { bucket: found.bucket, key: upload.key, upload: upload.upload, part: Box::new(part) };
+        self.metadata.commit(change).await?;
+        Ok(stored)
     }
 
     /// Parts after number `after`, at most `max`.
@@ -141,7 +172,7 @@ impl<W: World> Node<W> {
     /// # Errors
     /// When there is no such upload.
     pub async fn list_parts(&self, upload: UploadName, after: u16, max: usize) -> Result<PartsPage, MetadataError> {
-        todo!()
+        self.metadata.parts(upload.path(), upload.key, upload.upload, after, max).await
     }
 
     /// Uploads under way in a bucket.
@@ -154,7 +185,7 @@ impl<W: World> Node<W> {
         bucket: BucketName,
         list: ListUploads,
     ) -> Result<UploadsPage, MetadataError> {
-        todo!()
+        self.metadata.uploads(caller.path(bucket), list).await
     }
 
     /// Makes the object of these parts. Repeated with the same list it answers the same.
@@ -168,7 +199,14 @@ impl<W: World> Node<W> {
         checksum: Option<Checksum>,
         conditions: WriteConditions,
     ) -> Result<Stored, MetadataError> {
-        todo!()
+        // Not asked for by the upload: one that is completed already has its answer ready.
+        let bucket = bucket_ref(&self.metadata.bucket(upload.path()).await?);
+        let UploadName { key, upload, .. } = upload;
+        let change = Change::CompleteUpload { bucket, key, upload, parts, checksum, conditions };
+        match self.metadata.commit(change).await? {
+            Outcome::UploadCompleted(done) => Ok(Stored { etag: done.etag, checksum: done.checksum, size: done.size }),
+            other => unreachable!("completing an upload came to {other:?}"),
+        }
     }
 
     /// Ends an upload without an object.
@@ -176,6 +214,20 @@ impl<W: World> Node<W> {
     /// # Errors
     /// When there is no such upload.
     pub async fn abort_upload(&self, upload: UploadName) -> Result<(), MetadataError> {
-        todo!()
+        let bucket = bucket_ref(&self.metadata.bucket(upload.path()).await?);
+        let change = Change::AbortUpload { bucket, key: upload.key, upload: upload.upload };
+        self.metadata.commit(change).await.map(drop)
+    }
+}
+
+impl Expected {
+    /// A part is summed with its upload's algorithm, whether its client sends a checksum or not.
+    fn of_upload(mut self, upload: Option<(ChecksumAlgorithm, ChecksumType)>) -> Result<Self, Refusal> {
+        let Some((algorithm, _)) = upload else { return Ok(self) };
+        if self.algorithm().is_some_and(|own| own != algorithm) {
+            return Err(Refusal::InvalidRequest("the part's checksum is of another algorithm than its upload's"));
+        }
+        self.algorithm = Some(algorithm);
+        Ok(self)
     }
 }

@@ -2,9 +2,12 @@
 
 use anvil_model::io::{DeviceError, World};
 use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, Etag, Headers, Key, WriteConditions};
+use anvil_store::AppendError;
 
 use crate::body::Body;
-use crate::metadata::MetadataError;
+use crate::metadata::mutation::{Change, NewObject};
+use crate::metadata::rows::StorageClass;
+use crate::metadata::{MetadataError, Refusal, check_conditions};
 use crate::{Caller, Node};
 
 /// A PUT as a client asked for it, read and checked.
@@ -69,6 +72,21 @@ pub enum PutError<E> {
     Device(#[from] DeviceError),
 }
 
+impl<E> From<AppendError> for PutError<E> {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Full | AppendError::Device(DeviceError::NoSpace) => Self::Full,
+            AppendError::Device(error) => Self::Device(error),
+        }
+    }
+}
+
+impl<E> From<Refusal> for PutError<E> {
+    fn from(refusal: Refusal) -> Self {
+        Self::Metadata(refusal.into())
+    }
+}
+
 impl<W: World> Node<W> {
     /// Stores an object. When this returns `Ok`, the version is durable and visible.
     ///
@@ -79,6 +97,32 @@ impl<W: World> Node<W> {
         put: PutObject,
         body: &mut B,
     ) -> Result<Stored, PutError<B::Error>> {
-        todo!()
+        // Before the body, to save it when the answer is no.
+        let prepared = self.metadata.prepare(put.caller.path(put.bucket.clone()), put.key.clone()).await?;
+        check_conditions(&put.conditions, prepared.current.as_ref())?;
+
+        let origin = self.origin(put.caller, &put.bucket, &put.key);
+        let payload = self.write_payload(&origin, &put.expected, body).await?;
+
+        // The bytes are on a disk; this makes them durable and visible, or leaves them to the sweep.
+        let stored = payload.stored();
+        let object = NewObject {
+            etag: stored.etag.clone(),
+            size: stored.size,
+            checksum: stored.checksum.clone(),
+            crc64nvme: payload.crc64nvme,
+            headers: put.headers,
+            tags: Vec::new(),
+            storage_class: StorageClass::Standard,
+            blob: payload.claim(),
+        };
+        let change = Change::PutObject {
+            bucket: prepared.bucket,
+            key: put.key,
+            object: Box::new(object),
+            conditions: put.conditions,
+        };
+        self.metadata.commit(change).await?;
+        Ok(stored)
     }
 }

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anvil_model::ids::UploadId;
+use anvil_model::object::{Etag, WriteConditions};
 
 pub use client::Client;
 use mutation::{Mutation, Outcome};
@@ -122,4 +123,20 @@ pub enum MetadataError {
     /// The change may have happened or may yet happen; ask for its write id.
     #[error("the outcome of the change is not known")]
     Unknown,
+}
+
+/// Whether the conditions of a write hold against the tag of the current version (`None`: there is none, or it is a
+/// delete marker). Asked before the body, to save it, and again under the lock.
+///
+/// # Errors
+/// `PreconditionFailed`, or `NoSuchKey` for a tag that must match where there is nothing (as AWS answers).
+pub fn check_conditions(conditions: &WriteConditions, current: Option<&Etag>) -> Result<(), Refusal> {
+    if conditions.absent && current.is_some() {
+        return Err(Refusal::PreconditionFailed);
+    }
+    match (&conditions.etag, current) {
+        (Some(_), None) => Err(Refusal::NoSuchKey),
+        (Some(wanted), Some(current)) if wanted != current && wanted.0 != "*" => Err(Refusal::PreconditionFailed),
+        _ => Ok(()),
+    }
 }

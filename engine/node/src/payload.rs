@@ -1,0 +1,280 @@
+//! The payload of a write on its way to disk: received, digested while it is in cache, appended.
+//!
+//! Shared by PUT and UploadPart. Nothing here becomes visible: it ends with bytes on a disk, not yet durable, and
+//! what they are.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use anvil_digest::{Algorithm, Digest};
+use anvil_model::ids::{BlobId, DiskId};
+use anvil_model::io::{Reserve, World};
+use anvil_model::limits::{RECORD_HEADER_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, SMALL_BLOB_BYTES_MAX};
+use anvil_model::object::{Checksum, ChecksumAlgorithm, ChecksumType, Etag};
+use anvil_model::profile::Profile;
+use anvil_store::{AppendError, Origin, Window};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use crate::Node;
+use crate::body::{Body, Trailer};
+use crate::metadata::mutation::BlobClaim;
+use crate::put::{Expected, PutError, Stored};
+
+/// Windows of one write between the socket and the disk. Two keep both busy; more only hold memory.
+const WINDOWS_IN_FLIGHT: usize = 3;
+
+/// Bytes digested before other tasks of the core get a turn: about 0.2 ms of MD5.
+const DIGEST_TURN_BYTES: usize = 128 << 10;
+
+/// A blob that was written: where, and how long it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WrittenBlob {
+    pub(crate) blob: BlobId,
+    pub(crate) disk: DiskId,
+    pub(crate) length: u64,
+}
+
+/// Payload that is on disk, verified against everything that was promised of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// `None` for an empty payload.
+    pub(crate) blob: Option<WrittenBlob>,
+    pub(crate) size: u64,
+    pub(crate) md5: [u8; 16],
+    pub(crate) crc64nvme: u64,
+    /// What is kept and returned: the client's algorithm, or CRC64NVME when it named none.
+    pub(crate) checksum: Checksum,
+}
+
+impl Written {
+    /// What the client is told.
+    pub(crate) fn stored(&self) -> Stored {
+        Stored { etag: Etag(hex(&self.md5)), checksum: self.checksum.clone(), size: self.size }
+    }
+
+    /// What the commit names.
+    pub(crate) fn claim(&self) -> Option<BlobClaim> {
+        self.blob.map(|written| BlobClaim {
+            blob: written.blob,
+            profile: Profile::SINGLE,
+            length: written.length,
+            places: vec![written.disk],
+        })
+    }
+}
+
+impl<W: World> Node<W> {
+    /// Writes the whole payload of `body`, then verifies it.
+    pub(crate) async fn write_payload<B: Body<W::Buffer>>(
+        &self,
+        origin: &Origin,
+        expected: &Expected,
+        body: &mut B,
+    ) -> Result<Written, PutError<B::Error>> {
+        let size = body.length();
+        let mut digests = Digests::new(expected.algorithm());
+        let blob = match usize::try_from(size) {
+            Ok(0) => None,
+            Ok(length) if length <= SMALL_BLOB_BYTES_MAX => Some(self.write_small(origin, &mut digests, body).await?),
+            _ => Some(self.write_windows(origin, &mut digests, body).await?),
+        };
+        let trailer = body.finish().await.map_err(PutError::Body)?;
+        let written = digests.finish(blob, size);
+        expected.verify(&written, &trailer)?;
+        Ok(written)
+    }
+
+    async fn write_small<B: Body<W::Buffer>>(
+        &self,
+        origin: &Origin,
+        digests: &mut Digests,
+        body: &mut B,
+    ) -> Result<WrittenBlob, PutError<B::Error>> {
+        let payload = body.collect().await.map_err(PutError::Body)?;
+        assert_eq!(payload.len() as u64, body.length(), "a body gives what it declared or an error");
+        digests.update(&payload);
+        let written = self.new_blob(body.length());
+        self.store.append_small(written.disk, origin, written.blob, payload).await?;
+        Ok(written)
+    }
+
+    async fn write_windows<B: Body<W::Buffer>>(
+        &self,
+        origin: &Origin,
+        digests: &mut Digests,
+        body: &mut B,
+    ) -> Result<WrittenBlob, PutError<B::Error>> {
+        let written = self.new_blob(body.length());
+        let mut appends = Appends { in_flight: FuturesUnordered::new(), failed: None };
+        let mut offset = 0;
+        while offset < written.length {
+            let length = window_length(written.length - offset);
+            let payload = RECORD_HEADER_BYTES_MAX..RECORD_HEADER_BYTES_MAX + length;
+
+            appends.room().await?;
+            let buffer = appends.alongside(self.world.buffer(Reserve::Foreground)).await;
+            let (filled, buffer) = appends.alongside(body.fill(buffer, payload.clone())).await;
+            let filled = filled.map_err(PutError::Body)?;
+            assert_eq!(filled, length, "a body gives what it declared or an error");
+            appends.alongside(digests.update_in_turns(&buffer[payload])).await;
+
+            let window = Window { blob: written.blob, offset, length, buffer };
+            let origin = (offset == 0).then_some(origin);
+            appends.in_flight.push(self.store.append(written.disk, origin, window));
+            offset += length as u64;
+        }
+        appends.all().await?;
+        Ok(written)
+    }
+
+    fn new_blob(&self, length: u64) -> WrittenBlob {
+        WrittenBlob { blob: self.store.new_blob(), disk: self.store.place(), length }
+    }
+}
+
+fn window_length(remaining: u64) -> usize {
+    usize::try_from(remaining).unwrap_or(usize::MAX).min(RECORD_PAYLOAD_BYTES_MAX)
+}
+
+/// The appends of one write. They make progress whenever the write awaits anything through [`Self::alongside`].
+struct Appends<F> {
+    in_flight: FuturesUnordered<F>,
+    failed: Option<AppendError>,
+}
+
+impl<F: Future<Output = Result<(), AppendError>>> Appends<F> {
+    /// Runs `work` and the appends at once; ends with `work`.
+    async fn alongside<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            while let Poll::Ready(Some(result)) = self.in_flight.poll_next_unpin(context) {
+                self.note(result);
+            }
+            work.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// Waits until another append may start; fails when one of them did.
+    async fn room(&mut self) -> Result<(), AppendError> {
+        while self.in_flight.len() >= WINDOWS_IN_FLIGHT {
+            let result = self.in_flight.next().await.expect("not empty");
+            self.note(result);
+        }
+        self.failed.map_or(Ok(()), Err)
+    }
+
+    /// Waits for all of them.
+    async fn all(&mut self) -> Result<(), AppendError> {
+        while let Some(result) = self.in_flight.next().await {
+            self.note(result);
+        }
+        self.failed.map_or(Ok(()), Err)
+    }
+
+    fn note(&mut self, result: Result<(), AppendError>) {
+        if let Err(error) = result {
+            self.failed.get_or_insert(error);
+        }
+    }
+}
+
+/// The digests that every payload gets, and the one that its client asked for.
+struct Digests {
+    md5: Digest,
+    crc64nvme: Digest,
+    /// `None` when the client's algorithm is CRC64NVME or none.
+    client: Option<(ChecksumAlgorithm, Digest)>,
+}
+
+impl Digests {
+    fn new(client: Option<ChecksumAlgorithm>) -> Self {
+        let client = client.filter(|&algorithm| algorithm != ChecksumAlgorithm::Crc64Nvme);
+        Self {
+            md5: Digest::new(Algorithm::Md5),
+            crc64nvme: Digest::new(Algorithm::Crc64Nvme),
+            client: client.map(|algorithm| (algorithm, Digest::new(digest_algorithm(algorithm)))),
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.md5.update(bytes);
+        self.crc64nvme.update(bytes);
+        if let Some((_, digest)) = &mut self.client {
+            digest.update(bytes);
+        }
+    }
+
+    async fn update_in_turns(&mut self, bytes: &[u8]) {
+        for turn in bytes.chunks(DIGEST_TURN_BYTES) {
+            self.update(turn);
+            give_turn().await;
+        }
+    }
+
+    fn finish(self, blob: Option<WrittenBlob>, size: u64) -> Written {
+        let crc64nvme: [u8; 8] = value(self.crc64nvme);
+        let (algorithm, value_bytes) = match self.client {
+            Some((algorithm, digest)) => (algorithm, digest.finish().to_vec()),
+            None => (ChecksumAlgorithm::Crc64Nvme, crc64nvme.to_vec()),
+        };
+        let checksum = Checksum { algorithm, of: ChecksumType::FullObject, value: value_bytes };
+        Written { blob, size, md5: value(self.md5), crc64nvme: u64::from_be_bytes(crc64nvme), checksum }
+    }
+}
+
+fn value<const N: usize>(digest: Digest) -> [u8; N] {
+    digest.finish()[..].try_into().expect("the digest's own length")
+}
+
+/// S3's name of an algorithm as the digest crate's.
+pub(crate) fn digest_algorithm(algorithm: ChecksumAlgorithm) -> Algorithm {
+    match algorithm {
+        ChecksumAlgorithm::Crc32 => Algorithm::Crc32,
+        ChecksumAlgorithm::Crc32c => Algorithm::Crc32c,
+        ChecksumAlgorithm::Crc64Nvme => Algorithm::Crc64Nvme,
+        ChecksumAlgorithm::Sha1 => Algorithm::Sha1,
+        ChecksumAlgorithm::Sha256 => Algorithm::Sha256,
+    }
+}
+
+impl Expected {
+    /// The algorithm that the client computes itself or wants computed.
+    pub(crate) fn algorithm(&self) -> Option<ChecksumAlgorithm> {
+        self.checksum.as_ref().map(|checksum| checksum.algorithm).or(self.algorithm)
+    }
+
+    /// Compares what came with what was promised of it, in the header and behind the body.
+    fn verify<E>(&self, written: &Written, trailer: &Trailer) -> Result<(), PutError<E>> {
+        if self.md5.is_some_and(|md5| md5 != written.md5) {
+            return Err(PutError::Md5Mismatch);
+        }
+        for promised in self.checksum.iter().chain(&trailer.checksum) {
+            let same = promised.algorithm == written.checksum.algorithm && promised.value == written.checksum.value;
+            if !same {
+                return Err(PutError::ChecksumMismatch(promised.algorithm));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Lets the other tasks of this core run once.
+async fn give_turn() {
+    let mut given = false;
+    poll_fn(|context| {
+        if given {
+            return Poll::Ready(());
+        }
+        given = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
