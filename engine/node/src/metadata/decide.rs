@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
-use anvil_model::ids::{BlobId, BucketId, Generation, Incarnation, UploadId, WriteId};
+use anvil_model::ids::{BlobId, BucketId, Generation, Incarnation, TenantId, UploadId, WriteId};
 use anvil_model::limits::{OBJECT_BYTES_MAX, PART_BYTES_MIN, PART_NUMBER_MAX};
 use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, ChecksumType, Key, WriteConditions};
 use anvil_model::time::WallTime;
 
 use super::Refusal;
+use super::log::{Batch, Header};
 use super::mutation::{
     BlobClaim, BucketRef, Change, Completed, Mutation, NewObject, NewPart, NewUpload, Outcome, Stamp, Written,
 };
@@ -42,57 +43,72 @@ pub const COMPLETED_KEPT: Duration = Duration::from_hours(24);
 /// For how many changes an outcome can be asked for by its write id. Those who ask do so within seconds.
 pub const WRITES_KEPT: u64 = 1 << 17;
 
-/// Decides a batch in the order given and notes in the counters that the rows contain it as batch `number`. When
-/// nothing [changed](Decided::changed), the counters did not either, and there is nothing to log or commit.
+/// What a batch comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// One per mutation, in their order.
+    pub verdicts: Vec<Verdict>,
+    /// The generation of the first change; the others follow without gaps.
+    pub first: Generation,
+    /// The time that all changes were given.
+    pub at: WallTime,
+}
+
+impl Decision {
+    /// Whether the rows changed at all. If not, there is nothing to log or commit.
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        self.verdicts.iter().flatten().any(|decided| decided.changed)
+    }
+}
+
+/// Decides a batch in the order given and notes in the counters that the rows contain it as batch `number`, if it
+/// changed anything.
 ///
 /// # Errors
-/// When the rows cannot be had, or `number` is not the next; the transaction must be rolled back.
-pub fn decide(rows: &mut impl Rows, batch: &[Mutation], number: u64, at: WallTime) -> Result<Vec<Verdict>, RowsError> {
+/// When the rows cannot be had or contain a later batch; the transaction must be rolled back.
+pub fn decide(rows: &mut impl Rows, batch: &[Mutation], number: u64, now: WallTime) -> Result<Decision, RowsError> {
     let mut counters = rows.counters()?;
-    if number != counters.batch + 1 {
+    if number <= counters.batch {
         let problem = format!("batch {number} cannot follow batch {}", counters.batch);
         return Err(RowsError::Inconsistent(problem));
     }
-    counters.at = counters.at.max(at);
-    let first = counters.generation;
-    let mut verdicts = Vec::with_capacity(batch.len());
+    counters.at = counters.at.max(now);
+    let mut decision =
+        Decision { verdicts: Vec::with_capacity(batch.len()), first: counters.generation, at: counters.at };
     for mutation in batch {
         let verdict = apply(rows, mutation, Stamp { generation: counters.generation, at: counters.at })?;
         if verdict.as_ref().is_ok_and(|decided| decided.changed) {
             counters.generation.0 += 1;
         }
-        verdicts.push(verdict);
+        decision.verdicts.push(verdict);
     }
-    if counters.generation > first {
+    if decision.changed() {
         rows.forget_writes(Generation(counters.generation.0.saturating_sub(WRITES_KEPT)))?;
         counters.batch = number;
         rows.put_counters(&counters)?;
     }
-    Ok(verdicts)
+    Ok(decision)
 }
 
-/// Applies a logged batch again: all of its mutations were changes, in the same order, from the same generation on. An
-/// empty batch stands for one that was declared void and only takes its number.
+/// Applies a logged batch again: it follows the last one that the rows contain, from the same generation on, and every
+/// mutation of it is a change again.
 ///
 /// # Errors
 /// [`RowsError::Inconsistent`] when the rows decide otherwise than they did; the transaction must be rolled back.
-pub fn replay(
-    rows: &mut impl Rows,
-    batch: &[Mutation],
-    number: u64,
-    at: WallTime,
-    first: Generation,
-) -> Result<(), RowsError> {
-    let mut counters = rows.counters()?;
-    if counters.generation != first {
-        let problem = format!("batch {number} begins at generation {first}, not {}", counters.generation);
+pub fn replay(rows: &mut impl Rows, batch: &Batch) -> Result<(), RowsError> {
+    let Header { lineage, number, durable_through, at, first } = batch.header;
+    let counters = rows.counters()?;
+    if (lineage, durable_through, first) != (counters.lineage, counters.batch, counters.generation) {
+        let problem = format!(
+            "batch {number} follows batch {durable_through} of history {lineage:032x} at generation {first}; here are \
+             batch {} of history {:032x} at generation {}",
+            counters.batch, counters.lineage, counters.generation
+        );
         return Err(RowsError::Inconsistent(problem));
     }
-    if batch.is_empty() {
-        counters.batch = number;
-        return rows.put_counters(&counters);
-    }
-    for (mutation, verdict) in batch.iter().zip(decide(rows, batch, number, at)?) {
+    let decision = decide(rows, &batch.mutations, number, at)?;
+    for (mutation, verdict) in batch.mutations.iter().zip(decision.verdicts) {
         if !verdict.as_ref().is_ok_and(|decided| decided.changed) {
             let problem = format!("write {} of batch {number} is decided anew as {verdict:?}", mutation.write);
             return Err(RowsError::Inconsistent(problem));
@@ -109,8 +125,8 @@ pub fn apply(rows: &mut impl Rows, mutation: &Mutation, stamp: Stamp) -> Result<
     if let Some(known) = rows.write(mutation.write)? {
         return Ok(Ok(Decided { outcome: known.outcome, changed: false }));
     }
-    let mut decision = Decision { rows, write: mutation.write, stamp };
-    match decision.change(&mutation.change) {
+    let mut one = One { rows, write: mutation.write, stamp };
+    match one.change(&mutation.change) {
         Ok(decided) => {
             if decided.changed {
                 let outcome = decided.outcome.clone();
@@ -141,7 +157,7 @@ impl From<RowsError> for No {
     }
 }
 
-struct Decision<'r, R: Rows> {
+struct One<'r, R: Rows> {
     rows: &'r mut R,
     write: WriteId,
     stamp: Stamp,
@@ -155,7 +171,7 @@ fn unchanged(outcome: Outcome) -> Decided {
     Decided { outcome, changed: false }
 }
 
-impl<R: Rows> Decision<'_, R> {
+impl<R: Rows> One<'_, R> {
     fn change(&mut self, change: &Change) -> Result<Decided, No> {
         match change {
             Change::OpenWriter { node } => {
@@ -186,13 +202,8 @@ impl<R: Rows> Decision<'_, R> {
 }
 
 /// Buckets.
-impl<R: Rows> Decision<'_, R> {
-    fn create_bucket(
-        &mut self,
-        tenant: anvil_model::ids::TenantId,
-        name: &BucketName,
-        region: &str,
-    ) -> Result<Decided, No> {
+impl<R: Rows> One<'_, R> {
+    fn create_bucket(&mut self, tenant: TenantId, name: &BucketName, region: &str) -> Result<Decided, No> {
         match self.rows.bucket_named(name)? {
             Some(row) if row.tenant == tenant => return Err(Refusal::BucketAlreadyOwnedByYou.into()),
             Some(_) => return Err(Refusal::BucketAlreadyExists.into()),
@@ -251,7 +262,7 @@ impl<R: Rows> Decision<'_, R> {
 }
 
 /// Objects.
-impl<R: Rows> Decision<'_, R> {
+impl<R: Rows> One<'_, R> {
     fn put_object(
         &mut self,
         bucket: BucketRef,
@@ -337,7 +348,7 @@ fn check(current: Option<&VersionRow>, conditions: &WriteConditions) -> Result<(
 }
 
 /// Blobs and their references.
-impl<R: Rows> Decision<'_, R> {
+impl<R: Rows> One<'_, R> {
     /// Whether a blob may be claimed by this write; gives the slice that is all of it.
     fn claimable(&self, claim: Option<&BlobClaim>, size: u64) -> Result<Option<Slice>, No> {
         if claim.map_or(0, |claim| claim.length) != size || claim.is_some_and(|claim| claim.length == 0) {
@@ -419,7 +430,7 @@ impl<R: Rows> Decision<'_, R> {
 }
 
 /// Uploads.
-impl<R: Rows> Decision<'_, R> {
+impl<R: Rows> One<'_, R> {
     fn create_upload(
         &mut self,
         bucket: BucketRef,

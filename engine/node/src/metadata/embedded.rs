@@ -1,44 +1,439 @@
 //! The embedded metadata: a log on the node's disks is the truth, an index beside it answers.
+//!
+//! A batch goes this way: decided by the index in an open transaction, appended to the log, made durable by one flush
+//! of every disk that the log or the batch's data touched, committed in the index, answered. So
+//! - the index never contains what is not durable in the log, and no reader sees it;
+//! - the flush that makes the batch durable makes its data durable too;
+//! - after a failed append or flush the batch is void, and the next batch of the log says so; until that one is durable,
+//!   the outcome is unknown.
+//!
+//! After a crash the last batch of the log is the only one that may have data that is not there, because every batch
+//! names the one that was durable before it began. If its data is not wholly there, nobody was told of it, and it is
+//! void as a whole.
 
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 
+use anvil_model::ids::{DiskId, Incarnation, NodeId, WriteId};
+use anvil_model::io::{DeviceError, World};
 use anvil_model::time::WallTime;
+use anvil_store::{AppendError, LOG_PAYLOAD_BYTES_MAX, LogError, LogWriter, Recovered, Store};
+use tokio::sync::Mutex;
 
-use super::decide::Decided;
-use super::mutation::Mutation;
+use super::client::RETRY_AFTER;
+use super::decide::{Decided, Decision};
+use super::log::{self, Batch, DecodeError, Header};
+use super::mutation::{Change, Mutation, Outcome};
 use super::query::{Answer, Query};
-use super::rows::Counters;
-use super::{MetadataError, Refusal};
+use super::rows::{Counters, RowsError};
+use super::{Metadata, MetadataError, Refusal};
 
-/// The rows on a thread of their own: one open transaction at a time decides, readers see what is committed.
+/// The rows on a thread of their own. One transaction at a time decides; readers see what is committed and never wait
+/// for it.
 pub trait Index: 'static {
-    /// Where the committed rows stand.
+    /// Where the committed rows stand. Lineage 0 and batch 0 when there are none yet.
     fn counters(&self) -> impl Future<Output = Result<Counters, IndexError>>;
-    /// Throws all rows away and begins anew with that lineage.
+    /// Throws all rows away and begins anew with that lineage, durably in no particular time.
     fn reset(&self, lineage: u128) -> impl Future<Output = Result<(), IndexError>>;
-    /// Begins a transaction, decides the batch in it ([`super::decide::decide`]) and leaves it open.
+    /// Applies logged batches in order ([`super::decide::replay`]), all or none, and commits.
+    fn replay(&self, batches: Vec<Batch>) -> impl Future<Output = Result<(), IndexError>>;
+    /// Begins a transaction, decides `batch[range]` in it ([`super::decide::decide`]) and leaves it open. After an error
+    /// there is no transaction.
     fn decide(
         &self,
         batch: Arc<[Mutation]>,
+        range: Range<usize>,
         number: u64,
-        at: WallTime,
-    ) -> impl Future<Output = Result<Vec<Result<Decided, Refusal>>, IndexError>>;
-    /// Commits the open transaction.
+        now: WallTime,
+    ) -> impl Future<Output = Result<Decision, IndexError>>;
+    /// Commits the open transaction. After an error there is no transaction, and its changes did not happen.
     fn commit(&self) -> impl Future<Output = Result<(), IndexError>>;
-    /// Rolls the open transaction back, if there is one.
-    fn rollback(&self) -> impl Future<Output = ()>;
-    /// Answers from committed rows.
+    /// Rolls the open transaction back.
+    fn rollback(&self) -> impl Future<Output = Result<(), IndexError>>;
+    /// Answers from committed rows, all queries from one view.
     fn look_up(&self, batch: Vec<Query>) -> impl Future<Output = Vec<Result<Answer, MetadataError>>>;
 }
 
 /// The index does not answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IndexError {
-    /// Its rows cannot be had.
+    /// Its rows cannot be had, or contradict the log.
     #[error(transparent)]
-    Rows(#[from] super::rows::RowsError),
+    Rows(#[from] RowsError),
     /// Its thread has ended.
     #[error("the metadata index has stopped")]
     Stopped,
+}
+
+/// Why the metadata cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The log cannot be read.
+    #[error("the metadata log cannot be read: {0}")]
+    Log(#[from] LogError),
+    /// A record of the log is not a batch.
+    #[error("record {number}: {source}")]
+    Decode {
+        /// Which.
+        number: u64,
+        /// Why.
+        source: DecodeError,
+    },
+    /// The log belongs to more than one history.
+    #[error("the metadata log changes from one history to another at record {0}")]
+    Mixed(u64),
+    /// The index fails even after it was made anew.
+    #[error("the metadata index cannot be brought up to the log: {0}")]
+    Index(#[from] IndexError),
+    /// The first batch of this life did not become durable.
+    #[error("the metadata log cannot be written: {0}")]
+    Write(#[from] MetadataError),
+}
+
+/// Where the log ended and the index stands now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    /// The history.
+    pub lineage: u128,
+    /// The number for the next record.
+    pub next: u64,
+    /// The last batch that counts.
+    pub durable_through: u64,
+    /// Batches that the index had to be given.
+    pub applied: u64,
+    /// The last record, when it does not count because its data is not there.
+    pub void: Option<u64>,
+    /// True when the index was made anew from the log.
+    pub rebuilt: bool,
+}
+
+/// Brings the index up to the log that recovery found. An index that does not fit the log, or fails, is made anew.
+///
+/// # Errors
+/// When the log cannot be read, or the index cannot be made from it.
+pub async fn replay<W: World, I: Index>(world: &W, recovered: &Recovered<W>, index: &I) -> Result<Replayed, OpenError> {
+    let replayed = match index.counters().await {
+        Ok(counters) => catch_up(recovered, index, counters).await,
+        Err(error) => Err(error.into()),
+    };
+    let problem = match replayed {
+        Ok(Some(replayed)) => return Ok(replayed),
+        Ok(None) => "it is of another history".to_owned(),
+        Err(OpenError::Index(error @ IndexError::Rows(_))) => error.to_string(),
+        Err(error) => return Err(error),
+    };
+    let lineage = match first_header(recovered).await? {
+        Some(header) => header.lineage,
+        None => u128::from(world.random()) << 64 | u128::from(world.random()),
+    };
+    tracing::warn!(
+        problem,
+        first = recovered.log.first(),
+        last = recovered.log.last(),
+        "rebuilding the metadata index"
+    );
+    index.reset(lineage).await?;
+    let replayed = catch_up(recovered, index, Counters::new(lineage)).await?;
+    let replayed = replayed.ok_or(OpenError::Mixed(recovered.log.first().unwrap_or(0)))?;
+    Ok(Replayed { rebuilt: true, ..replayed })
+}
+
+/// Gives the index what it lacks. `None` when it is not of the log's history, or ahead of the log.
+async fn catch_up<W: World, I: Index>(
+    recovered: &Recovered<W>,
+    index: &I,
+    counters: Counters,
+) -> Result<Option<Replayed>, OpenError> {
+    let last = recovered.log.last().unwrap_or(0);
+    if counters.lineage == 0 || last < counters.batch {
+        return Ok(None);
+    }
+    let mut replayed = Replayed {
+        lineage: counters.lineage,
+        next: last + 1,
+        durable_through: counters.batch,
+        applied: 0,
+        void: None,
+        rebuilt: false,
+    };
+    let Some(oldest) = recovered.log.first() else { return Ok(Some(replayed)) };
+    let mut due = Due { index, batches: Vec::new(), bytes: 0 };
+    let mut latest: Option<(Batch, usize)> = None;
+    let mut reader = recovered.log.read(counters.batch.max(oldest));
+    while let Some(record) = reader.next().await {
+        let record = record?;
+        let decoded = log::decode(&record.payload);
+        let batch = decoded.map_err(|source| OpenError::Decode { number: record.number, source })?;
+        if batch.header.lineage != counters.lineage {
+            return Ok(None);
+        }
+        if batch.header.number <= counters.batch {
+            continue;
+        }
+        // Now it is known whether the one before it counts.
+        if let Some((before, bytes)) = latest.replace((batch, record.payload.len())) {
+            let (follower, _) = latest.as_ref().expect("just put there");
+            if follower.header.durable_through >= before.header.number {
+                replayed.durable_through = before.header.number;
+                replayed.applied += 1;
+                due.push(before, bytes).await?;
+            }
+        }
+    }
+    if let Some((batch, bytes)) = latest {
+        let whole =
+            batch.mutations.iter().filter_map(Mutation::claim).all(|claim| recovered.holds(claim.blob, claim.length));
+        if whole {
+            replayed.durable_through = batch.header.number;
+            replayed.applied += 1;
+            due.push(batch, bytes).await?;
+        } else {
+            tracing::info!(batch = batch.header.number, "the last batch of the log is void: its data is not there");
+            replayed.void = Some(batch.header.number);
+        }
+    }
+    due.apply().await?;
+    Ok(Some(replayed))
+}
+
+async fn first_header<W: World>(recovered: &Recovered<W>) -> Result<Option<Header>, OpenError> {
+    let Some(first) = recovered.log.first() else { return Ok(None) };
+    let Some(record) = recovered.log.read(first).next().await else { return Ok(None) };
+    let record = record?;
+    let batch = log::decode(&record.payload).map_err(|source| OpenError::Decode { number: record.number, source })?;
+    Ok(Some(batch.header))
+}
+
+/// Batches on their way to the index, many in one transaction.
+struct Due<'i, I> {
+    index: &'i I,
+    batches: Vec<Batch>,
+    bytes: usize,
+}
+
+impl<I: Index> Due<'_, I> {
+    async fn push(&mut self, batch: Batch, bytes: usize) -> Result<(), IndexError> {
+        self.batches.push(batch);
+        self.bytes += bytes;
+        if self.bytes >= REPLAY_BYTES { self.apply().await } else { Ok(()) }
+    }
+
+    async fn apply(&mut self) -> Result<(), IndexError> {
+        self.bytes = 0;
+        let batches = std::mem::take(&mut self.batches);
+        if batches.is_empty() { Ok(()) } else { self.index.replay(batches).await }
+    }
+}
+
+/// Bytes of the log that are replayed in one transaction, about.
+const REPLAY_BYTES: usize = 4 << 20;
+/// Encoded mutations of one record, at most.
+const MUTATION_BYTES_MAX: usize = LOG_PAYLOAD_BYTES_MAX - log::HEADER_BYTES_MAX;
+
+/// The metadata of one node without a database.
+pub struct Embedded<W: World, I: Index> {
+    world: W,
+    store: Store<W>,
+    index: I,
+    /// Held for the whole of a commit: one batch is in flight at a time.
+    tail: Mutex<Tail<W>>,
+}
+
+/// Where the log goes on.
+struct Tail<W: World> {
+    writer: LogWriter<W>,
+    lineage: u128,
+    /// The number of the next record.
+    next: u64,
+    /// The last batch that counts.
+    durable_through: u64,
+    /// A batch that is durable and that the index did not commit. Nothing is decided before it did.
+    behind: Option<Batch>,
+    /// True while a commit runs. One that was dropped in the middle leaves it so: then nobody knows whether the open
+    /// transaction of the index is in the log, and only a restart finds out.
+    in_flight: bool,
+}
+
+impl<W: World, I: Index> Embedded<W, I> {
+    /// Goes on behind what was [`replay`]ed and opens the next life of this node, durably. `store` is of the core that
+    /// will write the log.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub async fn open(
+        world: W,
+        store: Store<W>,
+        writer: LogWriter<W>,
+        index: I,
+        replayed: Replayed,
+        node: NodeId,
+    ) -> Result<(Self, Incarnation), OpenError> {
+        let tail = Tail {
+            writer,
+            lineage: replayed.lineage,
+            next: replayed.next,
+            durable_through: replayed.durable_through,
+            behind: None,
+            in_flight: false,
+        };
+        let write = WriteId(u128::from(world.random()) << 64 | u128::from(world.random()));
+        let embedded = Self { world, store, index, tail: Mutex::new(tail) };
+        let opening = Mutation { write, change: Change::OpenWriter { node } };
+        match embedded.commit(Arc::new([opening])).await.pop() {
+            Some(Ok(Outcome::WriterOpened(incarnation))) => Ok((embedded, incarnation)),
+            Some(Err(error)) => Err(error.into()),
+            other => unreachable!("opening a writer gives a life, not {other:?}"),
+        }
+    }
+}
+
+impl<W: World, I: Index> Metadata for Embedded<W, I> {
+    async fn commit(&self, batch: Arc<[Mutation]>) -> Vec<Result<Outcome, MetadataError>> {
+        let mut tail = self.tail.lock().await;
+        if tail.in_flight || self.catch_up(&mut tail).await.is_err() {
+            return vec![unavailable(); batch.len()];
+        }
+        tail.in_flight = true;
+        let encoded: Vec<_> = batch.iter().map(log::encode_mutation).collect();
+        let mut answers = Vec::with_capacity(batch.len());
+        while answers.len() < batch.len() {
+            let range = fitting(&encoded, answers.len());
+            if range.is_empty() {
+                answers.push(Err(Refusal::EntityTooLarge.into()));
+            } else {
+                answers.extend(self.commit_range(&mut tail, &batch, &encoded, range).await);
+            }
+        }
+        tail.in_flight = false;
+        answers
+    }
+
+    fn look_up(&self, batch: Vec<Query>) -> impl Future<Output = Vec<Result<Answer, MetadataError>>> {
+        self.index.look_up(batch)
+    }
+}
+
+/// The mutations from `start` on that fit into one record; none when the first alone does not.
+fn fitting(encoded: &[Vec<u8>], start: usize) -> Range<usize> {
+    let mut bytes = 0;
+    let fits = |mutation: &&Vec<u8>| {
+        bytes += mutation.len();
+        bytes <= MUTATION_BYTES_MAX
+    };
+    start..start + encoded[start..].iter().take_while(fits).count()
+}
+
+fn unavailable<T>() -> Result<T, MetadataError> {
+    Err(MetadataError::Unavailable { retry_after: RETRY_AFTER })
+}
+
+impl<W: World, I: Index> Embedded<W, I> {
+    /// Gives the index the batch that it did not commit.
+    async fn catch_up(&self, tail: &mut Tail<W>) -> Result<(), IndexError> {
+        let Some(batch) = tail.behind.take() else { return Ok(()) };
+        let replayed = self.index.replay(vec![batch.clone()]).await;
+        if let Err(error) = &replayed {
+            tracing::error!(%error, batch = batch.header.number, "the metadata index does not take a durable batch");
+            tail.behind = Some(batch);
+        }
+        replayed
+    }
+
+    async fn commit_range(
+        &self,
+        tail: &mut Tail<W>,
+        batch: &Arc<[Mutation]>,
+        encoded: &[Vec<u8>],
+        range: Range<usize>,
+    ) -> Vec<Result<Outcome, MetadataError>> {
+        if tail.behind.is_some() {
+            return vec![unavailable(); range.len()];
+        }
+        let number = tail.next;
+        let decided = self.index.decide(Arc::clone(batch), range.clone(), number, self.world.wall_clock()).await;
+        let decision = match decided {
+            Ok(decision) => decision,
+            Err(IndexError::Rows(error)) if range.len() > 1 => {
+                tracing::warn!(%error, mutations = range.len(), "dividing a batch that cannot be decided");
+                let middle = range.start + range.len() / 2;
+                let mut answers = Box::pin(self.commit_range(tail, batch, encoded, range.start..middle)).await;
+                answers.extend(Box::pin(self.commit_range(tail, batch, encoded, middle..range.end)).await);
+                return answers;
+            }
+            Err(error) => {
+                tracing::error!(%error, mutations = range.len(), "a change cannot be decided");
+                return vec![unavailable(); range.len()];
+            }
+        };
+        if !decision.changed() {
+            // What was decided is what is committed, so it holds without a record. A rollback that fails is seen by the
+            // next decision.
+            let _ = self.index.rollback().await;
+            return decision.verdicts.into_iter().map(answer).collect();
+        }
+        let header = Header {
+            lineage: tail.lineage,
+            number,
+            durable_through: tail.durable_through,
+            at: decision.at,
+            first: decision.first,
+        };
+        let changes: Vec<usize> =
+            range.zip(&decision.verdicts).filter(|(_, verdict)| is_change(verdict)).map(|(index, _)| index).collect();
+        let payload = log::encode(&header, changes.iter().map(|&change| encoded[change].as_slice()));
+        let data = changes.iter().filter_map(|&change| batch[change].claim()).flat_map(|claim| claim.places.clone());
+        if let Err(error) = self.write(tail, number, &payload, data).await {
+            tracing::error!(%error, batch = number, "a metadata batch did not become durable");
+            let _ = self.index.rollback().await;
+            return decision.verdicts.into_iter().map(not_known).collect();
+        }
+        tail.durable_through = number;
+        if let Err(error) = self.index.commit().await {
+            tracing::error!(%error, batch = number, "the metadata index did not commit a durable batch");
+            let mutations = changes.into_iter().map(|change| batch[change].clone()).collect();
+            tail.behind = Some(Batch { header, mutations });
+            return decision.verdicts.into_iter().map(not_known).collect();
+        }
+        decision.verdicts.into_iter().map(answer).collect()
+    }
+
+    /// Appends a record and makes it durable together with the data on `disks`.
+    async fn write(
+        &self,
+        tail: &mut Tail<W>,
+        number: u64,
+        payload: &[u8],
+        data: impl Iterator<Item = DiskId>,
+    ) -> Result<(), WriteError> {
+        tail.writer.append(number, payload).await?;
+        // From here on the number is taken, durable or not.
+        tail.next = number + 1;
+        let mut disks: Vec<DiskId> = data.chain(tail.writer.disks().iter().copied()).collect();
+        disks.sort_unstable();
+        disks.dedup();
+        Ok(self.store.flush(&disks).await?)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error("append: {0}")]
+    Append(#[from] AppendError),
+    #[error("flush: {0}")]
+    Flush(#[from] DeviceError),
+}
+
+fn is_change(verdict: &Result<Decided, Refusal>) -> bool {
+    verdict.as_ref().is_ok_and(|decided| decided.changed)
+}
+
+fn answer(verdict: Result<Decided, Refusal>) -> Result<Outcome, MetadataError> {
+    Ok(verdict?.outcome)
+}
+
+/// The answer to a mutation whose batch may or may not be in the log: what was no change did not and will not happen,
+/// but was decided next to changes that may not have happened either.
+fn not_known(verdict: Result<Decided, Refusal>) -> Result<Outcome, MetadataError> {
+    if is_change(&verdict) { Err(MetadataError::Unknown) } else { unavailable() }
 }

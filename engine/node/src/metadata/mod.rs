@@ -3,7 +3,7 @@
 //! - [`rows`]: what is kept; [`mutation`] and [`query`]: what may be changed and asked.
 //! - [`decide`] and [`query::look_up`]: pure functions over the rows that hold the semantics of S3, shared by every
 //!   implementation that can run them next to its rows.
-//! - [`Metadata`]: the trait; [`embedded`] implements it with a log on the node's disks and an index beside it.
+//! - [`Metadata`]: the trait; [`embedded`] implements it with a [`log`] on the node's disks and an index beside it.
 //! - [`batch`] gathers the requests of all cores; [`client`] is what a story holds.
 //!
 //! Knows no SQL. Called by the stories, and by `server`, which joins it with SQLite.
@@ -12,6 +12,7 @@ pub mod batch;
 pub mod client;
 pub mod decide;
 pub mod embedded;
+pub mod log;
 pub mod mutation;
 mod pages;
 pub mod query;
@@ -45,22 +46,13 @@ pub trait Metadata: 'static {
     /// - `Ok` means durable, and seen by every look-up that begins afterwards. `Refused` and `Unavailable` mean that
     ///   the change did not and will not happen. `Unknown` means that it may have happened or may yet.
     /// - A mutation whose write id is already known changes nothing and answers as it did.
-    ///
-    /// # Errors
-    /// [`Poisoned`] when nothing of the batch happened because some row of it cannot be decided: the caller divides it.
-    fn commit(
-        &self,
-        batch: Arc<[Mutation]>,
-    ) -> impl Future<Output = Result<Vec<Result<Outcome, MetadataError>>, Poisoned>>;
+    /// - A row that makes the decision fail, not with a refusal but with an error, does not take the others with it: the
+    ///   batch is divided until the row is alone.
+    fn commit(&self, batch: Arc<[Mutation]>) -> impl Future<Output = Vec<Result<Outcome, MetadataError>>>;
 
     /// Answers a batch of queries, each from one consistent view of what is committed. Never waits for a commit.
     fn look_up(&self, batch: Vec<Query>) -> impl Future<Output = Vec<Result<Answer, MetadataError>>>;
 }
-
-/// Nothing of a batch happened or will: some row of it made the decision fail, not with a refusal but with an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a row of the batch cannot be decided")]
-pub struct Poisoned;
 
 /// A request that the metadata answers with no. Named after the error codes of S3.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -283,4 +283,47 @@ impl Mutation {
             _ => None,
         }
     }
+
+    /// About how many bytes the change takes in a batch.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        const FIXED: usize = 256;
+        const PART: usize = 80;
+        let about = match &self.change {
+            Change::PutObject { object, .. } => headers_weight(&object.headers) + pairs_weight(&object.tags),
+            Change::CreateUpload { about, .. } => headers_weight(&about.headers) + pairs_weight(&about.tags),
+            Change::CompleteUpload { parts, .. } => parts.len() * PART,
+            Change::ClaimOrphans { blobs } => blobs.len() * PART,
+            Change::ForgetGarbage { blobs } => blobs.len() * PART,
+            _ => 0,
+        };
+        FIXED + self.lane().1.len() + about
+    }
+}
+
+fn headers_weight(headers: &Headers) -> usize {
+    let Headers {
+        content_type,
+        cache_control,
+        content_disposition,
+        content_encoding,
+        content_language,
+        expires,
+        website_redirect_location,
+        user,
+    } = headers;
+    let named = [
+        content_type,
+        cache_control,
+        content_disposition,
+        content_encoding,
+        content_language,
+        expires,
+        website_redirect_location,
+    ];
+    named.into_iter().flatten().map(String::len).sum::<usize>() + pairs_weight(user)
+}
+
+fn pairs_weight(pairs: &[(String, String)]) -> usize {
+    pairs.iter().map(|(name, value)| name.len() + value.len()).sum()
 }

@@ -1,0 +1,128 @@
+use anvil_model::ids::{BlobId, BucketId, DiskId, Incarnation, NodeId, TenantId, UploadId, WriteId};
+use anvil_model::object::{Checksum, ChecksumAlgorithm, ChecksumType, Etag, Headers, Key, WriteConditions};
+use anvil_model::profile::Profile;
+
+use super::*;
+use crate::metadata::mutation::{BlobClaim, BucketRef, Change, NewObject};
+use crate::metadata::rows::StorageClass;
+use crate::multipart::PartName;
+
+/// One of each kind of field: what is frozen here is how it lies on disk.
+fn sample() -> Batch {
+    let bucket = BucketRef { id: BucketId(2), tenant: TenantId(1), generation: Generation(2) };
+    let blob = BlobId { node: NodeId(1), incarnation: Incarnation(3), sequence: 300 };
+    let object = NewObject {
+        etag: Etag("d41d8cd98f00b204e9800998ecf8427e".to_owned()),
+        size: 5,
+        checksum: Checksum {
+            algorithm: ChecksumAlgorithm::Crc64Nvme,
+            of: ChecksumType::FullObject,
+            value: vec![1, 2, 3, 4, 5, 6, 7, 8],
+        },
+        crc64nvme: 0x0102_0304_0506_0708,
+        headers: Headers { content_type: Some("text/plain".to_owned()), ..Headers::default() },
+        tags: vec![],
+        storage_class: StorageClass::Standard,
+        blob: Some(BlobClaim { blob, profile: Profile::SINGLE, length: 5, places: vec![DiskId(7)] }),
+    };
+    let key = Key::new(b"k".to_vec()).unwrap();
+    let put = Change::PutObject {
+        bucket,
+        key: key.clone(),
+        object: Box::new(object),
+        conditions: WriteConditions { absent: true, etag: None },
+    };
+    let complete = Change::CompleteUpload {
+        bucket,
+        key,
+        upload: UploadId(9),
+        parts: vec![PartName { number: 1, etag: Etag("x".to_owned()), checksum: None }],
+        checksum: None,
+        conditions: WriteConditions::default(),
+    };
+    Batch {
+        header: Header {
+            lineage: 0xaa,
+            number: 4,
+            durable_through: 2,
+            at: WallTime { unix_ms: 1_700_000_000_000 },
+            first: Generation(17),
+        },
+        mutations: vec![Mutation { write: WriteId(1), change: put }, Mutation { write: WriteId(2), change: complete }],
+    }
+}
+
+fn encoded(batch: &Batch) -> Vec<u8> {
+    let mutations: Vec<_> = batch.mutations.iter().map(encode_mutation).collect();
+    encode(&batch.header, mutations.iter().map(Vec::as_slice))
+}
+
+/// Goal: what version 1 wrote is read for ever. Method: bytes kept from the day it was written.
+#[test]
+fn version_1_is_frozen() {
+    let frozen: Vec<u8> =
+        include_str!("v1.hex").split_ascii_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    assert_eq!(decode(&frozen), Ok(sample()));
+    assert_eq!(encoded(&sample()), frozen, "the same bytes are still written");
+}
+
+#[test]
+fn a_newer_format_is_refused_by_name() {
+    let mut bytes = encoded(&sample());
+    bytes[0] = FORMAT_VERSION + 1;
+    assert_eq!(decode(&bytes), Err(DecodeError::Newer(FORMAT_VERSION + 1)));
+}
+
+/// Goal: no cut and no flipped byte makes the decoder panic or read past the end. Method: try all of them.
+#[test]
+fn damage_is_an_error_or_another_batch_but_never_a_panic() {
+    let bytes = encoded(&sample());
+    for length in 0..bytes.len() {
+        assert!(decode(&bytes[..length]).is_err(), "cut at {length}");
+    }
+    for index in 0..bytes.len() {
+        for flip in [1, 0x80, 0xff] {
+            let mut damaged = bytes.clone();
+            damaged[index] ^= flip;
+            let _ = decode(&damaged);
+        }
+    }
+    assert!(decode(&[bytes, vec![0]].concat()).is_err(), "a byte too many");
+}
+
+#[test]
+fn the_largest_header_fits_its_bound() {
+    let header = Header {
+        lineage: u128::MAX,
+        number: u64::MAX,
+        durable_through: u64::MAX,
+        at: WallTime { unix_ms: u64::MAX },
+        first: Generation(u64::MAX),
+    };
+    let bytes = postcard::to_stdvec(&(header, u32::MAX)).unwrap();
+    assert_eq!(1 + bytes.len(), HEADER_BYTES_MAX);
+}
+
+/// Goal: the completion of the largest upload fits into one record. Method: 10,000 parts with the longest checksum.
+#[test]
+fn the_largest_completion_fits_a_record() {
+    let part = |number| PartName {
+        number,
+        etag: Etag("d41d8cd98f00b204e9800998ecf8427e".to_owned()),
+        checksum: Some(Checksum {
+            algorithm: ChecksumAlgorithm::Sha256,
+            of: ChecksumType::Composite,
+            value: vec![0xff; 32],
+        }),
+    };
+    let complete = Change::CompleteUpload {
+        bucket: BucketRef { id: BucketId(u64::MAX), tenant: TenantId(u64::MAX), generation: Generation(u64::MAX) },
+        key: Key::new(vec![b'k'; 1024]).unwrap(),
+        upload: UploadId(u128::MAX),
+        parts: (1..=10_000).map(part).collect(),
+        checksum: None,
+        conditions: WriteConditions::default(),
+    };
+    let bytes = encode_mutation(&Mutation { write: WriteId(u128::MAX), change: complete });
+    assert!(bytes.len() + HEADER_BYTES_MAX <= anvil_store::LOG_PAYLOAD_BYTES_MAX, "{} bytes", bytes.len());
+}
