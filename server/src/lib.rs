@@ -6,3 +6,7 @@
 
 pub mod auth;
 pub mod http;
+pub mod http1;
+pub mod listener;
+pub mod routes;
+pub mod telemetry;

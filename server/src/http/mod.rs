@@ -1,12 +1,20 @@
 //! What every protocol of the frontend turns bytes into, and makes answers from. HTTP/1.1 today; HTTP/2 speaks the
 //! same types.
 
+mod date;
+mod request_id;
+
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use anvil_node::get::Reader;
+use anvil_model::io::World;
+use anvil_node::get::{Reader, StreamError};
 use anvil_runtime::{Buffer, Core};
+use anvil_store::Piece;
+
+pub(crate) use date::DateCache;
+pub(crate) use request_id::request_id;
 
 /// A request's head, as received: nothing is decoded or normalised.
 #[derive(Clone, Debug)]
@@ -73,19 +81,20 @@ pub trait Incoming {
     fn read(&mut self, into: &mut Vec<u8>, max: usize) -> impl Future<Output = Result<usize, ReceiveError>>;
 }
 
-/// An answer.
-pub struct Response {
+/// An answer. `P` is where the bytes of objects come from: the node's reader, but for tests.
+#[derive(Debug)]
+pub struct Response<P = Reader<Core>> {
     /// Status code.
     pub status: u16,
     /// Names in the case to be sent. `Date`, `Server`, `Content-Length`, `Connection` and the request ids are added
     /// by the protocol.
     pub headers: Vec<(Cow<'static, str>, String)>,
     /// What follows.
-    pub body: Outgoing,
+    pub body: Outgoing<P>,
 }
 
 /// The body of an answer.
-pub enum Outgoing {
+pub enum Outgoing<P = Reader<Core>> {
     /// Nothing: `Content-Length: 0` (or none at all for 204 and 304).
     Empty,
     /// Nothing follows, but this length is announced: the answer to a HEAD.
@@ -97,6 +106,48 @@ pub enum Outgoing {
         /// Bytes in all.
         length: u64,
         /// Where they come from.
-        reader: Reader<Core>,
+        reader: P,
     },
+}
+
+impl<P> std::fmt::Debug for Outgoing<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Empty"),
+            Self::Announced(length) => write!(f, "Announced({length})"),
+            Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
+            Self::Object { length, .. } => write!(f, "Object({length})"),
+        }
+    }
+}
+
+/// The bytes of an answer, piece by piece.
+pub trait Pieces {
+    /// The next piece, in order; `None` after the last.
+    fn next(&mut self) -> impl Future<Output = Option<Result<Piece<Buffer>, StreamError>>>;
+}
+
+impl<W: World<Buffer = Buffer>> Pieces for Reader<W> {
+    fn next(&mut self) -> impl Future<Output = Option<Result<Piece<Buffer>, StreamError>>> {
+        Self::next(self)
+    }
+}
+
+/// What answers requests. One value serves all connections of a core.
+pub trait Service: 'static {
+    /// Where the bytes of its objects come from.
+    type Pieces: Pieces;
+
+    /// Answers a request. What it leaves of the body is the protocol's to get rid of.
+    fn call<I: Incoming>(&self, head: &Head, body: &mut I) -> impl Future<Output = Response<Self::Pieces>>;
+
+    /// The answer to what is no request, or none that may be served: `code` as in S3's errors, `message` one sentence.
+    fn refusal(&self, status: u16, code: &str, message: &str, request_id: &str) -> Response<Self::Pieces>;
+
+    /// What the request asks for, by its name in the API of AWS (`PutObject`), for metrics and logs. A name that is
+    /// not one of [`OPERATIONS`](crate::telemetry::OPERATIONS) counts as `Other`.
+    fn operation(&self, head: &Head) -> &'static str {
+        let _ = head;
+        "Other"
+    }
 }

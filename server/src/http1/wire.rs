@@ -1,0 +1,231 @@
+//! A connection with the bytes that came too early, and patience with whoever is on its other end.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::task::Poll;
+use std::time::Duration;
+
+use anvil_model::io::{Reserve, World};
+use anvil_runtime::net::{Connection, SendBytes};
+use anvil_runtime::{Buffer, Core};
+use futures_util::future::{Either, select};
+
+use super::IDLE_BYTES_MAX;
+use crate::http::ReceiveError;
+
+/// The output of `future`, or `None` when it takes longer than `limit`: then the future is dropped.
+pub(crate) async fn within<T>(core: &Core, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    // What is ready at once, as most is, needs no timer.
+    if let Poll::Ready(output) = futures_util::poll!(&mut future) {
+        return Some(output);
+    }
+    match select(future, std::pin::pin!(core.sleep(limit))).await {
+        Either::Left((output, _)) => Some(output),
+        Either::Right(((), _)) => None,
+    }
+}
+
+/// How long the other end may still be waited for. Time spent waiting takes from it; bytes that come give back, at
+/// the slowest rate that is bearable, but never more than the grace it began with: a fast beginning buys no long
+/// silence later.
+#[derive(Clone, Debug)]
+pub(crate) struct Patience {
+    left: Duration,
+    grace: Duration,
+    bytes_per_second_min: u64,
+}
+
+impl Patience {
+    pub(crate) fn new(grace: Duration, bytes_per_second_min: u64) -> Self {
+        assert!(bytes_per_second_min > 0, "a rate of nothing waits for ever");
+        Self { left: grace, grace, bytes_per_second_min }
+    }
+
+    /// How long `bytes` may take.
+    fn limit(&self, bytes: usize) -> Duration {
+        self.left + self.earned(bytes)
+    }
+
+    /// Accounts for `bytes` that took `waited`.
+    fn account(&mut self, bytes: usize, waited: Duration) {
+        self.left = self.limit(bytes).saturating_sub(waited).min(self.grace);
+    }
+
+    fn earned(&self, bytes: usize) -> Duration {
+        Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / self.bytes_per_second_min)
+    }
+}
+
+/// A connection, and what was received from it and not used yet.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) core: Core,
+    /// Who is connected.
+    pub(crate) peer: SocketAddr,
+    connection: Connection,
+    input: Vec<u8>,
+    /// Of `input`, the bytes that are used already.
+    used: usize,
+}
+
+/// The client is gone, or does not take its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SendError;
+
+impl Wire {
+    pub(crate) fn new(core: Core, connection: Connection, peer: SocketAddr) -> Self {
+        Self { core, peer, connection, input: Vec::new(), used: 0 }
+    }
+
+    /// Received and not used.
+    pub(crate) fn pending(&self) -> &[u8] {
+        &self.input[self.used..]
+    }
+
+    pub(crate) fn consume(&mut self, count: usize) {
+        assert!(count <= self.pending().len(), "only what was received is used");
+        self.used += count;
+        if self.used == self.input.len() {
+            self.used = 0;
+            self.input.clear();
+        }
+    }
+
+    /// Gives back memory before a wait of unknown length.
+    pub(crate) fn rest(&mut self) {
+        if self.input.is_empty() && self.input.capacity() > IDLE_BYTES_MAX {
+            self.input = Vec::new();
+        }
+    }
+
+    /// Adds what comes next to [`Self::pending`]; gives how many bytes, 0 at the end of the stream. Dropping the
+    /// future loses nothing.
+    pub(crate) async fn receive(&mut self) -> Result<usize, ReceiveError> {
+        let received = self.connection.receive().await.map_err(|_| ReceiveError::Disconnected)?;
+        if self.used > 0 {
+            self.input.drain(..self.used);
+            self.used = 0;
+        }
+        self.input.extend_from_slice(&received);
+        Ok(received.len())
+    }
+
+    /// Like [`Self::receive`], for no longer than `limit`.
+    pub(crate) async fn receive_within(&mut self, limit: Duration) -> Result<usize, ReceiveError> {
+        let core = self.core.clone();
+        within(&core, limit, self.receive()).await.unwrap_or(Err(ReceiveError::TimedOut))
+    }
+
+    /// Like [`Self::receive`], for no longer than `patience` allows.
+    pub(crate) async fn receive_patiently(&mut self, patience: &mut Patience) -> Result<usize, ReceiveError> {
+        let began = self.core.now();
+        let count = self.receive_within(patience.limit(0)).await?;
+        patience.account(count, self.core.now().since(began));
+        Ok(count)
+    }
+
+    /// Receives straight into `buffer[range]`, which is not empty, until it is full or the stream ends. Nothing may be
+    /// pending.
+    pub(crate) async fn fill(
+        &mut self,
+        buffer: Buffer,
+        range: Range<usize>,
+        patience: &mut Patience,
+    ) -> (Result<usize, ReceiveError>, Buffer) {
+        assert!(self.pending().is_empty() && !range.is_empty(), "bytes keep their order");
+        let began = self.core.now();
+        let core = self.core.clone();
+        let wanted = range.len();
+        match within(&core, patience.limit(wanted), self.connection.fill(buffer, range)).await {
+            Some((Ok(count), buffer)) => {
+                patience.account(count, core.now().since(began));
+                (Ok(count), buffer)
+            }
+            Some((Err(_), buffer)) => (Err(ReceiveError::Disconnected), buffer),
+            // The buffer went with the receive and returns to its pool once the kernel lets go of it; the caller is
+            // owed one in its place. The reserve covers it, for as long as it takes the caller to drop it.
+            None => (Err(ReceiveError::TimedOut), core.buffer(Reserve::Progress).await),
+        }
+    }
+
+    /// Sends all of `bytes[range]` and gives `bytes` back.
+    pub(crate) async fn send<B: SendBytes>(
+        &mut self,
+        bytes: B,
+        range: Range<usize>,
+        patience: &mut Patience,
+    ) -> Result<B, SendError> {
+        let began = self.core.now();
+        let core = self.core.clone();
+        let count = range.len();
+        match within(&core, patience.limit(count), self.connection.send(bytes, range)).await {
+            Some((Ok(()), bytes)) => {
+                patience.account(count, core.now().since(began));
+                Ok(bytes)
+            }
+            _ => Err(SendError),
+        }
+    }
+
+    /// Sends `head` and `body[range]` together and gives `head` back.
+    pub(crate) async fn send_with_head(
+        &mut self,
+        head: Vec<u8>,
+        body: Buffer,
+        range: Range<usize>,
+        patience: &mut Patience,
+    ) -> Result<Vec<u8>, SendError> {
+        let began = self.core.now();
+        let core = self.core.clone();
+        let count = head.len() + range.len();
+        match within(&core, patience.limit(count), self.connection.send_with_head(head, body, range)).await {
+            Some((Ok(()), head, _)) => {
+                patience.account(count, core.now().since(began));
+                Ok(head)
+            }
+            _ => Err(SendError),
+        }
+    }
+
+    /// Closes so that the client sees what was sent last: says that nothing more comes, then reads until the client
+    /// closes too, or has had its time. Closing with unread bytes would make the kernel send a reset, at which the
+    /// client's kernel throws away what the client has not read yet (RFC 9112, 9.6).
+    pub(crate) async fn linger(mut self, limit: Duration, bytes_max: u64) {
+        if self.connection.shutdown().is_err() {
+            return;
+        }
+        self.input = Vec::new();
+        let core = self.core.clone();
+        let read = async {
+            let mut left = bytes_max;
+            while left > 0 {
+                match self.connection.receive().await {
+                    Ok(received) if !received.is_empty() => left = left.saturating_sub(received.len() as u64),
+                    _ => break,
+                }
+            }
+        };
+        within(&core, limit, read).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_ends_with_silence_and_a_fast_beginning_buys_none() {
+        let second = Duration::from_secs(1);
+        let mut patience = Patience::new(10 * second, 1000);
+        assert_eq!(patience.limit(2000), 12 * second);
+        patience.account(1_000_000, second);
+        assert_eq!(patience.limit(0), 10 * second);
+        patience.account(1000, 4 * second);
+        assert_eq!(patience.limit(0), 7 * second);
+        patience.account(0, 100 * second);
+        assert_eq!(patience.limit(0), Duration::ZERO);
+        patience.account(1000, Duration::ZERO);
+        assert_eq!(patience.limit(0), second);
+    }
+}

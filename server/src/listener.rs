@@ -1,0 +1,332 @@
+//! The door of one core: accepts connections, looks at their first bytes, hands them to a protocol, and sees them off
+//! when the node stops. A connection stays on the core that accepted it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anvil_model::io::World;
+use anvil_runtime::net::{Connection, Listener};
+use anvil_runtime::{Core, Task};
+use futures_util::future::{join_all, select};
+use tokio::sync::Notify;
+
+use crate::http::{DateCache, ReceiveError, Service};
+use crate::http1::{self, Patience, Refusal, Settings, Wire};
+use crate::telemetry::CoreCounters;
+
+/// The listening sockets of one core, not yet served.
+#[derive(Debug)]
+pub struct Frontend {
+    core: Core,
+    listeners: Vec<Listener>,
+}
+
+impl Frontend {
+    /// Listens on every one of these addresses (one that is there twice counts once). Other cores may listen on the
+    /// same; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// Names the address that cannot be had.
+    pub fn bind(core: &Core, addresses: &[SocketAddr]) -> Result<Self, BindError> {
+        let mut listeners = Vec::new();
+        for (at, &address) in addresses.iter().enumerate() {
+            if address.port() != 0 && addresses[..at].contains(&address) {
+                continue;
+            }
+            listeners.push(Listener::bind(core, address).map_err(|source| BindError { address, source })?);
+        }
+        Ok(Self { core: core.clone(), listeners })
+    }
+
+    /// Where it listens, in the order of the addresses.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(Listener::local_addr).collect()
+    }
+
+    /// Serves until `stop` completes; then accepts no more, closes idle connections, lets running requests finish for
+    /// at most [`Settings::stop_timeout`], and ends.
+    pub async fn serve<S: Service>(
+        self,
+        service: Rc<S>,
+        settings: Settings,
+        counters: Arc<CoreCounters>,
+        stop: impl Future<Output = ()>,
+    ) {
+        let door = Rc::new(Frontdoor::new(self.core, service, settings, counters));
+        {
+            let accepting = join_all(self.listeners.iter().map(|listener| accept(&door, listener)));
+            select(std::pin::pin!(accepting), std::pin::pin!(stop)).await;
+        }
+        drop(self.listeners);
+        door.stop().await;
+    }
+}
+
+/// An address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct BindError {
+    /// Which.
+    pub address: SocketAddr,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// What the connections of a core share.
+pub(crate) struct Frontdoor<S> {
+    pub(crate) core: Core,
+    pub(crate) service: Rc<S>,
+    pub(crate) settings: Settings,
+    pub(crate) counters: Arc<CoreCounters>,
+    pub(crate) dates: RefCell<DateCache>,
+    guests: Guests,
+    stopping: Cell<bool>,
+    stop: Notify,
+}
+
+/// The tasks of the open connections. Their number is the length of the map; a task takes itself out at its end.
+#[derive(Default)]
+struct Guests {
+    tasks: RefCell<BTreeMap<u64, Task>>,
+    next_id: Cell<u64>,
+    /// Connections that are being refused for want of room.
+    refusing: Cell<usize>,
+    emptied: Notify,
+}
+
+/// Connections that may be told at once that there is no room; beyond them they are closed without a word.
+const REFUSING_MAX: usize = 64;
+
+impl<S: Service> Frontdoor<S> {
+    fn new(core: Core, service: Rc<S>, settings: Settings, counters: Arc<CoreCounters>) -> Self {
+        Self {
+            core,
+            service,
+            settings,
+            counters,
+            dates: RefCell::default(),
+            guests: Guests::default(),
+            stopping: Cell::new(false),
+            stop: Notify::new(),
+        }
+    }
+
+    /// The node stops: no further request is begun.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Completes when the node stops.
+    pub(crate) async fn stopping(&self) {
+        let notified = self.stop.notified();
+        if !self.is_stopping() {
+            notified.await;
+        }
+    }
+
+    async fn stop(&self) {
+        self.stopping.set(true);
+        self.stop.notify_waiters();
+        let emptied = async {
+            loop {
+                let notified = self.guests.emptied.notified();
+                if self.guests.tasks.borrow().is_empty() {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        if http1::within(&self.core, self.settings.stop_timeout, emptied).await.is_none() {
+            let count = self.guests.tasks.borrow().len();
+            tracing::warn!(count, "connections are closed in the middle of their requests");
+        }
+        // Taken out first: a task that is dropped takes itself out of the map.
+        let tasks = self.guests.tasks.take();
+        drop(tasks);
+    }
+}
+
+async fn accept<S: Service>(door: &Rc<Frontdoor<S>>, listener: &Listener) {
+    loop {
+        match listener.accept().await {
+            Ok((connection, peer)) => admit(door, connection, peer),
+            Err(error) => {
+                tracing::error!(address = %listener.local_addr(), %error, "the listener failed");
+                return;
+            }
+        }
+    }
+}
+
+fn admit<S: Service>(door: &Rc<Frontdoor<S>>, connection: Connection, peer: SocketAddr) {
+    // Answers are sent whole; waiting for more to send along would only delay them.
+    if connection.set_nodelay(true).is_err() {
+        return;
+    }
+    let guests = &door.guests;
+    let is_full = guests.tasks.borrow().len() >= door.settings.connections_max + guests.refusing.get();
+    if is_full {
+        door.counters.connection_refused();
+        if guests.refusing.get() >= REFUSING_MAX {
+            return;
+        }
+    }
+    let id = guests.next_id.get();
+    guests.next_id.set(id + 1);
+    let place = Place::take(Rc::clone(door), id, is_full);
+    let wire = Wire::new(door.core.clone(), connection, peer);
+    let task = door.core.spawn(async move {
+        if is_full {
+            http1::refuse(&place.door, wire, FULL).await;
+        } else {
+            greet(&place.door, wire).await;
+        }
+    });
+    guests.tasks.borrow_mut().insert(id, task);
+}
+
+/// A connection's place among the guests, given up when its task ends, however it ends.
+struct Place<S: Service> {
+    door: Rc<Frontdoor<S>>,
+    id: u64,
+    is_refused: bool,
+}
+
+impl<S: Service> Place<S> {
+    fn take(door: Rc<Frontdoor<S>>, id: u64, is_refused: bool) -> Self {
+        door.counters.connection_opened();
+        door.guests.refusing.update(|count| count + usize::from(is_refused));
+        Self { door, id, is_refused }
+    }
+}
+
+impl<S: Service> Drop for Place<S> {
+    fn drop(&mut self) {
+        let guests = &self.door.guests;
+        self.door.counters.connection_closed();
+        guests.refusing.update(|count| count - usize::from(self.is_refused));
+        // The task that runs this is dropped here: it has no further await.
+        let task = guests.tasks.borrow_mut().remove(&self.id);
+        drop(task);
+        if guests.tasks.borrow().is_empty() {
+            guests.emptied.notify_waiters();
+        }
+    }
+}
+
+/// Finds out what a new connection speaks.
+async fn greet<S: Service>(door: &Frontdoor<S>, mut wire: Wire) {
+    let began = door.core.now();
+    let protocol = loop {
+        if let Some(protocol) = sniff(wire.pending()) {
+            break protocol;
+        }
+        let left = door.settings.head_timeout.saturating_sub(door.core.now().since(began));
+        let received = {
+            let received = std::pin::pin!(wire.receive_within(left));
+            match select(received, std::pin::pin!(door.stopping())).await {
+                futures_util::future::Either::Left((received, _)) => received,
+                futures_util::future::Either::Right(_) => return,
+            }
+        };
+        match received {
+            Ok(1..) => {}
+            // A request that ends, or stops, inside what looks like a preface is for HTTP/1.1 to refuse.
+            Err(ReceiveError::TimedOut) if !wire.pending().is_empty() => break Protocol::Http1,
+            _ => return,
+        }
+    };
+    match protocol {
+        Protocol::Http1 => http1::serve(door, wire).await,
+        Protocol::Http2 => turn_http2_away(door, wire).await,
+        Protocol::Tls => http1::refuse(door, wire, TLS).await,
+    }
+}
+
+/// What a client's first bytes say that it speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+    Tls,
+}
+
+/// RFC 9113, 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The type of a record that holds a handshake (RFC 8446, 5.1): no HTTP method begins with this byte.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// `None` while the bytes could still become either.
+fn sniff(bytes: &[u8]) -> Option<Protocol> {
+    match bytes {
+        [] => None,
+        [TLS_HANDSHAKE, ..] => Some(Protocol::Tls),
+        _ if bytes.starts_with(PREFACE) => Some(Protocol::Http2),
+        _ if PREFACE.starts_with(bytes) => None,
+        _ => Some(Protocol::Http1),
+    }
+}
+
+/// Tells an HTTP/2 client in its own words that this port wants HTTP/1.1.
+async fn turn_http2_away<S: Service>(door: &Frontdoor<S>, mut wire: Wire) {
+    let frames = http2_refusal();
+    let length = frames.len();
+    let mut patience = Patience::new(door.settings.send_grace, door.settings.send_bytes_per_second_min);
+    if wire.send(frames, 0..length, &mut patience).await.is_ok() {
+        wire.linger(door.settings.linger_timeout, door.settings.linger_bytes_max).await;
+    }
+}
+
+/// The server's SETTINGS, which must come first, and GOAWAY with HTTP_1_1_REQUIRED (RFC 9113, 6.5, 6.8 and 7).
+fn http2_refusal() -> Vec<u8> {
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    const HTTP_1_1_REQUIRED: u32 = 0xd;
+    let reason = b"this port speaks HTTP/1.1";
+    let last_stream = 0_u32;
+    let goaway = [&last_stream.to_be_bytes()[..], &HTTP_1_1_REQUIRED.to_be_bytes(), reason].concat();
+    let frame = |kind: u8, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).expect("frames of a few bytes").to_be_bytes();
+        [&length[1..], &[kind, 0, 0, 0, 0, 0], payload].concat()
+    };
+    [frame(SETTINGS, &[]), frame(GOAWAY, &goaway)].concat()
+}
+
+const TLS: Refusal = Refusal {
+    status: 400,
+    code: "BadRequest",
+    message: "This port speaks plain HTTP, and the request came with TLS: use an endpoint that begins with http://.",
+};
+const FULL: Refusal = Refusal { status: 503, code: "SlowDown", message: "Please reduce your request rate." };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_bytes_tell_the_protocol_as_soon_as_they_can() {
+        for length in 0..PREFACE.len() {
+            assert_eq!(sniff(&PREFACE[..length]), None);
+        }
+        assert_eq!(sniff(PREFACE), Some(Protocol::Http2));
+        assert_eq!(sniff(&[PREFACE, b"\0"].concat()), Some(Protocol::Http2));
+        assert_eq!(sniff(b"PU"), Some(Protocol::Http1));
+        assert_eq!(sniff(b"PRI * HTTP/1.1"), Some(Protocol::Http1));
+        assert_eq!(sniff(&[0x16, 3, 1]), Some(Protocol::Tls));
+        assert_eq!(sniff(b"\r"), Some(Protocol::Http1));
+    }
+
+    #[test]
+    fn an_http2_client_gets_settings_and_goaway() {
+        let frames = http2_refusal();
+        assert_eq!(frames[..9], [0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        assert_eq!(frames[9..18], [0, 0, 33, 7, 0, 0, 0, 0, 0]);
+        assert_eq!(frames[18..26], [0, 0, 0, 0, 0, 0, 0, 0xd]);
+        assert_eq!(frames.len(), 18 + 33);
+    }
+}
