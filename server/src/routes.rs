@@ -1,0 +1,183 @@
+//! What is answered in front of S3: the health of the node and its metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::http::{Head, Incoming, Outgoing, Response, Service};
+use crate::telemetry::Metrics;
+
+/// Whether the node wants requests. Shared by all cores.
+#[derive(Debug)]
+pub struct Readiness(AtomicU8);
+
+/// What `/ready` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// The disks are read, or the metadata replayed.
+    Starting,
+    /// Requests are served.
+    Serving,
+    /// The node stops: running requests finish, others go elsewhere.
+    Stopping,
+    /// The metadata is away; requests would be answered with 503.
+    NoMetadata,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self(AtomicU8::new(Ready::Starting as u8))
+    }
+}
+
+impl Readiness {
+    /// What it is now.
+    #[must_use]
+    pub fn now(&self) -> Ready {
+        let states = [Ready::Starting, Ready::Serving, Ready::Stopping, Ready::NoMetadata];
+        states[usize::from(self.0.load(Ordering::Relaxed))]
+    }
+
+    /// Says what it is from now on.
+    pub fn set(&self, ready: Ready) {
+        self.0.store(ready as u8, Ordering::Relaxed);
+    }
+}
+
+/// S3 with the reserved paths in front of it: `/ready`, `/metrics`, and `/` for those who show no credentials.
+#[derive(Debug)]
+pub struct Routes<S> {
+    s3: S,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
+}
+
+impl<S> Routes<S> {
+    /// Puts the reserved paths in front of `s3`.
+    pub fn new(s3: S, readiness: Arc<Readiness>, metrics: Arc<Metrics>) -> Self {
+        Self { s3, readiness, metrics }
+    }
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Health,
+    Ready,
+    Metrics,
+    /// A method that a reserved path does not take: no bucket has its name.
+    Reserved,
+    S3,
+}
+
+fn route(head: &Head) -> Route {
+    let reads = matches!(head.method.as_str(), "GET" | "HEAD");
+    match head.path.as_str() {
+        "/" if reads && !shows_credentials(head) => Route::Health,
+        "/ready" if reads => Route::Ready,
+        "/metrics" if reads => Route::Metrics,
+        "/ready" | "/metrics" | "/ready/" | "/metrics/" => Route::Reserved,
+        _ => Route::S3,
+    }
+}
+
+/// SigV4 and SigV2, in the header or in the query. Whether they are true is for S3 to find out.
+fn shows_credentials(head: &Head) -> bool {
+    let in_header = head.headers.iter().any(|(name, _)| name == "authorization");
+    let parameters = head.query.iter().flat_map(|query| query.split('&'));
+    in_header
+        || parameters
+            .map(|parameter| parameter.split('=').next().unwrap_or_default())
+            .any(|name| ["X-Amz-Algorithm", "X-Amz-Signature", "Signature", "AWSAccessKeyId"].contains(&name))
+}
+
+impl<S: Service> Service for Routes<S> {
+    type Pieces = S::Pieces;
+
+    async fn call<I: Incoming>(&self, head: &Head, body: &mut I) -> Response<S::Pieces> {
+        match route(head) {
+            Route::Health => text(200, PLAIN, "Anvil is up.\n".to_owned()),
+            Route::Ready => match self.readiness.now() {
+                Ready::Serving => text(200, PLAIN, "ready\n".to_owned()),
+                Ready::Starting => text(503, PLAIN, "starting\n".to_owned()),
+                Ready::Stopping => text(503, PLAIN, "stopping\n".to_owned()),
+                Ready::NoMetadata => text(503, PLAIN, "the metadata is away\n".to_owned()),
+            },
+            Route::Metrics => text(200, OPEN_METRICS, self.metrics.render()),
+            Route::Reserved => self.refusal(405, "MethodNotAllowed", RESERVED, &head.request_id),
+            Route::S3 => self.s3.call(head, body).await,
+        }
+    }
+
+    fn refusal(&self, status: u16, code: &str, message: &str, request_id: &str) -> Response<S::Pieces> {
+        self.s3.refusal(status, code, message, request_id)
+    }
+
+    fn operation(&self, head: &Head) -> &'static str {
+        match route(head) {
+            Route::Health => "Health",
+            Route::Ready => "Ready",
+            Route::Metrics => "Metrics",
+            Route::Reserved => "Refused",
+            Route::S3 => self.s3.operation(head),
+        }
+    }
+}
+
+fn text<P>(status: u16, content_type: &'static str, text: String) -> Response<P> {
+    let headers =
+        vec![("Content-Type".into(), content_type.to_owned()), ("Cache-Control".into(), "no-store".to_owned())];
+    Response { status, headers, body: Outgoing::Bytes(text.into_bytes()) }
+}
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const RESERVED: &str = "This name is reserved: it can be read, and no bucket can have it.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(method: &str, target: &str, headers: &[&str]) -> Head {
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        Head {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            query: query.map(str::to_owned),
+            headers: headers.iter().map(|&name| (name.to_owned(), Vec::new())).collect(),
+            peer: "127.0.0.1:1".parse().unwrap(),
+            request_id: "R".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_root_is_the_health_of_the_node_for_those_without_credentials() {
+        assert_eq!(route(&head("GET", "/", &["host"])), Route::Health);
+        assert_eq!(route(&head("HEAD", "/?x=1", &[])), Route::Health);
+        assert_eq!(route(&head("GET", "/", &["authorization"])), Route::S3);
+        for query in ["X-Amz-Algorithm=a", "x=1&X-Amz-Signature=b", "AWSAccessKeyId=a&Signature=b"] {
+            assert_eq!(route(&head("GET", &format!("/?{query}"), &[])), Route::S3, "{query}");
+        }
+        assert_eq!(route(&head("POST", "/", &[])), Route::S3);
+        assert_eq!(route(&head("GET", "/bucket", &[])), Route::S3);
+    }
+
+    #[test]
+    fn reserved_names_can_be_read_and_nothing_else() {
+        assert_eq!(route(&head("GET", "/ready", &["authorization"])), Route::Ready);
+        assert_eq!(route(&head("HEAD", "/metrics", &[])), Route::Metrics);
+        for (method, path) in [("PUT", "/ready"), ("PUT", "/metrics/"), ("DELETE", "/metrics"), ("GET", "/ready/")] {
+            assert_eq!(route(&head(method, path, &[])), Route::Reserved, "{method} {path}");
+        }
+        assert_eq!(route(&head("GET", "/ready/key", &[])), Route::S3);
+    }
+
+    #[test]
+    fn readiness_is_what_was_said_last() {
+        let readiness = Readiness::default();
+        assert_eq!(readiness.now(), Ready::Starting);
+        for state in [Ready::Serving, Ready::NoMetadata, Ready::Stopping, Ready::Starting] {
+            readiness.set(state);
+            assert_eq!(readiness.now(), state);
+        }
+    }
+}

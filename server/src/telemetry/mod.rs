@@ -1,0 +1,12 @@
+//! What the node tells of itself: lines of log on stderr, and metrics for Prometheus.
+//!
+//! Never tells a secret: no `Authorization`, no signature, no token. Never makes a core wait: a line that the log
+//! cannot take is dropped and counted, and a counter belongs to the core that writes it.
+
+mod access;
+mod log;
+mod metrics;
+
+pub use access::Exchange;
+pub use log::{LogError, LogFormat, LogGuard, init};
+pub use metrics::{CoreCounters, Label, Metrics, OPERATIONS, Sample, SampleKind};
