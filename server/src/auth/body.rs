@@ -23,7 +23,7 @@ pub struct VerifiedBody<'a, I> {
 
 enum Form {
     Plain { received: u64, expected: Option<([u8; 32], Sha256)> },
-    Chunked { decoder: Box<Chunked>, pending: Vec<u8>, position: usize },
+    Chunked { decoder: Chunked, pending: Vec<u8>, position: usize },
 }
 
 /// Why the payload did not come, or is not what was signed.
@@ -81,7 +81,7 @@ impl<'a, I: Incoming> VerifiedBody<'a, I> {
     pub fn new(incoming: &'a mut I, payload: Payload) -> Result<Self, BodyError> {
         let (length, form) = match payload {
             Payload::Streaming(streaming) => {
-                let decoder = Box::new(Chunked::new(streaming));
+                let decoder = Chunked::new(streaming);
                 (decoder.owed(), Form::Chunked { decoder, pending: Vec::new(), position: 0 })
             }
             plain => {

@@ -28,7 +28,7 @@ pub(super) struct Claim {
     /// `x-amz-content-sha256`.
     payload_hash: String,
     path: Vec<u8>,
-    query: Vec<(Vec<u8>, Vec<u8>)>,
+    query: uri::Parameters,
 }
 
 /// Whom, when and where a signature is for.
@@ -73,12 +73,7 @@ impl Claim {
         }
     }
 
-    fn read_header(
-        head: &Head,
-        authorization: &str,
-        path: Vec<u8>,
-        query: Vec<(Vec<u8>, Vec<u8>)>,
-    ) -> Result<Self, AuthError> {
+    fn read_header(head: &Head, authorization: &str, path: Vec<u8>, query: uri::Parameters) -> Result<Self, AuthError> {
         let place = Malformed::Header;
         let rest = authorization.strip_prefix(ALGORITHM).ok_or(AuthError::UnsupportedMechanism)?;
         if !rest.starts_with([' ', '\t']) {
@@ -102,7 +97,7 @@ impl Claim {
         })
     }
 
-    fn read_query(head: &Head, path: Vec<u8>, query: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, AuthError> {
+    fn read_query(head: &Head, path: Vec<u8>, query: uri::Parameters) -> Result<Self, AuthError> {
         let place = Malformed::Query;
         let parameter = |name: &str| {
             let (_, value) = query.iter().find(|(n, _)| n == name.as_bytes())?;

@@ -14,6 +14,9 @@ const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
 #[error("a % without two hexadecimal digits")]
 pub struct InvalidEncoding;
 
+/// Names and values of a query, decoded, in the order of arrival.
+pub type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Decodes a path: `%XX` becomes a byte, everything else stays (also `+`).
 ///
 /// # Errors
@@ -27,7 +30,7 @@ pub fn decode_path(text: &str) -> Result<Vec<u8>, InvalidEncoding> {
 ///
 /// # Errors
 /// When a `%` is not followed by two hexadecimal digits.
-pub fn decode_query(query: Option<&str>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, InvalidEncoding> {
+pub fn decode_query(query: Option<&str>) -> Result<Parameters, InvalidEncoding> {
     let parameters = query.unwrap_or_default().split('&').filter(|parameter| !parameter.is_empty());
     parameters
         .map(|parameter| {
