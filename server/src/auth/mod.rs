@@ -22,7 +22,6 @@ pub mod uri;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use anvil_model::object::ChecksumAlgorithm;
 use anvil_model::time::WallTime;
@@ -35,12 +34,12 @@ pub use error::{AuthError, Malformed};
 use request::Claim;
 use sigv4::{ChunkSigner, SigningKey};
 
-/// Verifies requests on one core. Every core has its own, because it remembers derived keys without a lock; what they
-/// share is the [`Directory`].
+/// Verifies requests. Shared by all cores, never changed; what it remembers of derived keys, every core remembers by
+/// itself.
+#[derive(Debug)]
 pub struct Authenticator {
-    region: Arc<str>,
-    directory: Arc<Directory>,
-    keys: RefCell<BTreeMap<(String, String), SigningKey>>,
+    region: String,
+    directory: Directory,
 }
 
 /// A request whose signature holds.
@@ -85,10 +84,10 @@ impl Streaming {
 }
 
 impl Authenticator {
-    /// One for this core.
+    /// Takes requests that are signed for `region` by somebody in `directory`.
     #[must_use]
-    pub fn new(region: Arc<str>, directory: Arc<Directory>) -> Self {
-        Self { region, directory, keys: RefCell::default() }
+    pub fn new(region: String, directory: Directory) -> Self {
+        Self { region, directory }
     }
 
     /// Whether a request claims to be from somebody. One that does not is anonymous, and [`Self::authenticate`]
@@ -118,18 +117,29 @@ impl Authenticator {
     }
 
     fn signing_key(&self, access_key: &str, date: &str, credential: &Credential) -> SigningKey {
-        let mut keys = self.keys.borrow_mut();
-        let entry = (access_key.to_owned(), date.to_owned());
-        if let Some(key) = keys.get(&entry) {
-            return key.clone();
-        }
-        if keys.len() >= KEYS_REMEMBERED_MAX {
-            keys.clear();
-        }
-        let key = SigningKey::derive(&credential.secret, date, &self.region);
-        keys.insert(entry, key.clone());
-        key
+        let entry = (access_key.to_owned(), date.to_owned(), self.region.clone());
+        KEYS.with_borrow_mut(|keys| {
+            if let Some((secret, key)) = keys.get(&entry)
+                && *secret == credential.secret
+            {
+                return key.clone();
+            }
+            if keys.len() >= KEYS_REMEMBERED_MAX {
+                keys.clear();
+            }
+            let key = SigningKey::derive(&credential.secret, date, &self.region);
+            keys.insert(entry, (credential.secret.clone(), key.clone()));
+            key
+        })
     }
+}
+
+/// By access key, day and region: from which secret, and what was derived.
+type Keys = BTreeMap<(String, String, String), (Secret, SigningKey)>;
+
+thread_local! {
+    /// The keys that this core has derived. A core is a thread, so nobody waits for a lock.
+    static KEYS: RefCell<Keys> = const { RefCell::new(Keys::new()) };
 }
 
 /// Derived keys that one core keeps. They are worth four HMACs each, so forgetting all of them now and then is cheap.

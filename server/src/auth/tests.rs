@@ -14,7 +14,7 @@ pub(super) const SCOPE: &str = "20130524/us-east-1/s3/aws4_request";
 
 pub(super) fn authenticator() -> Authenticator {
     let credential = Credential { secret: Secret::new(SECRET).unwrap(), tenant: TenantId(7) };
-    Authenticator::new("us-east-1".into(), Arc::new(Directory::new([(ACCESS_KEY.to_owned(), credential)])))
+    Authenticator::new("us-east-1".to_owned(), Directory::new([(ACCESS_KEY.to_owned(), credential)]))
 }
 
 pub(super) fn head(method: &str, target: &str, headers: &[(&str, &str)]) -> Head {
@@ -332,13 +332,17 @@ fn remembered_keys_are_bounded_and_right() {
     for _ in 0..2 {
         assert!(authenticator.authenticate(&signed("GET", "/", &[]), NOW).is_ok());
     }
-    assert_eq!(authenticator.keys.borrow().len(), 1);
+    assert_eq!(KEYS.with_borrow(|keys| keys.len()), 1);
     let credential = authenticator.directory.find(ACCESS_KEY).unwrap();
     for day in 0..KEYS_REMEMBERED_MAX + 1 {
         let _ = authenticator.signing_key(ACCESS_KEY, &format!("{day:08}"), credential);
     }
-    assert!(authenticator.keys.borrow().len() <= KEYS_REMEMBERED_MAX);
+    assert!(KEYS.with_borrow(|keys| keys.len()) <= KEYS_REMEMBERED_MAX);
     assert!(authenticator.authenticate(&signed("GET", "/", &[]), NOW).is_ok());
+    let changed = Credential { secret: Secret::new("another-secret").unwrap(), tenant: TenantId(7) };
+    let other = Authenticator::new("us-east-1".to_owned(), Directory::new([(ACCESS_KEY.to_owned(), changed)]));
+    let refused = other.authenticate(&signed("GET", "/", &[]), NOW).unwrap_err();
+    assert_eq!(refused, AuthError::SignatureDoesNotMatch, "a key belongs to one secret");
 }
 
 proptest! {
