@@ -5,6 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+pub mod config;
+pub mod credentials;
+pub mod data_dir;
 pub mod http;
 pub mod http1;
 pub mod listener;

@@ -1,0 +1,241 @@
+//! What the operator wants: flags and environment variables become one [`Config`], or one sentence that says what is
+//! wrong.
+//!
+//! A flag counts more than its variable; an empty variable counts as unset. Flags and names are those of
+//! `docs/OPERATIONS.md`.
+
+mod settings;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use crate::auth::Secret;
+pub use settings::Flags;
+use settings::{Reader, Source};
+pub use value::{DiskChoice, Io, LogFormat, Size};
+
+/// Everything that a start needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which command it is for.
+    pub form: Form,
+    /// Identity, credentials and the metadata index; and the disk, when no other is named.
+    pub data_dir: PathBuf,
+    /// Where the bytes go; at least one.
+    pub disks: Vec<DiskChoice>,
+    /// Where clients connect: one or two addresses, each of which speaks everything.
+    pub listen: Vec<SocketAddr>,
+    /// The region that requests must be signed for.
+    pub region: String,
+    /// Credentials that the operator chose; otherwise they are made at the first start.
+    pub credentials: Option<ChosenCredentials>,
+    /// Engine cores, if the operator chose: 1 to [`CORES_MAX`].
+    pub cores: Option<u16>,
+    /// Which core does the metadata's work too, if the operator chose.
+    pub control_core: Option<u16>,
+    /// Memory for object data in flight, over all cores, if the operator chose.
+    pub buffer_memory: Option<Size>,
+    /// Which I/O driver.
+    pub io: Io,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which log lines there are, in the words of `RUST_LOG`.
+    pub log_filter: String,
+}
+
+/// The two ways to run a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `anvil dev`: on loopback, modest.
+    Dev,
+    /// `anvil server`: on all addresses, with all cores.
+    Server,
+}
+
+/// An access key with its secret, as the operator gave them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChosenCredentials {
+    /// Names the app.
+    pub access_key: String,
+    /// Proves it.
+    pub secret: Secret,
+}
+
+/// One sentence that names the setting, what it got and what it takes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+/// A configuration with what is worth telling the operator about it.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// The configuration.
+    pub config: Config,
+    /// Sentences.
+    pub warnings: Vec<String>,
+    /// `NAME=value  # where from`, one line per setting, secrets hidden.
+    pub listing: String,
+}
+
+/// The environment of the process, as text.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    variables: BTreeMap<String, String>,
+}
+
+impl Environment {
+    /// That of this process. Variables that are not text are left out, unless they are ours.
+    ///
+    /// # Errors
+    /// When the value of a variable that Anvil reads is not UTF-8.
+    pub fn of_process() -> Result<Self, ConfigError> {
+        let mut variables = BTreeMap::new();
+        for (name, value) in std::env::vars_os() {
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => drop(variables.insert(name, value)),
+                Err(_) if settings::is_known(&name) => {
+                    return Err(ConfigError(format!("{name} has a value that is not UTF-8 text, and takes text")));
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(Self { variables })
+    }
+
+    /// An environment of these variables.
+    #[must_use]
+    pub fn of<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self { variables: variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect() }
+    }
+
+    /// The value of a variable that is set and not empty.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+impl Config {
+    /// Reads flags and environment.
+    ///
+    /// # Errors
+    /// With one sentence for the first setting that is wrong or missing.
+    pub fn read(form: Form, flags: &Flags, environment: &Environment) -> Result<Checked, ConfigError> {
+        settings::refuse_databases(environment)?;
+        let mut reader = Reader::new(flags, environment);
+        let data_dir = reader.text(flags.data_dir.as_deref(), &["ANVIL_DATA_DIR"], value::path, "anvil-data")?;
+        let disks = read_disks(&mut reader, &data_dir)?;
+        let listen = read_listen(form, &mut reader)?;
+        let region = reader.text(flags.region.as_deref(), &["REGION"], value::region, "us-east-1")?;
+        let credentials = read_credentials(&mut reader)?;
+        let cores = reader.optional(flags.cores.as_deref(), &["ANVIL_CORES"], value::cores)?;
+        let control_core = reader.optional(flags.control_core.as_deref(), &["ANVIL_CONTROL_CORE"], value::core)?;
+        check_control_core(cores, control_core)?;
+        let memory = reader.optional(flags.buffer_memory.as_deref(), &["ANVIL_BUFFER_MEMORY"], value::buffer_memory)?;
+        let io = reader.text(flags.io.as_deref(), &["ANVIL_IO"], value::io, "auto")?;
+        let log_format = reader.text(flags.log_format.as_deref(), &["ANVIL_LOG_FORMAT"], value::log_format, "text")?;
+        let log_filter = reader.text(None, &["RUST_LOG"], value::log_filter, "info")?;
+        reader.warn_of_unused(flags.init_cluster);
+        let config = Self {
+            form,
+            data_dir,
+            disks,
+            listen,
+            region,
+            credentials,
+            cores,
+            control_core,
+            buffer_memory: memory,
+            io,
+            log_format,
+            log_filter,
+        };
+        let (warnings, listing) = reader.finish();
+        Ok(Checked { config, warnings, listing })
+    }
+}
+
+fn read_disks(reader: &mut Reader<'_>, data_dir: &Path) -> Result<Vec<DiskChoice>, ConfigError> {
+    let default = data_dir.join("disk");
+    let chosen = reader.list(&reader.flags.disks, "ANVIL_DISKS", value::disk, &default.display().to_string())?;
+    for (index, disk) in chosen.iter().enumerate() {
+        if chosen[..index].iter().any(|other| other.path == disk.path) {
+            let path = disk.path.display();
+            return Err(ConfigError(format!("--disk or ANVIL_DISKS names {path} twice, and takes each disk once")));
+        }
+    }
+    if chosen.is_empty() { Ok(vec![DiskChoice { path: default, capacity: None }]) } else { Ok(chosen) }
+}
+
+/// Both addresses speak everything; one that is set alone is the only one.
+fn read_listen(form: Form, reader: &mut Reader<'_>) -> Result<Vec<SocketAddr>, ConfigError> {
+    let host = match form {
+        Form::Dev => Ipv4Addr::LOCALHOST,
+        Form::Server => Ipv4Addr::UNSPECIFIED,
+    };
+    let default = SocketAddr::new(IpAddr::V4(host), PORT);
+    let flags = reader.flags;
+    let http = reader.optional(flags.http_bind_addr.as_deref(), &["HTTP_BIND_ADDR"], value::address)?;
+    let grpc =
+        reader.optional(flags.grpc_bind_addr.as_deref(), &["GRPC_BIND_ADDR", "API_LISTEN_ADDR"], value::address)?;
+    let mut listen: Vec<SocketAddr> = http.into_iter().chain(grpc).collect();
+    if listen.is_empty() {
+        reader.list_line("HTTP_BIND_ADDR", &default.to_string(), Source::Default);
+        listen.push(default);
+    }
+    listen.dedup();
+    Ok(listen)
+}
+
+fn read_credentials(reader: &mut Reader<'_>) -> Result<Option<ChosenCredentials>, ConfigError> {
+    let flags = reader.flags;
+    let access_key = reader.optional(flags.access_key.as_deref(), &["ANVIL_DEV_ACCESS_KEY"], value::access_key)?;
+    let secret = reader.secret(flags.secret_key.as_deref(), "ANVIL_DEV_SECRET_KEY")?;
+    if flags.secret_key.is_some() {
+        reader.warn("--secret-key shows the secret to every user of this host; set ANVIL_DEV_SECRET_KEY instead");
+    }
+    match (access_key, secret) {
+        (Some(access_key), Some(secret)) => Ok(Some(ChosenCredentials { access_key, secret })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(ConfigError(
+            "ANVIL_DEV_ACCESS_KEY is set and ANVIL_DEV_SECRET_KEY is not: set both, or neither".to_owned(),
+        )),
+        (None, Some(_)) => Err(ConfigError(
+            "ANVIL_DEV_SECRET_KEY is set and ANVIL_DEV_ACCESS_KEY is not: set both, or neither".to_owned(),
+        )),
+    }
+}
+
+fn check_control_core(cores: Option<u16>, control: Option<u16>) -> Result<(), ConfigError> {
+    match (cores, control) {
+        (Some(cores), Some(control)) if control >= cores => Err(ConfigError(format!(
+            "ANVIL_CONTROL_CORE is {control}, and takes the number of a core, 0 to {}, when there are {cores}",
+            cores - 1
+        ))),
+        _ => Ok(()),
+    }
+}
+
+impl Checked {
+    /// The listing with the warnings behind it, as `anvil config check` prints it.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut report = self.listing.clone();
+        for warning in &self.warnings {
+            writeln!(report, "# warning: {warning}").expect("a String takes everything");
+        }
+        report
+    }
+}
+
+/// The port of clients.
+pub const PORT: u16 = 50051;
+/// Engine cores, at most: what blob ids and mailboxes are sized for.
+pub const CORES_MAX: u16 = 1024;
+
+#[cfg(test)]
+mod tests;

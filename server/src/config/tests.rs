@@ -1,0 +1,146 @@
+use super::*;
+
+fn read(form: Form, flags: &Flags, variables: &[(&str, &str)]) -> Result<Checked, ConfigError> {
+    Config::read(form, flags, &Environment::of(variables.iter().copied()))
+}
+
+fn variables(variables: &[(&str, &str)]) -> Result<Checked, ConfigError> {
+    read(Form::Dev, &Flags::default(), variables)
+}
+
+fn sentence(settings: &[(&str, &str)]) -> String {
+    variables(settings).unwrap_err().to_string()
+}
+
+#[test]
+fn nothing_set_gives_the_documented_defaults() {
+    let config = variables(&[]).unwrap().config;
+    assert_eq!(config.data_dir, Path::new("anvil-data"));
+    assert_eq!(config.disks, [DiskChoice { path: "anvil-data/disk".into(), capacity: None }]);
+    assert_eq!(config.listen, ["127.0.0.1:50051".parse().unwrap()]);
+    assert_eq!(config.region, "us-east-1");
+    assert_eq!((config.io, config.log_format, config.credentials), (Io::Auto, LogFormat::Text, None));
+    let server = read(Form::Server, &Flags::default(), &[]).unwrap().config;
+    assert_eq!(server.listen, ["0.0.0.0:50051".parse().unwrap()]);
+}
+
+#[test]
+fn a_flag_counts_more_than_its_variable_and_empty_is_unset() {
+    let flags = Flags { region: Some("eu-west-1".to_owned()), ..Flags::default() };
+    let checked = read(Form::Dev, &flags, &[("REGION", "us-west-2"), ("ANVIL_CORES", "")]).unwrap();
+    assert_eq!(checked.config.region, "eu-west-1");
+    assert_eq!(checked.config.cores, None);
+    assert!(checked.listing.contains("REGION=eu-west-1  # flag\n"), "{}", checked.listing);
+}
+
+#[test]
+fn one_address_is_one_listener_and_two_are_two() {
+    let listen = |settings: &[(&str, &str)]| variables(settings).map(|checked| checked.config.listen);
+    let (a, b): (SocketAddr, SocketAddr) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
+    assert_eq!(listen(&[("HTTP_BIND_ADDR", "127.0.0.1:1")]), Ok(vec![a]));
+    assert_eq!(listen(&[("GRPC_BIND_ADDR", "127.0.0.1:1")]), Ok(vec![a]));
+    assert_eq!(listen(&[("API_LISTEN_ADDR", "127.0.0.1:1")]), Ok(vec![a]));
+    assert_eq!(listen(&[("HTTP_BIND_ADDR", "127.0.0.1:1"), ("GRPC_BIND_ADDR", "127.0.0.1:1")]), Ok(vec![a]));
+    assert_eq!(listen(&[("HTTP_BIND_ADDR", "127.0.0.1:1"), ("GRPC_BIND_ADDR", "127.0.0.1:2")]), Ok(vec![a, b]));
+    assert_eq!(listen(&[("API_LISTEN_ADDR", "127.0.0.1:1"), ("GRPC_BIND_ADDR", "127.0.0.1:1")]), Ok(vec![a]));
+    let both = sentence(&[("API_LISTEN_ADDR", "127.0.0.1:1"), ("GRPC_BIND_ADDR", "127.0.0.1:2")]);
+    assert!(both.contains("GRPC_BIND_ADDR") && both.contains("API_LISTEN_ADDR"), "{both}");
+}
+
+#[test]
+fn disks_come_repeated_or_separated_by_commas() {
+    let disks = |text: &str| variables(&[("ANVIL_DISKS", text)]).map(|checked| checked.config.disks);
+    let disk =
+        |path: &str, bytes: Option<u64>| DiskChoice { path: path.into(), capacity: bytes.map(|bytes| Size { bytes }) };
+    assert_eq!(disks("/a:10GiB, /b"), Ok(vec![disk("/a", Some(10 << 30)), disk("/b", None)]));
+    assert_eq!(disks("/with:colon"), Ok(vec![disk("/with:colon", None)]));
+    let flags = Flags { disks: vec!["/c".to_owned()], ..Flags::default() };
+    assert_eq!(read(Form::Dev, &flags, &[("ANVIL_DISKS", "/a")]).unwrap().config.disks, [disk("/c", None)]);
+    assert!(sentence(&[("ANVIL_DISKS", "/a:10Pizza")]).contains("\"/a:10Pizza\""));
+    assert!(sentence(&[("ANVIL_DISKS", "/a,/a:1GiB")]).contains("twice"));
+}
+
+#[test]
+fn a_wrong_value_is_one_sentence_with_name_value_and_what_it_takes() {
+    for (name, value, takes) in [
+        ("HTTP_BIND_ADDR", "nowhere", "HOST:PORT"),
+        ("REGION", "US East", "a-z"),
+        ("ANVIL_CORES", "0", "1 to 1024"),
+        ("ANVIL_CONTROL_CORE", "-1", "0 to 1023"),
+        ("ANVIL_BUFFER_MEMORY", "much", "a size"),
+        ("ANVIL_IO", "blocking", "no blocking driver yet"),
+        ("ANVIL_LOG_FORMAT", "xml", "text or json"),
+        ("RUST_LOG", "anvil=loud", "levels"),
+        ("ANVIL_DEV_ACCESS_KEY", "a/b", "letters"),
+    ] {
+        let sentence = sentence(&[(name, value)]);
+        assert!(sentence.starts_with(name) && sentence.contains(&format!("{value:?}")), "{sentence}");
+        assert!(sentence.contains(takes) && !sentence.contains('\n'), "{sentence}");
+    }
+    assert!(sentence(&[("ANVIL_CORES", "2"), ("ANVIL_CONTROL_CORE", "2")]).contains("0 to 1"));
+}
+
+#[test]
+fn secrets_appear_in_no_sentence_and_no_listing() {
+    let pair = [("ANVIL_DEV_ACCESS_KEY", "mykey"), ("ANVIL_DEV_SECRET_KEY", "not-to-be-seen")];
+    let checked = variables(&pair).unwrap();
+    assert!(!format!("{checked:?}").contains("not-to-be-seen"));
+    assert!(checked.report().contains("ANVIL_DEV_SECRET_KEY=(hidden)"));
+    assert!(!sentence(&[pair[0], ("ANVIL_DEV_SECRET_KEY", "seen ü")]).contains("seen"));
+    assert!(sentence(&pair[..1]).contains("ANVIL_DEV_SECRET_KEY"));
+    assert!(sentence(&pair[1..]).contains("ANVIL_DEV_ACCESS_KEY"));
+}
+
+#[test]
+fn a_secret_in_a_flag_is_warned_about() {
+    let flags = Flags {
+        access_key: Some("mykey".to_owned()),
+        secret_key: Some("not-to-be-seen".to_owned()),
+        ..Flags::default()
+    };
+    let checked = read(Form::Dev, &flags, &[]).unwrap();
+    assert!(checked.warnings.iter().any(|warning| warning.contains("ANVIL_DEV_SECRET_KEY")));
+    assert!(!checked.report().contains("not-to-be-seen"));
+}
+
+#[test]
+fn a_named_database_is_refused() {
+    for name in ["GLOBAL_DATABASE_URL", "REGIONAL_DATABASE_URL"] {
+        let sentence = sentence(&[(name, "postgres://worka:password@db/anvil")]);
+        assert!(sentence.contains(name) && sentence.contains("PostgreSQL"), "{sentence}");
+        assert!(!sentence.contains("password"), "{sentence}");
+    }
+}
+
+#[test]
+fn unknown_and_unused_variables_are_warned_about() {
+    let warnings =
+        variables(&[("ANVIL_DISK", "/a"), ("ANVIL_CLUSTER_SECRET", "x"), ("PATH", "/bin")]).unwrap().warnings;
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("ANVIL_CLUSTER_SECRET has no effect"), "{warnings:?}");
+    assert!(warnings[1].contains("did you mean ANVIL_DISKS?"), "{warnings:?}");
+}
+
+#[test]
+fn sizes_have_binary_and_decimal_units() {
+    let bytes = |text: &str| text.parse::<Size>().map(|size| size.bytes);
+    for (text, expected) in [
+        ("0", 0),
+        ("123", 123),
+        ("64k", 64 << 10),
+        ("64KiB", 64 << 10),
+        ("10 GiB", 10 << 30),
+        ("10G", 10 << 30),
+        ("10GB", 10_000_000_000),
+        ("1.5TiB", 3 << 39),
+        ("16777215TiB", 16_777_215 << 40),
+    ] {
+        assert_eq!(bytes(text), Ok(expected), "{text}");
+    }
+    for wrong in ["", "GiB", "-1", "1.GiB", "1e3", "1..2", "16777216TiB", "1 PiB", "١"] {
+        assert_eq!(bytes(wrong), Err(value::InvalidSize), "{wrong}");
+    }
+    for text in ["0", "1", "1023", "1KiB", "1536MiB", "3GiB", "2TiB"] {
+        assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
+    }
+}

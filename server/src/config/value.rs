@@ -1,0 +1,203 @@
+//! One function per kind of value: text becomes a type, or a phrase that says what would have been right.
+
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use super::CORES_MAX;
+use crate::auth::Secret;
+
+/// What a setting takes, as the end of "..., and takes".
+pub(super) type Takes = String;
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size {
+    /// How many.
+    pub bytes: u64,
+}
+
+impl std::str::FromStr for Size {
+    type Err = InvalidSize;
+
+    /// Takes `123`, `64KiB`, `10GiB`, `1.5TiB` (powers of 1024), `10GB` (powers of 1000); `10G` is `10GiB`.
+    fn from_str(text: &str) -> Result<Self, InvalidSize> {
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let unit = unit.trim_start().to_ascii_lowercase();
+        let (_, factor) = UNITS.iter().find(|(names, _)| names.contains(&unit.as_str())).ok_or(InvalidSize)?;
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let whole: u128 = whole.parse().map_err(|_| InvalidSize)?;
+        let mut bytes = whole.checked_mul(u128::from(*factor)).ok_or(InvalidSize)?;
+        if number.contains('.') {
+            let valid = (1..=6).contains(&fraction.len()) && fraction.bytes().all(|b| b.is_ascii_digit());
+            let part: u128 = if valid { fraction.parse().map_err(|_| InvalidSize)? } else { return Err(InvalidSize) };
+            let scale = 10u128.pow(u32::try_from(fraction.len()).expect("at most 6"));
+            bytes += part * u128::from(*factor) / scale;
+        }
+        Ok(Self { bytes: u64::try_from(bytes).map_err(|_| InvalidSize)? })
+    }
+}
+
+impl fmt::Display for Size {
+    /// The largest binary unit that says it exactly.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+        let exact = units.iter().find(|(_, shift)| self.bytes > 0 && self.bytes.is_multiple_of(1 << shift));
+        match exact {
+            Some((name, shift)) => write!(f, "{}{name}", self.bytes >> shift),
+            None => write!(f, "{}", self.bytes),
+        }
+    }
+}
+
+/// The text is not a size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a size such as 512MiB, 10GiB or 2TB")]
+pub struct InvalidSize;
+
+const UNITS: [(&[&str], u64); 9] = [
+    (&["", "b"], 1),
+    (&["k", "kib"], 1 << 10),
+    (&["m", "mib"], 1 << 20),
+    (&["g", "gib"], 1 << 30),
+    (&["t", "tib"], 1 << 40),
+    (&["kb"], 1_000),
+    (&["mb"], 1_000_000),
+    (&["gb"], 1_000_000_000),
+    (&["tb"], 1_000_000_000_000),
+];
+
+/// A disk as the operator names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskChoice {
+    /// A directory, or a block device.
+    pub path: PathBuf,
+    /// The most that it may take; all that there is when `None`.
+    pub capacity: Option<Size>,
+}
+
+impl fmt::Display for DiskChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        self.capacity.map_or(Ok(()), |size| write!(f, ":{size}"))
+    }
+}
+
+/// Which I/O driver runs the cores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// The best that the host offers.
+    Auto,
+    /// io_uring, or no start.
+    Uring,
+}
+
+impl fmt::Display for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Uring => "uring",
+        })
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
+pub(super) fn path(text: &str) -> Result<PathBuf, Takes> {
+    if text.is_empty() || text.contains('\0') { Err("the path of a directory".to_owned()) } else { Ok(text.into()) }
+}
+
+/// `PATH[:SIZE]`. What follows the last colon is a size when it begins with a digit.
+pub(super) fn disk(text: &str) -> Result<DiskChoice, Takes> {
+    let takes = || "PATH or PATH:SIZE, such as /mnt/nvme0:500GiB".to_owned();
+    let sized = text.rsplit_once(':').filter(|(_, size)| size.starts_with(|c: char| c.is_ascii_digit()));
+    let (path, capacity) = match sized {
+        Some((path, size)) => (path, Some(size.parse::<Size>().map_err(|_| takes())?)),
+        None => (text, None),
+    };
+    if path.is_empty() || path.contains('\0') {
+        return Err(takes());
+    }
+    Ok(DiskChoice { path: path.into(), capacity })
+}
+
+/// `HOST:PORT`. A host name is looked up once; its first address counts.
+pub(super) fn address(text: &str) -> Result<SocketAddr, Takes> {
+    let takes = || "HOST:PORT, such as 127.0.0.1:50051 or [::]:50051".to_owned();
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next()).ok_or_else(takes)
+}
+
+pub(super) fn region(text: &str) -> Result<String, Takes> {
+    let valid = (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if valid { Ok(text.to_owned()) } else { Err("1 to 63 characters of a-z, 0-9 and '-'".to_owned()) }
+}
+
+pub(super) fn access_key(text: &str) -> Result<String, Takes> {
+    let valid =
+        (3..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    if valid { Ok(text.to_owned()) } else { Err("3 to 128 letters, digits, '-', '_' and '.'".to_owned()) }
+}
+
+pub(super) fn secret(text: &str) -> Result<Secret, Takes> {
+    Secret::new(text).map_err(|_| "8 to 256 visible ASCII characters".to_owned())
+}
+
+pub(super) fn cores(text: &str) -> Result<u16, Takes> {
+    let number = text.parse().ok().filter(|cores| (1..=CORES_MAX).contains(cores));
+    number.ok_or_else(|| format!("a number of cores, 1 to {CORES_MAX}"))
+}
+
+pub(super) fn core(text: &str) -> Result<u16, Takes> {
+    let number = text.parse().ok().filter(|core| *core < CORES_MAX);
+    number.ok_or_else(|| format!("the number of a core, 0 to {}", CORES_MAX - 1))
+}
+
+pub(super) fn buffer_memory(text: &str) -> Result<Size, Takes> {
+    text.parse().map_err(|_| "a size, such as 256MiB".to_owned())
+}
+
+pub(super) fn io(text: &str) -> Result<Io, Takes> {
+    match text {
+        "auto" => Ok(Io::Auto),
+        "uring" => Ok(Io::Uring),
+        "blocking" => Err("auto or uring: this version has no blocking driver yet".to_owned()),
+        _ => Err("auto or uring".to_owned()),
+    }
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, Takes> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("text or json".to_owned()),
+    }
+}
+
+pub(super) fn log_filter(text: &str) -> Result<String, Takes> {
+    let parsed: Result<tracing_subscriber::EnvFilter, _> = tracing_subscriber::EnvFilter::builder().parse(text);
+    match parsed {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("levels and targets, such as info or anvil=debug,warn".to_owned()),
+    }
+}
