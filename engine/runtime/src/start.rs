@@ -3,11 +3,15 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
 
 use anvil_model::ids::CoreId;
 
-use crate::core::Core;
-use crate::probe::ProbeError;
+use crate::core::{Core, Inner};
+use crate::executor;
+use crate::pool;
+use crate::probe::{ProbeError, probe};
 use crate::stats::CoreStats;
 
 /// How the cores are made.
@@ -21,7 +25,7 @@ pub struct Options {
     pub progress_reserve: usize,
     /// Small receive buffers of each core: a power of two, at most 32768.
     pub receive_buffers_per_core: u16,
-    /// Bytes of each small receive buffer.
+    /// Bytes of each small receive buffer: 512 to 1 MiB.
     pub receive_buffer_bytes: usize,
     /// A panic in a task ends the process (true, as a server wants it: a core must not die in silence), or only its
     /// core, which [`Cores::join`] then reports (false, for tests).
@@ -38,6 +42,25 @@ impl Default for Options {
             receive_buffers_per_core: 256,
             receive_buffer_bytes: 16 << 10,
             abort_on_panic: true,
+        }
+    }
+}
+
+impl Options {
+    fn check(&self) -> Result<(), StartError> {
+        let rules = [
+            (!self.cpus.is_empty() && self.cpus.len() <= CORES_MAX, "a node has 1 to 1024 cores"),
+            (self.progress_reserve < self.buffers_per_core, "the progress reserve must leave buffers for requests"),
+            (self.buffers_per_core <= pool::SLOTS_MAX, "a core has at most 1 TiB of buffers"),
+            (
+                self.receive_buffers_per_core.is_power_of_two() && self.receive_buffers_per_core <= 1 << 15,
+                "the number of receive buffers must be a power of two, at most 32768",
+            ),
+            ((512..=1 << 20).contains(&self.receive_buffer_bytes), "a receive buffer has 512 bytes to 1 MiB"),
+        ];
+        match rules.into_iter().find(|(kept, _)| !kept) {
+            Some((_, rule)) => Err(StartError::Options(rule)),
+            None => Ok(()),
         }
     }
 }
@@ -76,6 +99,8 @@ pub struct JoinError {
 /// The running cores.
 #[derive(Debug)]
 pub struct Cores {
+    threads: Vec<JoinHandle<()>>,
+    ends: Receiver<Result<(), JoinError>>,
     stats: Arc<[Arc<CoreStats>]>,
 }
 
@@ -86,19 +111,33 @@ impl Cores {
         Arc::clone(&self.stats)
     }
 
-    /// Waits (blocking) until every core has ended, or one has panicked.
+    /// Waits (blocking) until every core has ended, or one has panicked; the others are left running then.
     ///
     /// # Errors
     /// When a core panicked.
     pub fn join(self) -> Result<(), JoinError> {
-        todo!()
+        for _ in &self.threads {
+            self.ends.recv().expect("every core says how it ended")?;
+        }
+        for thread in self.threads {
+            thread.join().expect("a core has caught its panics before it said how it ended");
+        }
+        Ok(())
     }
 }
 
 /// The CPUs that this process may use (sched_getaffinity(2)), in ascending order.
 #[must_use]
 pub fn available_cpus() -> Vec<usize> {
-    todo!()
+    // SAFETY: a cpu_set_t is an array of bits.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel fills a local variable of the size that it is told.
+    if unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) } != 0 {
+        return vec![0];
+    }
+    let count = 8 * size_of_val(&set);
+    // SAFETY: the index is less than the number of bits.
+    (0..count).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
 }
 
 /// Starts one thread per entry of `options.cpus`, each with its own ring, and runs `main` on each. A core ends when
@@ -111,5 +150,88 @@ where
     F: Fn(Core) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + 'static,
 {
-    todo!()
+    options.check()?;
+    probe()?;
+    let stats: Arc<[Arc<CoreStats>]> = options.cpus.iter().map(|_| Arc::default()).collect();
+    let (options, main) = (Arc::new(options), Arc::new(main));
+    let (ready, readies) = mpsc::channel();
+    let (end, ends) = mpsc::channel();
+    let mut threads = Vec::new();
+    let mut go_signals = Vec::new();
+    for (id, cpu) in (0..).map(CoreId).zip(options.cpus.clone()) {
+        let (go, going) = mpsc::channel();
+        let (options, main, stats) = (Arc::clone(&options), Arc::clone(&main), Arc::clone(&stats));
+        let (ready, end) = (ready.clone(), end.clone());
+        let body = move || {
+            let Some(inner) = prepare(id, cpu, &options, stats, &ready) else { return };
+            drop(ready);
+            // A closed channel means that another core failed to start.
+            if going.recv().is_err() {
+                return;
+            }
+            let abort = options.abort_on_panic.then_some(id);
+            let core = Core { inner: inner.clone() };
+            let result = executor::run(&inner, Box::pin(async move { main(core).await }), abort);
+            drop(inner);
+            // Nobody may be waiting.
+            let _ = end.send(result.map_err(|message| JoinError { core: id, message }));
+        };
+        let spawned = thread::Builder::new().name(format!("anvil-core-{id}")).spawn(body);
+        let thread = spawned.map_err(|source| StartError::Core { core: id, step: "start its thread", source })?;
+        threads.push(thread);
+        go_signals.push(go);
+    }
+    drop(ready);
+    if let Err(error) = all_ready(&readies, threads.len()) {
+        drop(go_signals);
+        for thread in threads {
+            thread.join().expect("a core that did not begin has nothing to panic about");
+        }
+        return Err(error);
+    }
+    for go in go_signals {
+        go.send(()).expect("a core that is ready waits for it");
+    }
+    Ok(Cores { threads, ends, stats })
 }
+
+type Ready = Result<(), StartError>;
+
+/// Makes a core on its own thread and says whether that worked.
+fn prepare(
+    id: CoreId,
+    cpu: usize,
+    options: &Options,
+    stats: Arc<[Arc<CoreStats>]>,
+    ready: &Sender<Ready>,
+) -> Option<std::rc::Rc<Inner>> {
+    let made = pin(cpu).map_err(|source| ("run on its CPU", source)).and_then(|()| Inner::new(id, options, stats));
+    let (inner, report) = match made {
+        Ok(inner) => (Some(inner), Ok(())),
+        Err((step, source)) => (None, Err(StartError::Core { core: id, step, source })),
+    };
+    ready.send(report).ok()?;
+    inner
+}
+
+fn all_ready(readies: &Receiver<Ready>, count: usize) -> Result<(), StartError> {
+    (0..count).try_for_each(|_| readies.recv().expect("every core says whether it is ready"))
+}
+
+/// Keeps this thread on one CPU.
+fn pin(cpu: usize) -> io::Result<()> {
+    // SAFETY: a cpu_set_t is an array of bits.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    if cpu >= 8 * size_of_val(&set) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the index is less than the number of bits.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: the kernel reads a local variable of the size that it is told.
+    if unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+const CORES_MAX: usize = 1024;

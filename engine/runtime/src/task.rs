@@ -1,17 +1,269 @@
-//! A spawned task as its owner sees it.
+//! Tasks: their futures, which stay on the core, and their wakers, which may go anywhere.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use anvil_model::io;
 
+use crate::core::Inner;
+use crate::doorbell::Doorbell;
+use crate::stats::CoreStats;
+
 /// A task of this core. Dropping it cancels the task: its future is dropped, at once or, when it is just being
 /// polled, at its next await.
-#[derive(Debug)]
 #[must_use = "dropping a task cancels it"]
 pub struct Task {
-    here_only: std::marker::PhantomData<*const ()>,
+    owner: Option<(Rc<Inner>, TaskId)>,
+}
+
+impl Task {
+    pub(crate) fn new(inner: Rc<Inner>, id: TaskId) -> Self {
+        Self { owner: Some((inner, id)) }
+    }
+
+    /// A task that is over already: the core is ending.
+    pub(crate) const fn ended() -> Self {
+        Self { owner: None }
+    }
 }
 
 impl io::Task for Task {
-    fn detach(self) {
-        todo!()
+    fn detach(mut self) {
+        self.owner = None;
     }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if let Some((inner, id)) = self.owner.take() {
+            let future = inner.tasks.borrow_mut().cancel(id);
+            // Outside the borrow: it may own tasks.
+            drop(future);
+        }
+    }
+}
+
+impl std::fmt::Debug for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Task").field(&self.owner.as_ref().map(|(_, id)| id)).finish()
+    }
+}
+
+/// Names a task; never reused within 2^32 tasks of the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TaskId {
+    index: u32,
+    generation: u32,
+}
+
+pub(crate) type TaskFuture = Pin<Box<dyn Future<Output = ()>>>;
+
+/// What a waker knows of its task. Holds nothing that belongs to the core's thread.
+#[derive(Debug)]
+struct Header {
+    id: TaskId,
+    /// True from the wake until the poll, so that a task stands in the queue once.
+    queued: AtomicBool,
+    bell: Arc<Doorbell>,
+}
+
+impl Wake for Header {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.queued.swap(true, Ordering::AcqRel) && !push_if_here(&self.bell, self.id) {
+            self.bell.wake(self.id);
+        }
+    }
+}
+
+thread_local! {
+    /// Whose core this thread is.
+    static HERE: Cell<*const Doorbell> = const { Cell::new(std::ptr::null()) };
+    /// The tasks of this thread's core that are to be polled.
+    static READY: RefCell<VecDeque<TaskId>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// Puts a task in the queue of this thread if it belongs here.
+fn push_if_here(bell: &Arc<Doorbell>, id: TaskId) -> bool {
+    let here = HERE.try_with(Cell::get).is_ok_and(|here| std::ptr::eq(here, Arc::as_ptr(bell)));
+    here && READY.try_with(|ready| ready.borrow_mut().push_back(id)).is_ok()
+}
+
+/// The queue of this thread's core, from now until it is dropped.
+#[derive(Debug)]
+pub(crate) struct ReadyQueue {
+    bell: Arc<Doorbell>,
+}
+
+impl ReadyQueue {
+    pub(crate) fn enter(bell: Arc<Doorbell>) -> Self {
+        HERE.with(|here| {
+            assert!(here.get().is_null(), "a thread is one core");
+            here.set(Arc::as_ptr(&bell));
+        });
+        Self { bell }
+    }
+
+    /// The next task to be polled.
+    pub(crate) fn pop(&self) -> Option<TaskId> {
+        READY.with_borrow_mut(VecDeque::pop_front)
+    }
+
+    /// Takes in what other threads woke; gives how many tasks are ready now.
+    pub(crate) fn collect(&self) -> usize {
+        READY.with_borrow_mut(|ready| {
+            self.bell.drain(ready);
+            ready.len()
+        })
+    }
+}
+
+impl Drop for ReadyQueue {
+    fn drop(&mut self) {
+        HERE.with(|here| here.set(std::ptr::null()));
+        READY.with_borrow_mut(VecDeque::clear);
+    }
+}
+
+/// All tasks of a core.
+#[derive(Debug)]
+pub(crate) struct Tasks {
+    places: Vec<Place>,
+    free: Vec<u32>,
+    /// No new ones: the core is ending.
+    closed: bool,
+    bell: Arc<Doorbell>,
+    stats: Arc<CoreStats>,
+}
+
+#[derive(Debug)]
+struct Place {
+    generation: u32,
+    stage: Stage,
+}
+
+enum Stage {
+    Free,
+    Idle(TaskFuture, Arc<Header>),
+    /// Its future is with the executor.
+    Running,
+    /// Like `Running`, and to be dropped when it comes back.
+    Cancelled,
+}
+
+impl std::fmt::Debug for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Free => "Free",
+            Self::Idle(..) => "Idle",
+            Self::Running => "Running",
+            Self::Cancelled => "Cancelled",
+        })
+    }
+}
+
+impl Tasks {
+    pub(crate) fn new(bell: Arc<Doorbell>, stats: Arc<CoreStats>) -> Self {
+        Self { places: Vec::new(), free: Vec::new(), closed: false, bell, stats }
+    }
+
+    /// A new task, ready to be polled; the future comes back when the core is ending.
+    pub(crate) fn insert(&mut self, future: TaskFuture) -> Result<TaskId, TaskFuture> {
+        if self.closed {
+            return Err(future);
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            let index = u32::try_from(self.places.len()).expect("fewer than 2^32 tasks");
+            self.places.push(Place { generation: 0, stage: Stage::Free });
+            index
+        });
+        let place = &mut self.places[index as usize];
+        let id = TaskId { index, generation: place.generation };
+        let header = Arc::new(Header { id, queued: AtomicBool::new(false), bell: Arc::clone(&self.bell) });
+        header.wake_by_ref();
+        place.stage = Stage::Idle(future, header);
+        self.stats.tasks_live.add(1);
+        Ok(id)
+    }
+
+    pub(crate) fn exists(&self, id: TaskId) -> bool {
+        self.places[id.index as usize].generation == id.generation
+    }
+
+    /// Removes a task; its future is the caller's to drop, unless it is being polled.
+    pub(crate) fn cancel(&mut self, id: TaskId) -> Option<TaskFuture> {
+        let place = self.places.get_mut(id.index as usize).filter(|place| place.generation == id.generation)?;
+        if matches!(place.stage, Stage::Running | Stage::Cancelled) {
+            place.stage = Stage::Cancelled;
+            return None;
+        }
+        self.remove(id)
+    }
+
+    /// No new tasks from now on; gives one that is left.
+    pub(crate) fn close_one(&mut self) -> Option<TaskFuture> {
+        self.closed = true;
+        let index = self.places.iter().position(|place| matches!(place.stage, Stage::Idle(..)))?;
+        let generation = self.places[index].generation;
+        self.remove(TaskId { index: u32::try_from(index).expect("it was one when it was made"), generation })
+    }
+
+    fn check_out(&mut self, id: TaskId) -> Option<(TaskFuture, Arc<Header>)> {
+        let place = self.places.get_mut(id.index as usize).filter(|place| place.generation == id.generation)?;
+        match std::mem::replace(&mut place.stage, Stage::Running) {
+            Stage::Idle(future, header) => Some((future, header)),
+            other => unreachable!("a task that is {other:?} was taken from the queue"),
+        }
+    }
+
+    /// Takes a future back that is not done; gives it back when it was cancelled meanwhile.
+    fn check_in(&mut self, future: TaskFuture, header: Arc<Header>) -> Option<TaskFuture> {
+        let id = header.id;
+        let place = &mut self.places[id.index as usize];
+        if matches!(place.stage, Stage::Cancelled) {
+            self.remove(id);
+            return Some(future);
+        }
+        place.stage = Stage::Idle(future, header);
+        None
+    }
+
+    fn remove(&mut self, id: TaskId) -> Option<TaskFuture> {
+        let place = &mut self.places[id.index as usize];
+        assert!(place.generation == id.generation, "removed once");
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(id.index);
+        self.stats.tasks_live.subtract(1);
+        match std::mem::replace(&mut place.stage, Stage::Free) {
+            Stage::Idle(future, _) => Some(future),
+            _ => None,
+        }
+    }
+}
+
+/// Polls a task once, if it still exists. Nothing of the core is borrowed meanwhile.
+pub(crate) fn poll(tasks: &RefCell<Tasks>, id: TaskId) {
+    let checked_out = tasks.borrow_mut().check_out(id);
+    let Some((mut future, header)) = checked_out else { return };
+    header.queued.store(false, Ordering::Release);
+    let waker = Waker::from(Arc::clone(&header));
+    tasks.borrow().stats.polls.add(1);
+    let dropped = match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+        Poll::Ready(()) => {
+            tasks.borrow_mut().remove(id);
+            Some(future)
+        }
+        Poll::Pending => tasks.borrow_mut().check_in(future, header),
+    };
+    // Outside the borrow: it may own tasks.
+    drop(dropped);
 }

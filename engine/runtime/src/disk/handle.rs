@@ -1,0 +1,50 @@
+//! A disk's file as one core's ring knows it.
+
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+
+use io_uring::types;
+
+use super::Disk;
+use crate::core::Inner;
+
+/// Keeps the disk open, and its place in the ring's table of files.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) disk: Disk,
+    inner: Rc<Inner>,
+    registered: Option<u32>,
+}
+
+/// How an operation names the file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    Fixed(types::Fixed),
+    Fd(types::Fd),
+}
+
+impl Handle {
+    pub(crate) fn new(disk: Disk, inner: Rc<Inner>) -> Self {
+        let registered = inner.driver.borrow_mut().register_file(disk.shared.opened.file.as_raw_fd());
+        Self { disk, inner, registered }
+    }
+
+    pub(crate) const fn inner(&self) -> &Rc<Inner> {
+        &self.inner
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        match self.registered {
+            Some(index) => Target::Fixed(types::Fixed(index)),
+            None => Target::Fd(types::Fd(self.disk.shared.opened.file.as_raw_fd())),
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(index) = self.registered {
+            self.inner.driver.borrow_mut().unregister_file(index);
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! TCP on one core: listeners and connections that never leave it.
+
+pub(crate) mod address;
+mod connection;
+mod listener;
+mod reader;
+pub(crate) mod socket;
+mod writer;
+
+pub use crate::receive_ring::Received;
+pub use connection::Connection;
+pub use listener::Listener;
+pub use reader::Reader;
+pub use writer::{SendBytes, Writer};

@@ -1,0 +1,74 @@
+//! Send to a socket: one piece of memory, or a head and a body in one go.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use io_uring::{opcode, types};
+
+use super::{Held, Keep, Op};
+use crate::core::Inner;
+use crate::net::socket::Socket;
+use crate::pool::Buffer;
+
+/// Sends once, perhaps fewer bytes than `bytes`, which must be memory that `held` owns.
+pub(crate) fn send(inner: &Rc<Inner>, socket: &Rc<Socket>, held: Held, bytes: *const [u8]) -> Op {
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let entry = opcode::Send::new(types::Fd(socket.fd()), bytes.cast(), length).flags(FLAGS).build();
+    Op::start(inner, held, Keep::Socket(Rc::clone(socket)), entry)
+}
+
+/// Sends once what is left of the message, perhaps less.
+pub(crate) fn send_message(inner: &Rc<Inner>, socket: &Rc<Socket>, mut message: Box<Message>) -> Op {
+    let header = message.prepare();
+    let flags = FLAGS.cast_unsigned();
+    let entry = opcode::SendMsg::new(types::Fd(socket.fd()), header).flags(flags).build();
+    Op::start(inner, Held::Message(message), Keep::Socket(Rc::clone(socket)), entry)
+}
+
+/// A head and a body, and how much of both was sent. Lives in a box, so that the kernel finds its parts where they were.
+#[derive(Debug)]
+pub(crate) struct Message {
+    header: libc::msghdr,
+    parts: [libc::iovec; 2],
+    head: Vec<u8>,
+    body: Buffer,
+    range: Range<usize>,
+    sent: usize,
+}
+
+impl Message {
+    pub(crate) fn new(head: Vec<u8>, body: Buffer, range: Range<usize>) -> Box<Self> {
+        let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        // SAFETY: a msghdr is numbers and pointers, for all of which zero is valid: no address, no parts.
+        let header = unsafe { std::mem::zeroed() };
+        Box::new(Self { header, parts: [nothing; 2], head, body, range, sent: 0 })
+    }
+
+    /// Bytes that are not sent yet.
+    pub(crate) fn left(&self) -> usize {
+        self.head.len() + self.range.len() - self.sent
+    }
+
+    pub(crate) const fn advance(&mut self, count: usize) {
+        self.sent += count;
+    }
+
+    pub(crate) fn into_parts(self) -> (Vec<u8>, Buffer) {
+        (self.head, self.body)
+    }
+
+    fn prepare(&mut self) -> *const libc::msghdr {
+        let head_sent = self.sent.min(self.head.len());
+        let body = self.range.start + (self.sent - head_sent)..self.range.end;
+        let head = &mut self.head[head_sent..];
+        self.parts[0] = libc::iovec { iov_base: head.as_mut_ptr().cast(), iov_len: head.len() };
+        let pointer = self.body.pointer(&body);
+        self.parts[1] = libc::iovec { iov_base: pointer.cast(), iov_len: body.len() };
+        self.header.msg_iov = self.parts.as_mut_ptr();
+        self.header.msg_iovlen = self.parts.len();
+        &raw const self.header
+    }
+}
+
+/// A peer that has gone is an error of the send, not a signal; and the kernel goes on by itself after a short send.
+const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;

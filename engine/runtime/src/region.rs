@@ -1,0 +1,66 @@
+//! Anonymous memory straight from the kernel.
+
+use std::io;
+use std::ptr::NonNull;
+
+/// Zeroed memory of its own mapping, unmapped when dropped. Nobody derives references to all of it: its users lend out
+/// disjoint parts.
+#[derive(Debug)]
+pub(crate) struct Region {
+    start: NonNull<u8>,
+    length: usize,
+    mapped: NonNull<u8>,
+    mapped_length: usize,
+}
+
+impl Region {
+    /// Maps at least `length` bytes, aligned to [`ALIGNMENT`].
+    pub(crate) fn new(length: usize) -> io::Result<Self> {
+        assert!(length > 0, "an empty region has no address");
+        let mapped_length = length.next_multiple_of(PAGE) + ALIGNMENT;
+        // SAFETY: a new private mapping at an address of the kernel's choice touches no memory of ours.
+        let mapped = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                mapped_length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let mapped = NonNull::new(mapped.cast::<u8>()).expect("mmap gives no null page without MAP_FIXED");
+        let skip = mapped.align_offset(ALIGNMENT);
+        // SAFETY: `skip` is less than ALIGNMENT, which the mapping is longer than `length` by.
+        let start = unsafe { mapped.add(skip) };
+        Ok(Self { start, length, mapped, mapped_length })
+    }
+
+    /// Asks for huge pages; a kernel without them ignores it.
+    pub(crate) fn prefer_huge_pages(&self) {
+        // SAFETY: the range lies in our mapping, which lives as long as `self`; the advice changes no content.
+        unsafe { libc::madvise(self.start.as_ptr().cast(), self.length, libc::MADV_HUGEPAGE) };
+    }
+
+    /// The address of the byte at `offset`.
+    pub(crate) fn at(&self, offset: usize) -> NonNull<u8> {
+        assert!(offset < self.length, "inside the region");
+        // SAFETY: `offset` is inside the mapping.
+        unsafe { self.start.add(offset) }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours; whoever lent parts of it to the kernel kept this region alive until the last
+        // completion, and whoever lent parts to safe code holds it in the guard.
+        unsafe { libc::munmap(self.mapped.as_ptr().cast(), self.mapped_length) };
+    }
+}
+
+/// The size of a huge page on x86-64 and on arm64 with 4 KiB pages.
+const ALIGNMENT: usize = 2 << 20;
+const PAGE: usize = 4096;

@@ -1,0 +1,235 @@
+//! Disks: what is written is read, growth, limits, and disks that vanish.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anvil_model::io::{Device as _, DeviceError, Reserve, World};
+use anvil_model::limits::BUFFER_BYTES;
+use anvil_runtime::{Buffer, Core, Device, Disk, DiskOptions, OpenError};
+use tempfile::TempDir;
+
+use common::{options, pattern_bytes, run, run_one, settled};
+
+const MIB: u64 = 1 << 20;
+
+fn create() -> DiskOptions {
+    DiskOptions { create: true, reserve_percent: 0, ..DiskOptions::default() }
+}
+
+fn on_disk<F, Fut>(options: DiskOptions, test: F)
+where
+    F: Fn(Core, Device, PathBuf) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("disk");
+    let disk = Disk::open(&path, &options).unwrap_or_else(|error| panic!("{error}"));
+    run_one(move |core| {
+        let device = disk.device(&core);
+        let test = test(core.clone(), device, path.clone());
+        async move {
+            test.await;
+            settled(&core, 1).await;
+        }
+    });
+}
+
+async fn buffer(core: &Core) -> Buffer {
+    core.buffer(Reserve::Foreground).await
+}
+
+/// Writes of several sizes and places come back as they were, also after the disk was opened again by other cores.
+#[test]
+fn what_is_written_is_read() {
+    let directory = TempDir::new().unwrap();
+    let open = |options: &DiskOptions| Disk::open(directory.path(), options).unwrap_or_else(|error| panic!("{error}"));
+    let disk = open(&create());
+    run_one(move |core| {
+        let device = disk.device(&core);
+        async move {
+            device.grow(8 * MIB).await.unwrap();
+            let unit = device.geometry().unit_bytes as usize;
+            for (offset, range) in [(0, 0..unit), (4 * MIB, 4096..BUFFER_BYTES), (unit as u64, 0..3 * unit)] {
+                let mut out = buffer(&core).await;
+                out[range.clone()].copy_from_slice(&pattern_bytes(offset as usize, range.len()));
+                let (result, _) = device.write(offset, out, range).await;
+                result.unwrap();
+            }
+            device.flush().await.unwrap();
+        }
+    });
+    let disk = open(&DiskOptions::default());
+    assert_eq!(disk.size_bytes(), 8 * MIB);
+    let shared = disk.clone();
+    run(options(2), move |core| {
+        let device = shared.device(&core);
+        async move {
+            let (result, read) = device.read(4 * MIB, buffer(&core).await, 0..BUFFER_BYTES - 4096).await;
+            result.unwrap();
+            assert!(read[..BUFFER_BYTES - 4096] == pattern_bytes(4 << 20, BUFFER_BYTES - 4096));
+            // Never written: zeros.
+            let (result, read) = device.read(7 * MIB, read, 0..BUFFER_BYTES - 4096).await;
+            result.unwrap();
+            assert!(read[..BUFFER_BYTES - 4096].iter().all(|&byte| byte == 0));
+        }
+    });
+    assert_eq!(disk.stats().reads.value(), 4);
+    assert_eq!(disk.stats().read_bytes.value(), 4 * MIB);
+    assert_eq!(disk.stats().errors.value(), 0);
+}
+
+/// Reads and writes of many sizes at once, as many as there are buffers, do not mix up.
+#[test]
+fn operations_at_once_do_not_mix_up() {
+    on_disk(create(), |core, device, _| async move {
+        device.grow(64 * MIB).await.unwrap();
+        let mut tasks = Vec::new();
+        let done = std::rc::Rc::new(std::cell::Cell::new(0));
+        for number in 0..40_usize {
+            let (core, device, done) = (core.clone(), device.clone(), std::rc::Rc::clone(&done));
+            tasks.push(core.clone().spawn(async move {
+                let offset = number as u64 * MIB;
+                let expected = pattern_bytes(number << 20, 1 << 20);
+                let mut out = buffer(&core).await;
+                out[..1 << 20].copy_from_slice(&expected);
+                let (result, mut back) = device.write(offset, out, 0..1 << 20).await;
+                result.unwrap();
+                back.fill(0);
+                let (result, back) = device.read(offset, back, 0..1 << 20).await;
+                result.unwrap();
+                assert!(back[..1 << 20] == expected);
+                done.set(done.get() + 1);
+            }));
+        }
+        common::wait_until(&core, "forty round trips", || done.get() == 40).await;
+    });
+}
+
+/// A violated alignment is a bug; an address beyond the disk is an error and extends nothing.
+#[test]
+fn wrong_addresses_are_refused() {
+    on_disk(create(), |core, device, path| async move {
+        device.grow(MIB).await.unwrap();
+        let (result, _) = device.write(MIB, buffer(&core).await, 0..4096).await;
+        assert_eq!(result, Err(DeviceError::Io(libc_einval())));
+        let (result, _) = device.read(u64::MAX - 4095, buffer(&core).await, 0..4096).await;
+        assert_eq!(result, Err(DeviceError::Io(libc_einval())));
+        assert_eq!(std::fs::metadata(path.join("anvil.disk")).unwrap().len(), MIB);
+    });
+    let directory = TempDir::new().unwrap();
+    let disk = Disk::open(directory.path(), &create()).unwrap();
+    let cores = anvil_runtime::start(options(1), move |core| {
+        let device = disk.device(&core);
+        async move {
+            let buffer = core.buffer(Reserve::Foreground).await;
+            drop(device.read(100, buffer, 0..4096).await);
+        }
+    });
+    let error = cores.unwrap().join().unwrap_err();
+    assert!(error.message.contains("direct I/O at 100"), "{error}");
+}
+
+const fn libc_einval() -> i32 {
+    22
+}
+
+/// Growth makes zeros, is seen by all cores, happens once when all ask at once, and stops at the capacity.
+#[test]
+fn growth_is_shared_and_bounded() {
+    let directory = TempDir::new().unwrap();
+    let options_disk = DiskOptions { capacity_bytes: Some(16 * MIB), ..create() };
+    let disk = Disk::open(directory.path(), &options_disk).unwrap();
+    assert_eq!((disk.size_bytes(), disk.geometry().capacity_bytes_max), (0, 16 * MIB));
+    let shared = disk.clone();
+    run(options(2), move |core| {
+        let device = shared.device(&core);
+        async move {
+            for size in [MIB, 5 * MIB, 3 * MIB, 16 * MIB] {
+                device.grow(size).await.unwrap();
+                assert!(device.size_bytes() >= size);
+            }
+            assert_eq!(device.grow(16 * MIB + 4096).await, Err(DeviceError::NoSpace));
+        }
+    });
+    assert_eq!(disk.size_bytes(), 16 * MIB);
+    assert_eq!(std::fs::metadata(directory.path().join("anvil.disk")).unwrap().len(), 16 * MIB);
+    use std::os::unix::fs::MetadataExt as _;
+    let blocks = std::fs::metadata(directory.path().join("anvil.disk")).unwrap().blocks();
+    assert!(blocks * 512 >= 16 * MIB, "allocated, not sparse");
+}
+
+/// Growth leaves the operator's share of the file system free.
+#[test]
+fn growth_keeps_the_reserve() {
+    on_disk(DiskOptions { reserve_percent: 100, ..create() }, |_, device, path| async move {
+        assert_eq!(device.grow(MIB).await, Err(DeviceError::NoSpace));
+        assert_eq!(device.size_bytes(), 0);
+        assert_eq!(std::fs::metadata(path.join("anvil.disk")).unwrap().len(), 0);
+    });
+}
+
+/// A disk whose file was unlinked, replaced, or whose directory was renamed acknowledges nothing any more.
+#[test]
+fn a_disk_that_vanished_is_gone() {
+    fn vanish(change: fn(&Path)) {
+        on_disk(create(), move |core, device, path| async move {
+            device.grow(MIB).await.unwrap();
+            device.flush().await.unwrap();
+            change(&path);
+            let (result, _) = device.write(0, buffer(&core).await, 0..4096).await;
+            assert_eq!(result, Ok(()));
+            assert_eq!(device.flush().await, Err(DeviceError::Gone));
+            assert_eq!(device.grow(2 * MIB).await, Err(DeviceError::Gone));
+        });
+    }
+    vanish(|path| std::fs::remove_file(path.join("anvil.disk")).unwrap());
+    vanish(|path| std::fs::remove_dir_all(path).unwrap());
+    vanish(|path| std::fs::rename(path, path.with_extension("old")).unwrap());
+    vanish(|path| {
+        std::fs::remove_file(path.join("anvil.disk")).unwrap();
+        std::fs::write(path.join("anvil.disk"), b"another file").unwrap();
+    });
+}
+
+/// One disk has one user; the lock ends with the last clone.
+#[test]
+fn a_disk_is_opened_once() {
+    let directory = TempDir::new().unwrap();
+    let disk = Disk::open(directory.path(), &create()).unwrap();
+    let clone = disk.clone();
+    assert!(matches!(Disk::open(directory.path(), &create()), Err(OpenError::InUse(_))));
+    drop(disk);
+    assert!(matches!(Disk::open(directory.path(), &create()), Err(OpenError::InUse(_))));
+    drop(clone);
+    Disk::open(directory.path(), &DiskOptions::default()).unwrap();
+}
+
+/// A missing disk is made only when asked for; a file is no disk.
+#[test]
+fn a_disk_is_made_only_when_asked_for() {
+    let directory = TempDir::new().unwrap();
+    let inside = directory.path().join("a/b");
+    let open = |path: &Path, options: &DiskOptions| Disk::open(path, options).map(|disk| disk.size_bytes());
+    assert!(matches!(open(&inside, &DiskOptions::default()), Err(OpenError::NotFound(_))));
+    assert!(matches!(open(directory.path(), &DiskOptions::default()), Err(OpenError::NotFound(_))));
+    assert!(matches!(open(&inside, &create()), Ok(0)));
+    assert!(matches!(open(&inside, &DiskOptions::default()), Ok(0)));
+    assert!(matches!(open(&inside.join("anvil.disk"), &create()), Err(OpenError::WrongKind(_))));
+    let error = open(Path::new("/proc/nothing/here"), &create()).unwrap_err();
+    assert!(error.to_string().contains("/proc/nothing/here"), "{error}");
+}
+
+/// The geometry is one that the store can use.
+#[test]
+fn geometry_is_sane() {
+    let directory = TempDir::new().unwrap();
+    let disk = Disk::open(directory.path(), &create()).unwrap();
+    let geometry = disk.geometry();
+    assert!(geometry.unit_bytes.is_power_of_two() && (512..=4096).contains(&geometry.unit_bytes));
+    assert!(geometry.capacity_bytes_max.is_multiple_of(u64::from(geometry.unit_bytes)));
+    assert!(geometry.capacity_bytes_max > 0);
+    assert_eq!(disk.path(), directory.path());
+    drop(Arc::new(disk));
+}
