@@ -51,7 +51,7 @@ impl Frontend {
     /// Serves until `stop` completes; then accepts no more, closes idle connections, lets running requests finish for
     /// at most [`Settings::stop_timeout`], and ends.
     pub async fn serve<S: Service>(
-        self,
+        mut self,
         service: Rc<S>,
         settings: Settings,
         counters: Arc<CoreCounters>,
@@ -59,7 +59,7 @@ impl Frontend {
     ) {
         let door = Rc::new(Frontdoor::new(self.core, service, settings, counters));
         {
-            let accepting = join_all(self.listeners.iter().map(|listener| accept(&door, listener)));
+            let accepting = join_all(self.listeners.iter_mut().map(|listener| accept(&door, listener)));
             select(std::pin::pin!(accepting), std::pin::pin!(stop)).await;
         }
         drop(self.listeners);
@@ -151,7 +151,7 @@ impl<S: Service> Frontdoor<S> {
     }
 }
 
-async fn accept<S: Service>(door: &Rc<Frontdoor<S>>, listener: &Listener) {
+async fn accept<S: Service>(door: &Rc<Frontdoor<S>>, listener: &mut Listener) {
     loop {
         match listener.accept().await {
             Ok((connection, peer)) => admit(door, connection, peer),

@@ -29,6 +29,6 @@ pub const USER_METADATA_BYTES_MAX: usize = 2048;
 /// Keys of one page of a listing, and of one DeleteObjects request.
 pub const PAGE_KEYS_MAX: usize = 1000;
 
-const _: () = assert!(BUFFER_BYTES % BUFFER_ALIGNMENT == 0, "slots lie behind one another in one region");
-const _: () = assert!(RECORD_PAYLOAD_BYTES_MAX % CHECKSUM_BLOCK_BYTES == 0, "checksums tile a window");
+const _: () = assert!(BUFFER_BYTES.is_multiple_of(BUFFER_ALIGNMENT), "slots lie behind one another in one region");
+const _: () = assert!(RECORD_PAYLOAD_BYTES_MAX.is_multiple_of(CHECKSUM_BLOCK_BYTES), "checksums tile a window");
 const _: () = assert!(SMALL_BLOB_BYTES_MAX <= CHECKSUM_BLOCK_BYTES, "a small blob has one checksum");
