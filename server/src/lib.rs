@@ -11,5 +11,6 @@ pub mod data_dir;
 pub mod http;
 pub mod http1;
 pub mod listener;
+pub mod metadata;
 pub mod routes;
 pub mod telemetry;

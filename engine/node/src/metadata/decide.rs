@@ -11,7 +11,6 @@ use anvil_model::limits::{OBJECT_BYTES_MAX, PART_BYTES_MIN, PART_NUMBER_MAX};
 use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, ChecksumType, Key, WriteConditions};
 use anvil_model::time::WallTime;
 
-use super::Refusal;
 use super::log::{Batch, Header};
 use super::mutation::{
     BlobClaim, BucketRef, Change, Completed, Mutation, NewObject, NewPart, NewUpload, Outcome, Stamp, Written,
@@ -21,7 +20,7 @@ use super::rows::{
     PublicAccessBlock, Rows, RowsError, SegmentPart, SegmentRow, Slice, UploadRow, VersionRow, Versioning, WriteRow,
     WriterRow,
 };
-use super::sums;
+use super::{Refusal, check_conditions, sums};
 use crate::multipart::PartName;
 
 /// What a decision comes to, when the rows can be had.
@@ -333,18 +332,10 @@ impl<R: Rows> One<'_, R> {
     }
 }
 
-/// Whether a write may happen over the current version. A delete marker counts as absent. The tag `*` is any tag.
+/// Whether a write may happen over the current version. A delete marker counts as absent.
 fn check(current: Option<&VersionRow>, conditions: &WriteConditions) -> Result<(), Refusal> {
     let current = current.filter(|version| !version.delete_marker);
-    if conditions.absent && current.is_some() {
-        return Err(Refusal::PreconditionFailed);
-    }
-    match (&conditions.etag, current) {
-        (None, _) => Ok(()),
-        (Some(_), None) => Err(Refusal::NoSuchKey),
-        (Some(wanted), Some(version)) if wanted.0 == "*" || *wanted == version.etag => Ok(()),
-        (Some(_), Some(_)) => Err(Refusal::PreconditionFailed),
-    }
+    check_conditions(conditions, current.map(|version| &version.etag))
 }
 
 /// Blobs and their references.

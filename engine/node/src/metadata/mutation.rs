@@ -225,6 +225,20 @@ pub enum Outcome {
     GarbageForgotten,
 }
 
+impl Outcome {
+    /// The form in which it is kept beside its write id.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("an outcome has a wire form and memory grows")
+    }
+
+    /// Reads what [`Self::to_bytes`] wrote; `None` when it did not write these bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        postcard::from_bytes(bytes).ok()
+    }
+}
+
 /// What a write was given under the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {

@@ -1,0 +1,13 @@
+//! The embedded metadata's index on SQLite.
+//!
+//! [`sqlite`] keeps the typed rows of `anvil_node::metadata::rows` in tables, [`threads`] runs it on threads of its own
+//! and is the `Index` that the embedded metadata asks. Decides nothing: the decisions are `node`'s.
+
+mod columns;
+pub mod sqlite;
+pub mod threads;
+
+pub use threads::{SqliteIndex, Threads};
+
+#[cfg(test)]
+mod tests;
