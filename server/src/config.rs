@@ -12,10 +12,14 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use anvil_model::limits::BUFFER_BYTES;
+use anvil_runtime::Options;
+
 use crate::auth::Secret;
+use crate::telemetry::LogFormat;
 pub use settings::Flags;
 use settings::{Reader, Source};
-pub use value::{DiskChoice, Io, LogFormat, Size};
+pub use value::{DiskChoice, Io, Size};
 
 /// Everything that a start needs to know.
 #[derive(Clone, Debug)]
@@ -42,8 +46,6 @@ pub struct Config {
     pub io: Io,
     /// How log lines look.
     pub log_format: LogFormat,
-    /// Which log lines there are, in the words of `RUST_LOG`.
-    pub log_filter: String,
 }
 
 /// The two ways to run a node.
@@ -138,7 +140,7 @@ impl Config {
         let memory = reader.optional(flags.buffer_memory.as_deref(), &["ANVIL_BUFFER_MEMORY"], value::buffer_memory)?;
         let io = reader.text(flags.io.as_deref(), &["ANVIL_IO"], value::io, "auto")?;
         let log_format = reader.text(flags.log_format.as_deref(), &["ANVIL_LOG_FORMAT"], value::log_format, "text")?;
-        let log_filter = reader.text(None, &["RUST_LOG"], value::log_filter, "info")?;
+        reader.text(None, &["RUST_LOG"], value::log_filter, "info")?;
         reader.warn_of_unused(flags.init_cluster);
         let config = Self {
             form,
@@ -152,7 +154,6 @@ impl Config {
             buffer_memory: memory,
             io,
             log_format,
-            log_filter,
         };
         let (warnings, listing) = reader.finish();
         Ok(Checked { config, warnings, listing })
@@ -232,10 +233,48 @@ impl Checked {
     }
 }
 
+impl Config {
+    /// The cores and their memory on a host with these CPUs.
+    ///
+    /// # Errors
+    /// When a choice of the operator does not fit them.
+    pub fn runtime(&self, cpus: &[usize]) -> Result<Options, ConfigError> {
+        assert!(!cpus.is_empty(), "this thread runs on a CPU");
+        let default = match self.form {
+            Form::Dev => cpus.len().min(usize::from(DEV_CORES_MAX)),
+            Form::Server => cpus.len().min(usize::from(CORES_MAX)),
+        };
+        let count = self.cores.map_or(default, usize::from);
+        check_control_core(u16::try_from(count).ok(), self.control_core)?;
+        let defaults = Options::default();
+        let buffers_per_core = match self.buffer_memory {
+            None => defaults.buffers_per_core,
+            Some(memory) => buffers_per_core(memory, count)?,
+        };
+        let cpus = cpus.iter().copied().cycle().take(count).collect();
+        Ok(Options { cpus, buffers_per_core, ..defaults })
+    }
+}
+
+fn buffers_per_core(memory: Size, cores: usize) -> Result<usize, ConfigError> {
+    let buffers = usize::try_from(memory.bytes).unwrap_or(usize::MAX) / BUFFER_BYTES / cores;
+    if buffers >= BUFFERS_PER_CORE_MIN {
+        return Ok(buffers);
+    }
+    let least = Size { bytes: (BUFFERS_PER_CORE_MIN * BUFFER_BYTES * cores) as u64 };
+    let sentence =
+        format!("ANVIL_BUFFER_MEMORY (or --buffer-memory) is {memory}, and takes at least {least} for {cores} cores");
+    Err(ConfigError(sentence))
+}
+
 /// The port of clients.
 pub const PORT: u16 = 50051;
 /// Engine cores, at most: what blob ids and mailboxes are sized for.
 pub const CORES_MAX: u16 = 1024;
+/// `anvil dev` shares its host with other things.
+const DEV_CORES_MAX: u16 = 4;
+/// Below this a core could not write and read at once beside its reserve.
+const BUFFERS_PER_CORE_MIN: usize = 8;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::CORES_MAX;
 use crate::auth::Secret;
+use crate::telemetry::LogFormat;
 
 /// What a setting takes, as the end of "..., and takes".
 pub(super) type Takes = String;
@@ -98,24 +99,6 @@ impl fmt::Display for Io {
         f.write_str(match self {
             Self::Auto => "auto",
             Self::Uring => "uring",
-        })
-    }
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
-impl fmt::Display for LogFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Text => "text",
-            Self::Json => "json",
         })
     }
 }
