@@ -2,7 +2,9 @@
 
 use std::task::{Context, Poll, Waker};
 
+use anvil_model::io::{Reserve, World};
 use anvil_model::object::{ChecksumAlgorithm, ChecksumType};
+use anvil_runtime::{Core, Options};
 use proptest::prelude::*;
 
 use super::super::tests::{NOW, SCOPE, SECRET, authenticator, head, sign, signed};
@@ -336,4 +338,95 @@ fn a_document_is_bounded() {
     };
     assert_eq!(document(4), Ok(Some(b"<x/>".to_vec())));
     assert_eq!(document(3), Ok(None));
+}
+
+/// Runs `main` on a core of the real runtime, because only there are buffers.
+fn on_core<F: Future<Output = ()> + 'static>(main: impl Fn(Core) -> F + Send + Sync + 'static) {
+    let options = Options {
+        cpus: vec![anvil_runtime::available_cpus()[0]],
+        buffers_per_core: 3,
+        progress_reserve: 1,
+        abort_on_panic: false,
+        ..Options::default()
+    };
+    anvil_runtime::start(options, main).unwrap().join().unwrap();
+}
+
+/// Takes the payload through buffers, in ranges of at most `step` bytes.
+async fn fill_all(core: &Core, body: &mut VerifiedBody<'_, Script>, step: usize) -> Result<Vec<u8>, BodyError> {
+    let mut payload = Vec::new();
+    let mut buffer = core.buffer(Reserve::Foreground).await;
+    loop {
+        let range = 7..7 + step;
+        let (result, back) = body.fill(buffer, range.clone()).await;
+        buffer = back;
+        let count = result?;
+        payload.extend_from_slice(&buffer[range.start..][..count]);
+        if count < step {
+            body.finish().await?;
+            return Ok(payload);
+        }
+    }
+}
+
+fn large_chunks() -> Vec<Vec<u8>> {
+    let sizes = [1, 70_000, 8191, 8192, 8193, 300_000, 5, 5, 100_000];
+    let mut state = 1u32;
+    let mut byte = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_le_bytes()[3]
+    };
+    sizes.iter().map(|&size| (0..size).map(|_| byte()).collect()).collect()
+}
+
+#[test]
+fn buffers_are_filled_with_the_payload_whatever_the_pieces() {
+    on_core(|core| async move {
+        let chunks = large_chunks();
+        let payload = chunks.concat();
+        for form in 0..3 {
+            for (step, piece) in [(100_000, 97), (1 << 20, 4096), (4097, 16_384), (65_536, usize::MAX)] {
+                let mut client = client(form, payload.len());
+                let bytes = client.body(&chunks);
+                let promised = authenticator().authenticate(&client.head, NOW).unwrap().payload;
+                let mut script = Script { bytes, at: 0, piece, length: None };
+                let mut body = VerifiedBody::new(&mut script, promised).unwrap();
+                let received = fill_all(&core, &mut body, step).await.unwrap();
+                assert!(received == payload, "form {form}, step {step}, piece {piece}");
+            }
+        }
+        let hash = anvil_digest::sha256(&payload);
+        let script = || Script { bytes: payload.clone(), at: 0, piece: 100, length: Some(payload.len() as u64) };
+        for (promised, expected) in [
+            (Payload::Unsigned, Ok(())),
+            (Payload::Signed(hash), Ok(())),
+            (Payload::Signed([0; 32]), Err(BodyError::PayloadHash)),
+        ] {
+            let mut script = script();
+            let mut body = VerifiedBody::new(&mut script, promised).unwrap();
+            assert_eq!(
+                fill_all(&core, &mut body, 100_000).await.map(|received| assert!(received == payload)),
+                expected
+            );
+        }
+    });
+}
+
+#[test]
+fn a_buffer_comes_back_from_a_body_that_fails() {
+    on_core(|core| async move {
+        let chunks = large_chunks();
+        let length = chunks.concat().len();
+        for cut in [0, 50, 100_000, 400_000] {
+            let mut client = client(0, length);
+            let mut bytes = client.body(&chunks);
+            bytes.truncate(cut);
+            let promised = authenticator().authenticate(&client.head, NOW).unwrap().payload;
+            let mut script = Script { bytes, at: 0, piece: 4096, length: None };
+            let mut body = VerifiedBody::new(&mut script, promised).unwrap();
+            assert_eq!(fill_all(&core, &mut body, 65_536).await, Err(BodyError::Incomplete), "{cut}");
+        }
+        // Two are free for the foreground; one that was lost would make this wait for ever.
+        let _both = (core.buffer(Reserve::Foreground).await, core.buffer(Reserve::Foreground).await);
+    });
 }
