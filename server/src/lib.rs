@@ -13,4 +13,5 @@ pub mod http1;
 pub mod listener;
 pub mod metadata;
 pub mod routes;
+pub mod s3;
 pub mod telemetry;

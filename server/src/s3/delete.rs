@@ -1,0 +1,151 @@
+//! DeleteObject and DeleteObjects.
+
+use anvil_model::limits::PAGE_KEYS_MAX;
+use anvil_model::object::{BucketName, Key};
+
+use super::error::{Code, S3Error};
+use super::route::object_key;
+use super::xml::{XmlReader, XmlWriter};
+use super::{Answer, Request, S3, conditions, no_content, xml_response};
+use crate::auth::Payload;
+use crate::http::Incoming;
+
+impl S3 {
+    pub(super) async fn delete_object(&self, request: &Request<'_>, bucket: BucketName, key: Key) -> Answer {
+        let conditions = conditions::of_write(request.head)?;
+        self.node.delete_object(request.caller, bucket, key, conditions).await?;
+        Ok(no_content())
+    }
+
+    pub(super) async fn delete_objects<I: Incoming>(
+        &self,
+        request: &Request<'_>,
+        bucket: BucketName,
+        payload: Payload,
+        incoming: &mut I,
+    ) -> Answer {
+        let document = request.document(payload, incoming, DOCUMENT_BYTES_MAX).await?;
+        let Delete { quiet, keys } = Delete::read(&document)?;
+        let (names, keys): (Vec<String>, Vec<Result<Key, S3Error>>) =
+            keys.into_iter().map(|name| (name.clone(), object_key(name.into_bytes()))).unzip();
+        let valid = keys.iter().filter_map(|key| key.as_ref().ok().cloned()).collect();
+        let mut outcomes = self.node.delete_objects(request.caller, bucket, valid).await?.into_iter();
+        let outcomes = keys.into_iter().map(|key| {
+            key.and_then(|_| {
+                let outcome = outcomes.next().ok_or_else(|| S3Error::new(Code::INTERNAL_ERROR))?;
+                outcome.map_err(S3Error::from)
+            })
+        });
+        Ok(xml_response(result_xml(quiet, names.iter().map(String::as_str).zip(outcomes))))
+    }
+}
+
+/// The document of a DeleteObjects.
+#[derive(Debug, PartialEq, Eq)]
+struct Delete {
+    quiet: bool,
+    keys: Vec<String>,
+}
+
+impl Delete {
+    fn read(document: &[u8]) -> Result<Self, S3Error> {
+        let mut xml = XmlReader::open(document, "Delete")?;
+        let mut delete = Self { quiet: false, keys: Vec::new() };
+        while let Some(name) = xml.child()? {
+            match name.as_str() {
+                "Object" if delete.keys.len() < PAGE_KEYS_MAX => delete.keys.push(read_object(&mut xml)?),
+                "Quiet" => delete.quiet = xml.text()?.trim().eq_ignore_ascii_case("true"),
+                _ => return Err(S3Error::new(Code::MALFORMED_XML)),
+            }
+        }
+        xml.finish()?;
+        if delete.keys.is_empty() { Err(S3Error::new(Code::MALFORMED_XML)) } else { Ok(delete) }
+    }
+}
+
+fn read_object(xml: &mut XmlReader<'_>) -> Result<String, S3Error> {
+    let mut key = None;
+    while let Some(name) = xml.child()? {
+        match name.as_str() {
+            "Key" if key.is_none() => key = Some(xml.text()?),
+            "VersionId" => {
+                let version = xml.text()?;
+                if version != "null" {
+                    return Err(S3Error::argument("VersionId", &version, "Invalid version id specified"));
+                }
+            }
+            // Conditions: not passed over, and not there yet.
+            "ETag" | "LastModifiedTime" | "Size" => return Err(S3Error::new(Code::NOT_IMPLEMENTED)),
+            _ => return Err(S3Error::new(Code::MALFORMED_XML)),
+        }
+    }
+    key.filter(|key| !key.is_empty()).ok_or_else(|| S3Error::new(Code::MALFORMED_XML))
+}
+
+fn result_xml<'a>(quiet: bool, outcomes: impl Iterator<Item = (&'a str, Result<(), S3Error>)>) -> Vec<u8> {
+    XmlWriter::document("DeleteResult", |xml| {
+        for (key, outcome) in outcomes {
+            match outcome {
+                Ok(()) if quiet => {}
+                Ok(()) => xml.element("Deleted", |xml| xml.text("Key", key)),
+                Err(error) => xml.element("Error", |xml| {
+                    xml.text("Key", key);
+                    xml.text("Code", error.code());
+                    xml.text("Message", error.message());
+                }),
+            }
+        }
+    })
+}
+
+/// 1,000 keys of 1,024 bytes, each byte written as a reference at worst, would be 6 MiB; no client writes such.
+const DOCUMENT_BYTES_MAX: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<(bool, Vec<String>), &'static str> {
+        Delete::read(text.as_bytes()).map(|delete| (delete.quiet, delete.keys)).map_err(|error| error.code())
+    }
+
+    #[test]
+    fn the_document_of_aws_is_read() {
+        let text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+            <Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\n  <Object><Key>a/b &amp; c</Key></Object>\n  \
+            <Object><Key> d </Key><VersionId>null</VersionId></Object>\n  <Quiet>true</Quiet>\n</Delete>";
+        assert_eq!(read(text), Ok((true, vec!["a/b & c".to_owned(), " d ".to_owned()])));
+        let interleaved =
+            "<Delete><Object><Key>a</Key></Object><Quiet>false</Quiet><Object><Key>b</Key></Object></Delete>";
+        assert_eq!(read(interleaved), Ok((false, vec!["a".to_owned(), "b".to_owned()])));
+    }
+
+    #[test]
+    fn everything_else_is_refused_as_a_whole() {
+        for (text, code) in [
+            ("", "MalformedXML"),
+            ("<Delete/>", "MalformedXML"),
+            ("<Delete><Object/></Delete>", "MalformedXML"),
+            ("<Delete><Object><Key/></Object></Delete>", "MalformedXML"),
+            ("<Delete><Object><Key>a</Key><Key>b</Key></Object></Delete>", "MalformedXML"),
+            ("<Delete><Thing/></Delete>", "MalformedXML"),
+            ("<Delete><Object><Key>a</Key><VersionId>v1</VersionId></Object></Delete>", "InvalidArgument"),
+            ("<Delete><Object><Key>a</Key><ETag>t</ETag></Object></Delete>", "NotImplemented"),
+        ] {
+            assert_eq!(read(text), Err(code), "{text}");
+        }
+        let objects = |count| format!("<Delete>{}</Delete>", "<Object><Key>a</Key></Object>".repeat(count));
+        assert!(read(&objects(1000)).is_ok());
+        assert_eq!(read(&objects(1001)), Err("MalformedXML"));
+    }
+
+    #[test]
+    fn the_result_names_each_key() {
+        let outcomes = || [("a&b", Ok(())), ("c", Err(S3Error::new(Code::ACCESS_DENIED)))].into_iter();
+        let text = |quiet| String::from_utf8(result_xml(quiet, outcomes())).unwrap();
+        let error =
+            "<Error><Key>c</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error></DeleteResult>";
+        assert!(text(false).ends_with(&format!("<Deleted><Key>a&amp;b</Key></Deleted>{error}")), "{}", text(false));
+        assert!(text(true).ends_with(&format!("2006-03-01/\">{error}")), "{}", text(true));
+    }
+}

@@ -1,0 +1,286 @@
+//! The S3 API: typed requests out of heads, stories called, answers written.
+//!
+//! `route` says which operation a request is, `error` how everything that can go wrong is told; one file per verb
+//! between them. Knows no socket and no disk. Called by the protocols through [`Service`].
+//!
+//! **Invariants**
+//! - Nothing of a body is read before its head is authenticated.
+//! - What changes what is stored is honoured or refused, never passed over: `route::SUBRESOURCES`, `headers::HONOURED`.
+
+mod bucket;
+mod checksum;
+mod conditions;
+mod date;
+mod delete;
+mod encoding;
+mod error;
+mod get;
+mod headers;
+mod list;
+mod multipart;
+mod put;
+mod query;
+mod range;
+mod route;
+mod uploads;
+mod xml;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use anvil_model::io::World as _;
+use anvil_model::object::{BucketName, Key};
+use anvil_node::body::{Body as _, Trailer};
+use anvil_node::get::Reader;
+use anvil_node::multipart::UploadName;
+use anvil_node::{Caller, Node};
+use anvil_runtime::Core;
+
+use crate::auth::body::VerifiedBody;
+use crate::auth::{Authenticator, Payload};
+use crate::http::{Head, Incoming, Outgoing, Response, Service};
+use error::{Code, S3Error};
+use query::Query;
+use route::{BucketOperation, ObjectOperation, Route, ServiceOperation};
+
+/// The S3 API of one core.
+pub struct S3 {
+    node: Node<Core>,
+    authenticator: Arc<Authenticator>,
+    /// Names the node to whoever reads a client's log.
+    host_id: Arc<str>,
+}
+
+/// A request that is believed, without its body.
+struct Request<'a> {
+    head: &'a Head,
+    query: Query,
+    caller: Caller,
+}
+
+type Answer = Result<Response, S3Error>;
+
+impl S3 {
+    /// The API on this core. `host_id` stands in every error and names the node; it is the same on all cores.
+    #[must_use]
+    pub fn new(node: Node<Core>, authenticator: Arc<Authenticator>, host_id: Arc<str>) -> Self {
+        Self { node, authenticator, host_id }
+    }
+
+    async fn answer<I: Incoming>(&self, head: &Head, incoming: &mut I) -> Answer {
+        let authenticated = self.authenticator.authenticate(head, self.node.world().wall_clock())?;
+        let query = Query::read(head.query.as_deref())?;
+        let head = &*headers::with_query_headers(head, &query)?;
+        let route = Route::find(head, &query)?;
+        headers::refuse_unknown(head, route.writes())?;
+        let request = Request { head, query, caller: authenticated.caller };
+        request.check_expected_owner()?;
+        let answer = self.dispatch(&request, &route, authenticated.payload, incoming).await;
+        answer.map_err(|error| error.about(&route))
+    }
+
+    async fn dispatch<I: Incoming>(
+        &self,
+        request: &Request<'_>,
+        route: &Route,
+        payload: Payload,
+        incoming: &mut I,
+    ) -> Answer {
+        match route.clone() {
+            Route::Service(ServiceOperation::ListBuckets) => self.list_buckets(request).await,
+            Route::Bucket(bucket, operation) => {
+                self.dispatch_bucket(request, bucket, operation, payload, incoming).await
+            }
+            Route::Object(bucket, key, operation) => {
+                self.dispatch_object(request, bucket, key, operation, payload, incoming).await
+            }
+        }
+    }
+
+    async fn dispatch_bucket<I: Incoming>(
+        &self,
+        request: &Request<'_>,
+        bucket: BucketName,
+        operation: BucketOperation,
+        payload: Payload,
+        incoming: &mut I,
+    ) -> Answer {
+        match operation {
+            BucketOperation::CreateBucket => self.create_bucket(request, bucket, payload, incoming).await,
+            BucketOperation::HeadBucket => self.head_bucket(request, bucket).await,
+            BucketOperation::DeleteBucket => self.delete_bucket(request, bucket).await,
+            BucketOperation::GetBucketLocation => self.get_bucket_location(request, bucket).await,
+            BucketOperation::GetBucketVersioning => self.get_bucket_versioning(request, bucket).await,
+            BucketOperation::GetBucketAcl => self.get_bucket_acl(request, bucket).await,
+            BucketOperation::ListObjects => self.list_objects(request, bucket).await,
+            BucketOperation::ListObjectsV2 => self.list_objects_v2(request, bucket).await,
+            BucketOperation::ListMultipartUploads => self.list_uploads(request, bucket).await,
+            BucketOperation::DeleteObjects => self.delete_objects(request, bucket, payload, incoming).await,
+        }
+    }
+
+    async fn dispatch_object<I: Incoming>(
+        &self,
+        request: &Request<'_>,
+        bucket: BucketName,
+        key: Key,
+        operation: ObjectOperation,
+        payload: Payload,
+        incoming: &mut I,
+    ) -> Answer {
+        match operation {
+            ObjectOperation::PutObject => self.put_object(request, bucket, key, payload, incoming).await,
+            ObjectOperation::GetObject => self.get_object(request, bucket, key).await,
+            ObjectOperation::HeadObject => self.head_object(request, bucket, key).await,
+            ObjectOperation::DeleteObject => self.delete_object(request, bucket, key).await,
+            ObjectOperation::GetObjectAcl => self.get_object_acl(request, bucket, key).await,
+            ObjectOperation::CreateMultipartUpload => self.create_upload(request, bucket, key).await,
+            ObjectOperation::UploadPart => {
+                let number = route::part_number(&request.query)?;
+                self.upload_part(request, request.upload(bucket, key)?, number, payload, incoming).await
+            }
+            ObjectOperation::ListParts => self.list_parts(request, request.upload(bucket, key)?).await,
+            ObjectOperation::CompleteMultipartUpload => {
+                self.complete_upload(request, request.upload(bucket, key)?, payload, incoming).await
+            }
+            ObjectOperation::AbortMultipartUpload => self.abort_upload(request.upload(bucket, key)?).await,
+        }
+    }
+}
+
+impl Request<'_> {
+    fn upload(&self, bucket: BucketName, key: Key) -> Result<UploadName, S3Error> {
+        Ok(UploadName { caller: self.caller, bucket, key, upload: route::upload_id(&self.query)? })
+    }
+
+    /// Reads a body that is a document of at most `bytes_max` bytes, verified against the signature and `Content-MD5`.
+    /// Also gives what came behind it.
+    async fn raw_document<I: Incoming>(
+        &self,
+        payload: Payload,
+        incoming: &mut I,
+        bytes_max: usize,
+    ) -> Result<(Vec<u8>, Trailer), S3Error> {
+        let mut body = VerifiedBody::new(incoming, payload)?;
+        if body.length() > bytes_max as u64 {
+            return Err(
+                S3Error::new(Code::MAX_MESSAGE_LENGTH_EXCEEDED).with("MaxMessageLengthBytes", bytes_max.to_string())
+            );
+        }
+        let document = body.collect().await?;
+        let trailer = body.finish().await?;
+        checksum::verify_md5(self.head, &document)?;
+        Ok((document, trailer))
+    }
+
+    /// As [`Self::raw_document`], for requests whose checksums are of the document and not of an object.
+    async fn document<I: Incoming>(
+        &self,
+        payload: Payload,
+        incoming: &mut I,
+        bytes_max: usize,
+    ) -> Result<Vec<u8>, S3Error> {
+        let (document, trailer) = self.raw_document(payload, incoming, bytes_max).await?;
+        checksum::verify_checksums(self.head, &trailer, &document)?;
+        Ok(document)
+    }
+
+    /// Only a tenant's own buckets can be reached, so an expectation holds when it names the caller.
+    fn check_expected_owner(&self) -> Result<(), S3Error> {
+        match headers::single(self.head, "x-amz-expected-bucket-owner")? {
+            Some(owner) if owner != owner_id(self.caller) => Err(S3Error::new(Code::ACCESS_DENIED)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Service for S3 {
+    type Pieces = Reader<Core>;
+
+    async fn call<I: Incoming>(&self, head: &Head, body: &mut I) -> Response {
+        let error = match self.answer(head, body).await {
+            Ok(response) => return response,
+            Err(error) => error,
+        };
+        log(head, self.operation(head), &error);
+        error.response(head, &self.host_id)
+    }
+
+    fn refusal(&self, status: u16, code: &str, message: &str, request_id: &str) -> Response {
+        error::refusal(status, code, message, request_id, &self.host_id)
+    }
+
+    fn operation(&self, head: &Head) -> &'static str {
+        let query = Query::read(head.query.as_deref());
+        match query.and_then(|query| Route::find(head, &query)) {
+            Ok(route) => route.name(),
+            Err(error) if error.code() == "NotImplemented" => "NotImplemented",
+            Err(_) => "Other",
+        }
+    }
+}
+
+/// The one line about a request that failed: ours to mend from 500 on, the client's below.
+fn log(head: &Head, operation: &'static str, error: &S3Error) {
+    let (request_id, code, cause) = (head.request_id.as_str(), error.code(), error.cause());
+    if error.status() >= 500 && error.status() != 501 {
+        tracing::warn!(request_id, operation, code, cause, "{}", error.message());
+    } else {
+        tracing::debug!(request_id, operation, code, "{}", error.message());
+    }
+}
+
+/// A tenant as S3 names an owner: 64 hexadecimal digits.
+fn owner_id(caller: Caller) -> String {
+    format!("{:064x}", caller.tenant.0)
+}
+
+fn ok(headers: Vec<(Cow<'static, str>, String)>, body: Outgoing) -> Response {
+    Response { status: 200, headers, body }
+}
+
+fn no_content() -> Response {
+    Response { status: 204, headers: Vec::new(), body: Outgoing::Empty }
+}
+
+fn xml_response(document: Vec<u8>) -> Response {
+    ok(vec![("Content-Type".into(), "application/xml".to_owned())], Outgoing::Bytes(document))
+}
+
+#[cfg(test)]
+mod tests {
+    use anvil_model::ids::TenantId;
+
+    use super::*;
+
+    /// A head as a protocol makes it; `target` is path and query.
+    pub(crate) fn head(method: &str, target: &str, headers: &[(&str, &str)]) -> Head {
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        Head {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            query: query.map(str::to_owned),
+            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect(),
+            peer: ([127, 0, 0, 1], 1).into(),
+            request_id: "request-1".to_owned(),
+        }
+    }
+
+    #[test]
+    fn every_operation_has_its_own_metrics() {
+        for name in ServiceOperation::NAMES.iter().chain(BucketOperation::NAMES).chain(ObjectOperation::NAMES) {
+            assert!(crate::telemetry::OPERATIONS.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_expected_owner_is_the_caller() {
+        let check = |owner: &str| {
+            let head = head("GET", "/abc", &[("x-amz-expected-bucket-owner", owner)]);
+            let request = Request { head: &head, query: Query::default(), caller: Caller { tenant: TenantId(10) } };
+            request.check_expected_owner().map_err(|error| error.code())
+        };
+        assert_eq!(check(&format!("{}a", "0".repeat(63))), Ok(()));
+        assert_eq!(check("123456789012"), Err("AccessDenied"));
+    }
+}
