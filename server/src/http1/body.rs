@@ -158,12 +158,18 @@ impl Body {
         if ahead == 0 || max == 0 {
             return Ok(0);
         }
-        if wire.pending().is_empty() {
-            self.receive(wire).await?;
+        let wanted = at_most(ahead, max);
+        let count = if wire.pending().is_empty() {
+            wire.receive_onto(into, wanted, &mut self.patience).await?
+        } else {
+            let count = wanted.min(wire.pending().len());
+            into.extend_from_slice(&wire.pending()[..count]);
+            wire.consume(count);
+            count
+        };
+        if count == 0 {
+            return Err(ReceiveError::Disconnected);
         }
-        let count = at_most(ahead, wire.pending().len().min(max));
-        into.extend_from_slice(&wire.pending()[..count]);
-        wire.consume(count);
         self.take(count as u64);
         self.received += count as u64;
         Ok(count)

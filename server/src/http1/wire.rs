@@ -111,6 +111,27 @@ impl Wire {
         Ok(received.len())
     }
 
+    /// Appends what comes next to `into`, at most `max` bytes; what is more is pending then. Nothing may be pending
+    /// before. For no longer than `patience` allows.
+    pub(crate) async fn receive_onto(
+        &mut self,
+        into: &mut Vec<u8>,
+        max: usize,
+        patience: &mut Patience,
+    ) -> Result<usize, ReceiveError> {
+        assert!(self.pending().is_empty() && max > 0, "bytes keep their order");
+        let began = self.core.now();
+        let received = match within(&self.core, patience.limit(0), self.connection.receive()).await {
+            Some(received) => received.map_err(|_| ReceiveError::Disconnected)?,
+            None => return Err(ReceiveError::TimedOut),
+        };
+        patience.account(received.len(), self.core.now().since(began));
+        let count = received.len().min(max);
+        into.extend_from_slice(&received[..count]);
+        self.input.extend_from_slice(&received[count..]);
+        Ok(count)
+    }
+
     /// Like [`Self::receive`], for no longer than `limit`.
     pub(crate) async fn receive_within(&mut self, limit: Duration) -> Result<usize, ReceiveError> {
         let core = self.core.clone();

@@ -1,0 +1,135 @@
+//! Clients that mean harm, or are broken: one clear refusal each, and the server lives.
+
+use std::time::{Duration, Instant};
+
+use anvil::http1::{HEAD_BYTES_MAX, HEADERS_MAX, Settings, TARGET_BYTES_MAX};
+
+use crate::harness::{Server, patient};
+
+/// Sends `request` with another one hidden behind it: the first is refused with `status`, and the second never read.
+fn assert_refused(server: &Server, request: &str, status: u16) {
+    let mut client = server.connect();
+    client.send(request);
+    client.send("GET /status?299 HTTP/1.1\r\nHost: h\r\n\r\n");
+    client.shutdown();
+    let answer = client.answer();
+    assert!(answer.status == status && answer.closes(), "{request:?}: {answer:?}");
+    let id = answer.header("x-amz-request-id").unwrap();
+    assert!(answer.text().contains(id), "the body names the request too: {answer:?}");
+    client.assert_closed();
+}
+
+#[test]
+fn requests_that_two_readers_could_divide_differently_are_refused() {
+    let server = Server::start(patient());
+    let put = |lines: &str| format!("PUT /echo HTTP/1.1\r\nHost: h\r\n{lines}\r\n\r\n");
+    for lines in [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+        "Content-Length: 5\r\nContent-Length: 6",
+        "Content-Length: 5\r\nContent-Length: 5",
+        "Content-Length: 5, 5",
+        "Content-Length: +5",
+        "Content-Length: 5a",
+        "Content-Length: ",
+        "Content-Length: 99999999999999999999",
+        "Content-Length : 5",
+        " Content-Length: 5",
+        "A: b\r\n Content-Length: 5",
+        "A: b\nContent-Length: 5",
+        "A: b\rContent-Length: 5",
+        "A: b\0c",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+        "Host: h",
+    ] {
+        assert_refused(&server, &put(lines), 400);
+    }
+    for lines in
+        ["Transfer-Encoding: xchunked", "Transfer-Encoding: gzip, chunked", "Transfer-Encoding: chunked, identity"]
+    {
+        assert_refused(&server, &put(lines), 501);
+    }
+    for request in [
+        "PUT /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "GET /show HTTP/1.1\r\n\r\n",
+        "GET http://other/show HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET show HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET /show\r\n\r\n",
+        "\x01\x02\x03\r\n\r\n",
+        "PRI * HTTP/2.1\r\n\r\n",
+    ] {
+        let status = if request.contains("2.1") { 505 } else { 400 };
+        assert_refused(&server, request, status);
+    }
+}
+
+#[test]
+fn a_broken_chunk_ends_the_body_and_the_connection() {
+    let server = Server::start(patient());
+    for chunks in [
+        "x\r\n",
+        "5\nabcde\n0\n\n",
+        "-1\r\n",
+        "0x5\r\nabcde\r\n",
+        "5\r\nabcdef\r\n",
+        "11111111111111111\r\n",
+        "5 \r\nabcde\r\n",
+    ] {
+        for path in ["/echo", "/sum"] {
+            assert_refused(
+                &server,
+                &format!("PUT {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"),
+                400,
+            );
+        }
+    }
+}
+
+#[test]
+fn heads_beyond_their_limits_are_refused() {
+    let server = Server::start(patient());
+    let get = |lines: String| format!("GET /show HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
+    let fields: String = (0..HEADERS_MAX).map(|i| format!("a{i}: b\r\n")).collect();
+    assert_refused(&server, &get(fields), 431);
+    assert_refused(&server, &get(format!("A: {}\r\n", "b".repeat(HEAD_BYTES_MAX))), 431);
+    assert_refused(&server, &format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(TARGET_BYTES_MAX)), 414);
+    assert_refused(&server, &"a".repeat(2 * TARGET_BYTES_MAX), 414);
+    let answer = server.ask(get(format!("A: {}\r\n", "b".repeat(HEAD_BYTES_MAX - 100))));
+    assert_eq!(answer.status, 200, "a head within the limits is served");
+}
+
+#[test]
+fn a_slow_head_has_its_time_from_the_first_byte() {
+    let server = Server::start(Settings { head_timeout: Duration::from_millis(100), ..patient() });
+    let mut client = server.connect();
+    client.send("GET /status?200 HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
+    let began = Instant::now();
+    client.send("GET /status?200 HTTP/1.1\r\nHost: h\r\nA: ");
+    let answer = client.answer();
+    assert!(answer.status == 408 && answer.closes() && answer.text().starts_with("RequestTimeout "), "{answer:?}");
+    assert!(began.elapsed() >= Duration::from_millis(100));
+
+    // Bytes that trickle buy no time.
+    let mut client = server.connect();
+    client.stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+    let began = Instant::now();
+    client.send("GET /");
+    let mut byte = [0];
+    while client.stream.peek(&mut byte).is_err() {
+        client.send("a");
+        assert!(began.elapsed() < Duration::from_secs(10), "a trickling head is served for ever");
+    }
+    assert_eq!(client.head().status, 408);
+}
+
+#[test]
+fn connections_that_break_at_any_byte_leave_nothing_behind() {
+    let server = Server::start(patient());
+    let request = b"PUT /sum HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    for end in 0..request.len() {
+        server.connect().send(&request[..end]);
+    }
+    server.wait_until("all connections are gone", |server| server.counters.connections() == 0);
+    assert_eq!(server.ask(request).text(), "3 590");
+}
