@@ -4,7 +4,7 @@
 //! first bytes. Whatever two readers of the same bytes could understand differently is refused, and the connection
 //! closed: conflicting lengths, bare line feeds, folded lines, unknown codings.
 //!
-//! Memory of one connection, at most: a head of [`HEAD_BYTES_MAX`], what one receive brings on top of it, the same
+//! Memory of one connection, at most: twice a head of [`HEAD_BYTES_MAX`] and what one receive brings on top, the same
 //! head again as parsed text, and an answer's head. Bodies are received into, and sent from, the buffers of those who
 //! read and write them. An idle connection keeps no more than [`IDLE_BYTES_MAX`].
 

@@ -210,6 +210,7 @@ impl Client {
                 Ok(0) => return count,
                 Ok(some) => count += some as u64,
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("{error}"),
             }
         }
@@ -221,7 +222,12 @@ impl Client {
 
     fn receive(&mut self) -> usize {
         let mut buffer = [0; 64 << 10];
-        let count = self.stream.read(&mut buffer).unwrap();
+        let count = loop {
+            match self.stream.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result.unwrap(),
+            }
+        };
         self.input.extend_from_slice(&buffer[..count]);
         count
     }
