@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anvil_model::ids::CoreId;
-use anvil_runtime::{CoreStats, DiskStats};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
@@ -210,7 +209,7 @@ impl Metrics {
         let started = Instant::now();
         metrics.watch(move || {
             vec![
-                gauge("uptime_seconds", "Time since the process started", started.elapsed().as_secs_f64()),
+                Sample::gauge("uptime_seconds", "Time since the process started", started.elapsed().as_secs_f64()),
                 Sample {
                     name: "build_info",
                     help: "The version that runs, as a label",
@@ -235,16 +234,6 @@ impl Metrics {
         registry.register_collector(Box::new(Watched(Box::new(ask))));
     }
 
-    /// Adds what the runtime counts on each core.
-    pub fn watch_cores(&self, stats: Arc<[Arc<CoreStats>]>) {
-        self.watch(move || core_samples(&stats));
-    }
-
-    /// Adds what the runtime counts of each disk, under the disk's name.
-    pub fn watch_disks(&self, disks: Vec<(String, Arc<DiskStats>)>) {
-        self.watch(move || disk_samples(&disks));
-    }
-
     /// The page, in the text format of OpenMetrics.
     #[must_use]
     pub fn render(&self) -> String {
@@ -255,70 +244,18 @@ impl Metrics {
     }
 }
 
-fn gauge(name: &'static str, help: &'static str, value: f64) -> Sample {
-    Sample { name, help, kind: SampleKind::Gauge, values: vec![(Vec::new(), value)] }
+impl Sample {
+    /// A gauge with one value and no label.
+    #[must_use]
+    pub fn gauge(name: &'static str, help: &'static str, value: f64) -> Self {
+        Self { name, help, kind: SampleKind::Gauge, values: vec![(Vec::new(), value)] }
+    }
 }
 
 /// Counts are shown as floating-point numbers, exact up to 2^53.
 #[allow(clippy::cast_precision_loss)]
-fn float(count: u64) -> f64 {
+pub(super) fn float(count: u64) -> f64 {
     count as f64
-}
-
-fn core_samples(cores: &[Arc<CoreStats>]) -> Vec<Sample> {
-    use SampleKind::{Counter, Gauge};
-    let sample = |name, help, kind, read: fn(&CoreStats) -> u64| Sample {
-        name,
-        help,
-        kind,
-        values: cores
-            .iter()
-            .enumerate()
-            .map(|(core, stats)| (vec![("core", core.to_string())], float(read(stats))))
-            .collect(),
-    };
-    vec![
-        sample("buffers", "Pool buffers", Gauge, |s| s.buffers_total.value()),
-        sample("buffers_free", "Pool buffers that nobody holds", Gauge, |s| s.buffers_free.value()),
-        sample("buffers_registered", "1 when the kernel took the pool as registered buffers", Gauge, |s| {
-            s.buffers_registered.value()
-        }),
-        sample("buffer_waits", "Times that somebody waited for a pool buffer", Counter, |s| s.buffer_waits.value()),
-        sample("receive_buffers", "Small receive buffers", Gauge, |s| s.receive_buffers_total.value()),
-        sample("receive_buffers_free", "Small receive buffers that the kernel may fill", Gauge, |s| {
-            s.receive_buffers_free.value()
-        }),
-        sample("receive_spills", "Times that received bytes were copied to the heap", Counter, |s| {
-            s.receive_spills.value()
-        }),
-        sample("ring_operations", "Operations given to the kernel", Counter, |s| s.operations.value()),
-        sample("ring_operations_live", "Operations that the kernel has now", Gauge, |s| s.operations_live.value()),
-        sample("ring_enters", "Calls of io_uring_enter", Counter, |s| s.enters.value()),
-        sample("tasks", "Tasks that exist now", Gauge, |s| s.tasks_live.value()),
-        sample("task_polls", "Times that a task was polled", Counter, |s| s.polls.value()),
-        sample("remote_wakes", "Wakes that came from another thread", Counter, |s| s.wakes_remote.value()),
-        sample("doorbells", "Remote wakes that found the core asleep", Counter, |s| s.doorbells.value()),
-        sample("connections_accepted", "Connections accepted", Counter, |s| s.connections_accepted.value()),
-        sample("socket_received_bytes", "Bytes received from sockets", Counter, |s| s.received_bytes.value()),
-        sample("socket_sent_bytes", "Bytes sent to sockets", Counter, |s| s.sent_bytes.value()),
-    ]
-}
-
-fn disk_samples(disks: &[(String, Arc<DiskStats>)]) -> Vec<Sample> {
-    let sample = |name, help, read: fn(&DiskStats) -> u64| Sample {
-        name,
-        help,
-        kind: SampleKind::Counter,
-        values: disks.iter().map(|(disk, stats)| (vec![("disk", disk.clone())], float(read(stats)))).collect(),
-    };
-    vec![
-        sample("disk_reads", "Reads that ended", |s| s.reads.value()),
-        sample("disk_read_bytes", "Bytes read", |s| s.read_bytes.value()),
-        sample("disk_writes", "Writes that ended", |s| s.writes.value()),
-        sample("disk_written_bytes", "Bytes written", |s| s.written_bytes.value()),
-        sample("disk_flushes", "Flushes that ended", |s| s.flushes.value()),
-        sample("disk_errors", "Operations that failed", |s| s.errors.value()),
-    ]
 }
 
 struct Watched(Box<dyn Fn() -> Vec<Sample> + Send + Sync>);

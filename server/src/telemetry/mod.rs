@@ -6,7 +6,10 @@
 mod access;
 mod log;
 mod metrics;
+mod runtime;
+mod store;
 
 pub use access::Exchange;
 pub use log::{LogError, LogFormat, LogGuard, init};
 pub use metrics::{CoreCounters, Label, Metrics, OPERATIONS, Sample, SampleKind};
+pub use store::StoreFigures;

@@ -1,0 +1,75 @@
+//! What the runtime counts, as samples.
+
+use std::sync::Arc;
+
+use anvil_runtime::{CoreStats, DiskStats};
+
+use super::metrics::{Metrics, Sample, SampleKind, float};
+
+impl Metrics {
+    /// Adds what the runtime counts on each core.
+    pub fn watch_cores(&self, stats: Arc<[Arc<CoreStats>]>) {
+        self.watch(move || core_samples(&stats));
+    }
+
+    /// Adds what the runtime counts of each disk, under the disk's name.
+    pub fn watch_disks(&self, disks: Vec<(String, Arc<DiskStats>)>) {
+        self.watch(move || disk_samples(&disks));
+    }
+}
+
+fn core_samples(cores: &[Arc<CoreStats>]) -> Vec<Sample> {
+    use SampleKind::{Counter, Gauge};
+    let sample = |name, help, kind, read: fn(&CoreStats) -> u64| Sample {
+        name,
+        help,
+        kind,
+        values: cores
+            .iter()
+            .enumerate()
+            .map(|(core, stats)| (vec![("core", core.to_string())], float(read(stats))))
+            .collect(),
+    };
+    vec![
+        sample("buffers", "Pool buffers", Gauge, |s| s.buffers_total.value()),
+        sample("buffers_free", "Pool buffers that nobody holds", Gauge, |s| s.buffers_free.value()),
+        sample("buffers_registered", "1 when the kernel took the pool as registered buffers", Gauge, |s| {
+            s.buffers_registered.value()
+        }),
+        sample("buffer_waits", "Times that somebody waited for a pool buffer", Counter, |s| s.buffer_waits.value()),
+        sample("receive_buffers", "Small receive buffers", Gauge, |s| s.receive_buffers_total.value()),
+        sample("receive_buffers_free", "Small receive buffers that the kernel may fill", Gauge, |s| {
+            s.receive_buffers_free.value()
+        }),
+        sample("receive_spills", "Times that received bytes were copied to the heap", Counter, |s| {
+            s.receive_spills.value()
+        }),
+        sample("ring_operations", "Operations given to the kernel", Counter, |s| s.operations.value()),
+        sample("ring_operations_live", "Operations that the kernel has now", Gauge, |s| s.operations_live.value()),
+        sample("ring_enters", "Calls of io_uring_enter", Counter, |s| s.enters.value()),
+        sample("tasks", "Tasks that exist now", Gauge, |s| s.tasks_live.value()),
+        sample("task_polls", "Times that a task was polled", Counter, |s| s.polls.value()),
+        sample("remote_wakes", "Wakes that came from another thread", Counter, |s| s.wakes_remote.value()),
+        sample("doorbells", "Remote wakes that found the core asleep", Counter, |s| s.doorbells.value()),
+        sample("connections_accepted", "Connections accepted", Counter, |s| s.connections_accepted.value()),
+        sample("socket_received_bytes", "Bytes received from sockets", Counter, |s| s.received_bytes.value()),
+        sample("socket_sent_bytes", "Bytes sent to sockets", Counter, |s| s.sent_bytes.value()),
+    ]
+}
+
+fn disk_samples(disks: &[(String, Arc<DiskStats>)]) -> Vec<Sample> {
+    let sample = |name, help, read: fn(&DiskStats) -> u64| Sample {
+        name,
+        help,
+        kind: SampleKind::Counter,
+        values: disks.iter().map(|(disk, stats)| (vec![("disk", disk.clone())], float(read(stats)))).collect(),
+    };
+    vec![
+        sample("disk_reads", "Reads that ended", |s| s.reads.value()),
+        sample("disk_read_bytes", "Bytes read", |s| s.read_bytes.value()),
+        sample("disk_writes", "Writes that ended", |s| s.writes.value()),
+        sample("disk_written_bytes", "Bytes written", |s| s.written_bytes.value()),
+        sample("disk_flushes", "Flushes that ended", |s| s.flushes.value()),
+        sample("disk_errors", "Operations that failed", |s| s.errors.value()),
+    ]
+}

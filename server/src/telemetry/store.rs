@@ -1,0 +1,134 @@
+//! What the store knows of itself, as samples. Its figures live on its cores; each core publishes a copy now and then.
+
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::Duration;
+
+use anvil_model::ids::DiskId;
+use anvil_model::io::World;
+use anvil_store::{DiskSpace, DiskStats, Stats, Store};
+
+use super::metrics::{Metrics, Sample, SampleKind, float};
+
+/// How old the figures on the page may be.
+const PUBLISHED_EVERY: Duration = Duration::from_secs(1);
+
+/// The latest figures of each core's share of the store.
+#[derive(Debug)]
+pub struct StoreFigures {
+    cores: Vec<Mutex<Stats>>,
+}
+
+impl StoreFigures {
+    /// Puts figures for so many cores on the page of `metrics`.
+    #[must_use]
+    pub fn watched_by(metrics: &Metrics, core_count: u16) -> Arc<Self> {
+        let figures = Arc::new(Self { cores: (0..core_count).map(|_| Mutex::default()).collect() });
+        let watched = Arc::clone(&figures);
+        metrics.watch(move || watched.samples());
+        figures
+    }
+
+    /// Publishes the figures of this core, for as long as the future is polled.
+    pub async fn publish<W: World>(&self, world: &W, store: &Store<W>) {
+        loop {
+            self.set(usize::from(world.core().0), store.stats());
+            world.sleep(PUBLISHED_EVERY).await;
+        }
+    }
+
+    /// A page that is read at this very moment keeps the older figures: a core does not wait for it.
+    fn set(&self, core: usize, stats: Stats) {
+        match self.cores[core].try_lock() {
+            Ok(mut slot) => *slot = stats,
+            Err(TryLockError::Poisoned(slot)) => *slot.into_inner() = stats,
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+
+    fn samples(&self) -> Vec<Sample> {
+        let cores = self.cores.iter().map(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        samples(&cores.collect::<Vec<_>>())
+    }
+}
+
+fn samples(cores: &[Stats]) -> Vec<Sample> {
+    use SampleKind::{Counter, Gauge};
+    let mut disks: Vec<DiskId> = cores.iter().flat_map(|core| &core.disks).map(|disk| disk.disk).collect();
+    disks.sort_unstable();
+    disks.dedup();
+    let per_disk = |name, help, kind, value: &dyn Fn(&[&DiskStats]) -> u64| Sample {
+        name,
+        help,
+        kind,
+        values: disks
+            .iter()
+            .map(|id| {
+                let shares: Vec<_> =
+                    cores.iter().flat_map(|core| &core.disks).filter(|disk| disk.disk == *id).collect();
+                (vec![("disk", id.to_string())], float(value(&shares)))
+            })
+            .collect(),
+    };
+    let sum = |name, help, read: fn(&DiskStats) -> u64| {
+        per_disk(name, help, Counter, &|shares| shares.iter().map(|share| read(share)).sum())
+    };
+    let space = |name, help, kind, read: fn(&DiskSpace) -> u64| {
+        per_disk(name, help, kind, &|shares| {
+            shares.iter().filter_map(|share| share.space).map(|space| read(&space)).sum()
+        })
+    };
+    let index_entries = cores.iter().map(|core| core.index_entries).sum();
+    let index_bytes = cores.iter().map(|core| core.index_bytes).sum();
+    vec![
+        Sample::gauge("store_index_entries", "Entries of the index", float(index_entries)),
+        Sample::gauge("store_index_bytes", "Memory of the index", float(index_bytes)),
+        sum("store_appends", "Appends that completed", |s| s.appends),
+        sum("store_appended_bytes", "Bytes that appends wrote, headers and padding included", |s| s.appended_bytes),
+        sum("store_append_writes", "Device writes that appends took", |s| s.writes),
+        space("store_flushes", "Flushes of the device", Counter, |s| s.flushes),
+        space("disk_capacity_bytes", "What the disk may grow to", Gauge, |s| s.capacity_bytes),
+        space("disk_prepared_bytes", "Taken from the file system or device", Gauge, |s| s.prepared_bytes),
+        space("disk_used_bytes", "In extents that hold records", Gauge, |s| s.used_bytes),
+        space("disk_free_extents", "Prepared extents that are free", Gauge, |s| s.free_extents),
+        per_disk("disk_failed", "1 when nothing more is written to the disk", Gauge, &|shares| {
+            u64::from(shares.iter().any(|share| share.failed.is_some()))
+        }),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_figures_of_all_cores_are_added_up_disk_by_disk() {
+        let metrics = Metrics::new(2);
+        let figures = StoreFigures::watched_by(&metrics, 2);
+        let disk = |id, appends, space, failed| DiskStats {
+            disk: DiskId(id),
+            appends,
+            appended_bytes: 0,
+            writes: 0,
+            space,
+            failed,
+        };
+        let space = DiskSpace { capacity_bytes: 100, prepared_bytes: 50, used_bytes: 20, free_extents: 3, flushes: 9 };
+        let failed = Some(anvil_model::io::DeviceError::Gone);
+        let disks = vec![disk(1, 2, Some(space), None), disk(2, 0, None, None)];
+        figures.set(0, Stats { index_entries: 5, index_bytes: 50, disks });
+        let disks = vec![disk(1, 3, None, None), disk(2, 0, None, failed)];
+        figures.set(1, Stats { index_entries: 1, index_bytes: 10, disks });
+        let page = metrics.render();
+        let (one, two) = (DiskId(1), DiskId(2));
+        for line in [
+            "anvil_store_index_entries 6.0".to_owned(),
+            format!("anvil_store_appends_total{{disk=\"{one}\"}} 5.0"),
+            format!("anvil_disk_used_bytes{{disk=\"{one}\"}} 20.0"),
+            format!("anvil_store_flushes_total{{disk=\"{one}\"}} 9.0"),
+            format!("anvil_disk_failed{{disk=\"{one}\"}} 0.0"),
+            format!("anvil_disk_failed{{disk=\"{two}\"}} 1.0"),
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+        }
+    }
+}
