@@ -250,6 +250,7 @@ fn xml_response(document: Vec<u8>) -> Response {
 #[cfg(test)]
 mod tests {
     use anvil_model::ids::TenantId;
+    use futures_util::FutureExt as _;
 
     use super::*;
 
@@ -264,6 +265,48 @@ mod tests {
             peer: ([127, 0, 0, 1], 1).into(),
             request_id: "request-1".to_owned(),
         }
+    }
+
+    /// A body of which everything has come.
+    struct Received(Vec<u8>);
+
+    impl Incoming for Received {
+        fn length(&self) -> Option<u64> {
+            Some(self.0.len() as u64)
+        }
+
+        async fn fill(
+            &mut self,
+            _: anvil_runtime::Buffer,
+            _: std::ops::Range<usize>,
+        ) -> (Result<usize, crate::http::ReceiveError>, anvil_runtime::Buffer) {
+            unreachable!("a document is read, not filled")
+        }
+
+        async fn read(&mut self, into: &mut Vec<u8>, max: usize) -> Result<usize, crate::http::ReceiveError> {
+            let count = max.min(self.0.len()).min(3);
+            into.extend(self.0.drain(..count));
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn a_document_is_bounded_and_held_to_what_its_head_promises() {
+        let read = |headers: &[(&str, &str)], payload, bytes_max| {
+            let head = head("POST", "/abc?delete", headers);
+            let request = Request { head: &head, query: Query::default(), caller: Caller { tenant: TenantId(1) } };
+            let mut incoming = Received(b"123456789".to_vec());
+            let document = request.document(payload, &mut incoming, bytes_max).now_or_never().unwrap();
+            (document.map_err(|error| error.code()), incoming.0.len())
+        };
+        let signed = |bytes: &[u8]| Payload::Signed(anvil_digest::sha256(bytes));
+        assert_eq!(read(&[], Payload::Unsigned, 9), (Ok(b"123456789".to_vec()), 0));
+        assert_eq!(read(&[], signed(b"123456789"), 9).0, Ok(b"123456789".to_vec()));
+        assert_eq!(read(&[], signed(b"something else"), 9).0, Err("XAmzContentSHA256Mismatch"));
+        assert_eq!(read(&[], Payload::Unsigned, 8), (Err("MaxMessageLengthExceeded"), 9));
+        let wrong_md5 = [("content-md5", "AAAAAAAAAAAAAAAAAAAAAA==")];
+        assert_eq!(read(&wrong_md5, Payload::Unsigned, 9).0, Err("BadDigest"));
+        assert_eq!(read(&[("x-amz-checksum-crc32", "AAECAw==")], Payload::Unsigned, 9).0, Err("BadDigest"));
     }
 
     #[test]
