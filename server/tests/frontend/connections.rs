@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anvil::http1::Settings;
 
-use crate::harness::{Server, patient};
+use crate::harness::{Client, Server, patient};
 
 #[test]
 fn a_connection_is_kept_and_each_answer_has_its_own_request_id() {
@@ -157,4 +157,15 @@ fn other_protocols_are_turned_away_in_words_they_understand() {
 
     let answer = server.ask([&[0x16, 3, 1, 2, 0][..], &[1; 512]].concat());
     assert!(answer.status == 400 && answer.text().contains("plain HTTP"), "{answer:?}");
+}
+
+#[test]
+fn every_address_that_is_bound_is_served() {
+    let server = Server::start(patient());
+    assert_ne!(server.address, server.other_address);
+    for address in [server.address, server.other_address] {
+        let mut client = Client::connect(address);
+        client.send("GET /status?200 HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(client.answer().status, 200);
+    }
 }

@@ -26,6 +26,8 @@ pub(crate) const TOO_LONG: Duration = Duration::from_secs(60);
 /// A running frontend of one core.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    /// The second address that it listens on.
+    pub(crate) other_address: SocketAddr,
     pub(crate) counters: Arc<CoreCounters>,
     pub(crate) metrics: Arc<Metrics>,
     /// Lets requests to `/gate` be answered.
@@ -59,8 +61,8 @@ impl Server {
             let (settings, counters) = (settings.clone(), Arc::clone(&counters_of_core));
             let (bound, mut stopped) = (bound.clone(), stopped.clone());
             async move {
-                let frontend = Frontend::bind(&core, &["127.0.0.1:0".parse().unwrap()]).unwrap();
-                bound.send(frontend.addresses()[0]).unwrap();
+                let frontend = Frontend::bind(&core, &["127.0.0.1:0".parse().unwrap(); 2]).unwrap();
+                bound.send(frontend.addresses()).unwrap();
                 let stop = async move {
                     let _ = stopped.wait_for(|&stopped| stopped).await;
                 };
@@ -68,16 +70,13 @@ impl Server {
             }
         })
         .unwrap();
-        let address = addresses.recv_timeout(TOO_LONG).unwrap();
-        Self { address, counters, metrics, gate, at_gate, stop, cores: Some(cores) }
+        let addresses = addresses.recv_timeout(TOO_LONG).unwrap();
+        let (address, other_address) = (addresses[0], addresses[1]);
+        Self { address, other_address, counters, metrics, gate, at_gate, stop, cores: Some(cores) }
     }
 
     pub(crate) fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(TOO_LONG)).unwrap();
-        stream.set_write_timeout(Some(TOO_LONG)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Client { stream, input: Vec::new() }
+        Client::connect(self.address)
     }
 
     /// Connects, sends these bytes, and gives the answer.
@@ -153,6 +152,14 @@ impl Answer {
 }
 
 impl Client {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(TOO_LONG)).unwrap();
+        stream.set_write_timeout(Some(TOO_LONG)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, input: Vec::new() }
+    }
+
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }

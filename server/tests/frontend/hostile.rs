@@ -133,3 +133,41 @@ fn connections_that_break_at_any_byte_leave_nothing_behind() {
     server.wait_until("all connections are gone", |server| server.counters.connections() == 0);
     assert_eq!(server.ask(request).text(), "3 590");
 }
+
+/// A small generator (Knuth's MMIX), so that a failure repeats.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % sides
+    }
+}
+
+#[test]
+fn bytes_gone_wrong_anywhere_do_no_harm() {
+    let server = Server::start(patient());
+    let streams = [
+        &b"PUT /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /show HTTP/1.1\r\nHost: h\r\n\r\n"[..],
+        b"PUT /sum HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabcHEAD /object?9 HTTP/1.0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+    ];
+    let mut dice = Dice(1);
+    for _ in 0..300 {
+        let mut stream = streams[dice.roll(streams.len())].to_vec();
+        for _ in 0..=dice.roll(4) {
+            let at = dice.roll(stream.len());
+            match dice.roll(3) {
+                0 => stream[at] = u8::try_from(dice.roll(256)).unwrap(),
+                1 => drop(stream.remove(at)),
+                _ => stream.insert(at, b"\r\n\0: 9"[dice.roll(6)]),
+            }
+        }
+        let mut client = server.connect();
+        client.send(&stream);
+        client.shutdown();
+        client.discard();
+    }
+    server.wait_until("all connections are gone", |server| server.counters.connections() == 0);
+    assert_eq!(server.ask(streams[0]).text(), "abc");
+}
