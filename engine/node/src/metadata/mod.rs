@@ -17,6 +17,8 @@ pub mod mutation;
 mod pages;
 pub mod query;
 pub mod rows;
+#[cfg(feature = "suite")]
+pub mod suite;
 mod sums;
 
 use std::future::Future;

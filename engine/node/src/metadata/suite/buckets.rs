@@ -1,0 +1,165 @@
+//! Cases of buckets: names, tenants, emptiness, configurations.
+
+use anvil_model::ids::{Generation, TenantId};
+use anvil_model::object::WriteConditions;
+use futures_util::future;
+
+use super::kit::{Caller, TENANT, blob_of, bucket_name, key, path};
+use crate::metadata::mutation::{BucketRef, Change, NewUpload, Outcome};
+use crate::metadata::query::{Answer, BucketPath, Query};
+use crate::metadata::rows::{BucketRow, BucketState, Ownership, PublicAccessBlock, Versioning};
+use crate::metadata::{Metadata, Refusal};
+
+const OTHER: TenantId = TenantId(2);
+
+async fn bucket(caller: &Caller<'_, impl Metadata>, path: BucketPath) -> Result<BucketRow, Refusal> {
+    match caller.ask(Query::Bucket(path)).await? {
+        Answer::Bucket(row) => Ok(row),
+        other => panic!("a bucket is not {other:?}"),
+    }
+}
+
+/// A name is taken while its bucket lives, and free afterwards; the id is another one each time.
+pub async fn names_are_unique_among_live_buckets(metadata: &impl Metadata) {
+    let caller = Caller::open(metadata).await;
+    let create = |tenant, name| Change::CreateBucket { tenant, name: bucket_name(name), region: "here".to_owned() };
+    assert_eq!(bucket(&caller, path("one")).await, Err(Refusal::NoSuchBucket));
+    let first = caller.create_bucket("one").await;
+    assert_eq!(caller.commit(create(TENANT, "one")).await, Err(Refusal::BucketAlreadyOwnedByYou));
+    assert_eq!(caller.commit(create(OTHER, "one")).await, Err(Refusal::BucketAlreadyExists));
+    let row = bucket(&caller, path("one")).await.expect("it is there");
+    assert_eq!((row.id, row.generation, row.tenant, row.region.as_str()), (first.id, first.generation, TENANT, "here"));
+    assert_eq!((row.state, row.versioning), (BucketState::Active, Versioning::Off));
+    assert_eq!(row.ownership, Ownership::BucketOwnerEnforced);
+    assert_eq!(row.public_access_block, PublicAccessBlock::ALL);
+
+    assert_eq!(caller.commit(Change::DeleteBucket { bucket: first }).await, Ok(Outcome::BucketDeleted));
+    assert_eq!(bucket(&caller, path("one")).await, Err(Refusal::NoSuchBucket));
+    let second = caller.create_bucket("one").await;
+    assert!(second.id > first.id, "an id is never reused");
+    assert_eq!(caller.commit(Change::DeleteBucket { bucket: first }).await, Err(Refusal::NoSuchBucket));
+}
+
+/// Nothing is said of another tenant's bucket but that it is there.
+pub async fn another_tenants_bucket_is_denied(metadata: &impl Metadata) {
+    let caller = Caller::open(metadata).await;
+    let mine = caller.create_bucket("mine").await;
+    caller.put(mine, "k", 1).await;
+    let theirs = BucketPath { tenant: OTHER, name: bucket_name("mine") };
+    assert_eq!(bucket(&caller, theirs.clone()).await, Err(Refusal::AccessDenied));
+    for name in ["k", "no such key"] {
+        let query = Query::Object { bucket: theirs.clone(), key: key(name), read_from: None };
+        assert_eq!(caller.ask(query).await, Err(Refusal::AccessDenied), "{name}");
+        let query = Query::Prepare { bucket: theirs.clone(), key: key(name) };
+        assert_eq!(caller.ask(query).await, Err(Refusal::AccessDenied), "{name}");
+    }
+    let stolen = BucketRef { tenant: OTHER, ..mine };
+    assert_eq!(caller.delete(stolen, "k").await, Err(Refusal::AccessDenied));
+    assert_eq!(caller.commit(Change::DeleteBucket { bucket: stolen }).await, Err(Refusal::AccessDenied));
+    assert!(caller.object_at("mine", "k").await.is_ok());
+}
+
+/// A tenant's buckets come by name, page by page.
+pub async fn lists_are_in_order_of_names(metadata: &impl Metadata) {
+    let caller = Caller::open(metadata).await;
+    for name in ["ccc", "aaa", "b.b", "b-b"] {
+        caller.create_bucket(name).await;
+    }
+    let theirs = Change::CreateBucket { tenant: OTHER, name: bucket_name("abc"), region: "here".to_owned() };
+    caller.commit(theirs).await.expect("the name is free");
+    let page = async |tenant, after: Option<&str>, max| {
+        let after = after.map(str::to_owned);
+        match caller.ask(Query::Buckets { tenant, after, max }).await {
+            Ok(Answer::Buckets(rows)) => rows.into_iter().map(|row| row.name.to_string()).collect::<Vec<_>>(),
+            other => panic!("buckets are not {other:?}"),
+        }
+    };
+    assert_eq!(page(TENANT, None, 100).await, ["aaa", "b-b", "b.b", "ccc"]);
+    assert_eq!(page(TENANT, Some("b-b"), 1).await, ["b.b"]);
+    assert_eq!(page(TENANT, Some("b-c"), 9).await, ["b.b", "ccc"]);
+    assert_eq!(page(OTHER, None, 9).await, ["abc"]);
+    assert!(page(TenantId(3), None, 9).await.is_empty());
+}
+
+/// Objects and uploads under way keep a bucket from being deleted; what is left of completed ones does not.
+pub async fn a_bucket_that_holds_anything_is_not_deleted(metadata: &impl Metadata) {
+    let caller = Caller::open(metadata).await;
+    let bucket = caller.create_bucket("full").await;
+    let delete = Change::DeleteBucket { bucket };
+    caller.put(bucket, "k", 0).await;
+    assert_eq!(caller.commit(delete.clone()).await, Err(Refusal::BucketNotEmpty));
+    caller.delete(bucket, "k").await.expect("it is there");
+    let upload = caller.create_upload(bucket, "k", NewUpload::default()).await;
+    assert_eq!(caller.commit(delete.clone()).await, Err(Refusal::BucketNotEmpty));
+    let part = caller.part(1, 9);
+    caller.put_part(bucket, "k", upload, &part).await.expect("the upload is open");
+    let complete = super::uploads::completion(bucket, "k", upload, &[&part]);
+    caller.commit(complete.clone()).await.expect("the list is right");
+    assert_eq!(caller.commit(delete.clone()).await, Err(Refusal::BucketNotEmpty));
+    caller.delete(bucket, "k").await.expect("it is there");
+    assert_eq!(caller.commit(delete).await, Ok(Outcome::BucketDeleted));
+    assert_eq!(caller.commit(complete).await, Err(Refusal::NoSuchBucket));
+}
+
+/// What was decided under another configuration is refused, whatever it is.
+pub async fn a_stale_configuration_is_refused(metadata: &impl Metadata) {
+    let caller = Caller::open(metadata).await;
+    let bucket = caller.create_bucket("bucket").await;
+    let upload = caller.create_upload(bucket, "k", NewUpload::default()).await;
+    let part = caller.part(1, 1);
+    let stale = BucketRef { generation: Generation(bucket.generation.0 + 1), ..bucket };
+    let (name, conditions) = (key("k"), WriteConditions::default());
+    let object = Box::new(caller.object(1));
+    for change in [
+        Change::PutObject { bucket: stale, key: name.clone(), object, conditions: conditions.clone() },
+        Change::DeleteObject { bucket: stale, key: name.clone(), conditions },
+        Change::PutPart { bucket: stale, key: name.clone(), upload, part: Box::new(part.clone()) },
+        super::uploads::completion(stale, "k", upload, &[&part]),
+        Change::AbortUpload { bucket: stale, key: name, upload },
+        Change::DeleteBucket { bucket: stale },
+    ] {
+        assert_eq!(caller.commit(change.clone()).await, Err(Refusal::OperationAborted), "{change:?}");
+    }
+    caller.audit([], []).await;
+}
+
+/// A write that was prepared in a bucket that is gone does not land in its successor.
+pub async fn a_deleted_bucket_takes_no_write(metadata: &impl Metadata) {
+    let caller = Caller::open(metadata).await;
+    let old = caller.create_bucket("name").await;
+    caller.commit(Change::DeleteBucket { bucket: old }).await.expect("it is empty");
+    let new = caller.create_bucket("name").await;
+    let object = caller.object(4);
+    let late = caller.put_if(old, "k", &object, WriteConditions::default()).await;
+    assert_eq!(late, Err(Refusal::NoSuchBucket));
+    assert_eq!(caller.object_at("name", "k").await, Err(Refusal::NoSuchKey));
+    assert_eq!(caller.blob(blob_of(&object)).await, None, "its data is the sweep's");
+    caller.put_if(new, "k", &object, WriteConditions::default()).await.expect("nobody has claimed the data");
+}
+
+/// Of a deletion of the bucket and a write into it that run at once, one wins.
+pub async fn deletion_and_writes_exclude_each_other(metadata: &impl Metadata) {
+    let caller = Caller::open(metadata).await;
+    for round in 0..10 {
+        let bucket = caller.create_bucket("contested").await;
+        let object = caller.object(3);
+        let delete = async { caller.commit(Change::DeleteBucket { bucket }).await };
+        let put = caller.put_if(bucket, "k", &object, WriteConditions::default());
+        let (deleted, put) = if round % 2 == 0 {
+            future::join(delete, put).await
+        } else {
+            let (put, deleted) = future::join(put, delete).await;
+            (deleted, put)
+        };
+        match (&deleted, &put) {
+            (Ok(_), Err(Refusal::NoSuchBucket)) => {
+                assert_eq!(caller.blob(blob_of(&object)).await, None);
+            }
+            (Err(Refusal::BucketNotEmpty), Ok(_)) => {
+                caller.delete(bucket, "k").await.expect("it is there");
+                caller.commit(Change::DeleteBucket { bucket }).await.expect("it is empty");
+            }
+            both => panic!("round {round}: {both:?}"),
+        }
+    }
+}
