@@ -34,7 +34,7 @@ struct Shared {
     /// Only grows, and only by the holder of the turn; every byte below it is allocated and written.
     size_bytes: AtomicU64,
     grow_turn: Semaphore,
-    stats: DiskStats,
+    stats: Arc<DiskStats>,
 }
 
 impl Disk {
@@ -47,7 +47,7 @@ impl Disk {
     pub fn open(path: &Path, options: &DiskOptions) -> Result<Self, OpenError> {
         let opened = Opened::open(path, options)?;
         let size_bytes = AtomicU64::new(opened.size_bytes);
-        let shared = Shared { opened, size_bytes, grow_turn: Semaphore::new(1), stats: DiskStats::default() };
+        let shared = Shared { opened, size_bytes, grow_turn: Semaphore::new(1), stats: Arc::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -77,7 +77,7 @@ impl Disk {
 
     /// Its counters.
     #[must_use]
-    pub fn stats(&self) -> &DiskStats {
+    pub fn stats(&self) -> &Arc<DiskStats> {
         &self.shared.stats
     }
 

@@ -1,0 +1,69 @@
+//! Who this node is, kept in its data directory: the cluster it belongs to and the disks it has formatted.
+//!
+//! Nothing here is secret, and nothing that the disks could not tell; it is what lets a node notice that a disk is
+//! missing, blank where it was not, or another cluster's.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anvil_model::ids::{DiskId, NodeId};
+use serde::{Deserialize, Serialize};
+
+use crate::data_dir::{DataDir, DataDirError, FILE_VERSION};
+
+/// The embedded node's number; a cluster's database gives others.
+pub const EMBEDDED_NODE: NodeId = NodeId(1);
+
+/// What a node knows of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster, drawn at its first start; in the superblock of each of its disks.
+    pub cluster: u128,
+    /// The disks that this node has formatted or taken over, by the path at which they were seen last.
+    pub disks: BTreeMap<PathBuf, DiskId>,
+}
+
+/// The file that it is kept in.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    version: u32,
+    cluster: u128,
+    disks: BTreeMap<PathBuf, DiskId>,
+}
+
+const FILE: &str = "identity.json";
+
+impl Identity {
+    /// Reads what the directory holds; `None` before the first start.
+    ///
+    /// # Errors
+    /// When there is one that cannot be read.
+    pub fn read(data: &DataDir) -> Result<Option<Self>, DataDirError> {
+        let kept = data.read::<Kept>(FILE)?;
+        Ok(kept.map(|Kept { cluster, disks, .. }| Self { cluster, disks }))
+    }
+
+    /// Keeps it, durably, instead of what was there.
+    ///
+    /// # Errors
+    /// When it cannot be written; then the old one is still there.
+    pub fn write(&self, data: &DataDir) -> Result<(), DataDirError> {
+        data.write(FILE, &Kept { version: FILE_VERSION, cluster: self.cluster, disks: self.disks.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_read_back_as_it_was_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        assert_eq!(Identity::read(&data).unwrap(), None);
+        let disks = BTreeMap::from([(PathBuf::from("/a b"), DiskId(7)), (PathBuf::from("/c"), DiskId(u128::MAX))]);
+        let identity = Identity { cluster: u128::MAX - 42, disks };
+        identity.write(&data).unwrap();
+        assert_eq!(Identity::read(&data).unwrap(), Some(identity));
+    }
+}

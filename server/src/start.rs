@@ -1,0 +1,386 @@
+//! From a configuration to a serving node, and from a signal to its end: the page to read for the order of both.
+//!
+//! One core, the *host* of the metadata, opens the disks, recovers them and the metadata, and gives every core its
+//! seat; then all cores serve. The main thread is control: it waits for signals and for the cores.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use anvil_model::ids::{CoreId, DiskId, Incarnation};
+use anvil_model::io::{Task as _, World};
+use anvil_node::Node;
+use anvil_node::metadata::batch::{Inbox, Limits, Service, mailboxes};
+use anvil_node::metadata::client::{Client, Mailboxes};
+use anvil_node::metadata::embedded::{self, Embedded};
+use anvil_runtime::{Core, Disk, DiskOptions};
+use anvil_store::{LogWriter, Mail, RecoverError, Share, Store, mail, recover};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+
+use crate::auth::Authenticator;
+use crate::data_dir::DataDir;
+use crate::disks::{self, DiskError};
+use crate::http1::Settings;
+use crate::identity::EMBEDDED_NODE;
+use crate::listener::{BindError, Frontend};
+use crate::metadata::SqliteIndex;
+use crate::metadata::threads::StartError as IndexError;
+use crate::routes::{Readiness, Ready, Routes};
+use crate::s3::S3;
+use crate::telemetry::{Metrics, StoreFigures};
+
+/// Everything that a start needs to know.
+pub struct Plan {
+    /// Identity and metadata index live here.
+    pub data: DataDir,
+    /// The disks as the operator named them, at least one.
+    pub disks: Vec<DiskPlan>,
+    /// Where to listen.
+    pub listen: Vec<SocketAddr>,
+    /// Where buckets are made.
+    pub region: String,
+    /// Who may come in.
+    pub authenticator: Arc<Authenticator>,
+    /// The cores and their memory.
+    pub runtime: anvil_runtime::Options,
+    /// The core that also does the metadata's batching and writes its log.
+    pub host: CoreId,
+}
+
+/// A disk as the operator named it.
+#[derive(Clone, Debug)]
+pub struct DiskPlan {
+    /// A directory or a block device.
+    pub path: PathBuf,
+    /// How it is opened.
+    pub options: DiskOptions,
+}
+
+/// Why the node does not serve. Each text is one sentence.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each says itself what it is")]
+pub enum StartError {
+    #[error(transparent)]
+    Open(#[from] anvil_runtime::OpenError),
+    #[error(transparent)]
+    Cores(#[from] anvil_runtime::StartError),
+    #[error(transparent)]
+    Disks(#[from] DiskError),
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error(transparent)]
+    Metadata(#[from] embedded::OpenError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("cannot wait for signals: {0}")]
+    Signals(#[source] io::Error),
+    #[error(transparent)]
+    Panicked(#[from] anvil_runtime::JoinError),
+}
+
+/// What all cores share. Holds no mailbox: the metadata ends when the last core has put its own away.
+struct Shared {
+    data: DataDir,
+    paths: Vec<PathBuf>,
+    disks: Vec<Disk>,
+    listen: Vec<SocketAddr>,
+    region: String,
+    authenticator: Arc<Authenticator>,
+    host: CoreId,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
+    figures: Arc<StoreFigures>,
+    places: Vec<Mutex<Option<Place>>>,
+    stage: watch::Sender<Stage>,
+    stop: watch::Receiver<bool>,
+}
+
+/// Where a start has come to.
+#[derive(Clone, Debug)]
+enum Stage {
+    /// The disks are read, the metadata replayed.
+    Opening,
+    /// This life may write; everybody listens here.
+    Serving { incarnation: Incarnation, addresses: Vec<SocketAddr> },
+    /// It came to nothing; everybody goes home.
+    Failed,
+}
+
+/// Where a core waits for its seat. The host's place also holds the giving ends.
+struct Place {
+    seat: oneshot::Receiver<Seat>,
+    host: Option<Host>,
+}
+
+/// What a core gets from the host.
+struct Seat {
+    disks: Vec<DiskId>,
+    share: Share,
+    mail: Mail,
+    mailboxes: Mailboxes,
+}
+
+/// What the host needs for everybody.
+struct Host {
+    seats: Vec<oneshot::Sender<Seat>>,
+    mailboxes: Mailboxes,
+    inbox: Inbox,
+    index: SqliteIndex,
+    failed: oneshot::Sender<StartError>,
+}
+
+/// Runs the node until it is told to stop. `on_ready` hears where it listens, once it serves.
+///
+/// # Errors
+/// When it could not serve, or a core broke down.
+pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), StartError> {
+    let open = |disk: &DiskPlan| Disk::open(&disk.path, &disk.options);
+    let disks = plan.disks.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let core_count = u16::try_from(plan.runtime.cpus.len()).expect("the configuration bounds the cores");
+    assert!(plan.host.0 < core_count, "the configuration bounds the host");
+
+    let readiness = Arc::new(Readiness::default());
+    let metrics = Arc::new(Metrics::new(core_count));
+    let names = plan.disks.iter().map(|disk| disk.path.display().to_string());
+    metrics.watch_disks(names.zip(disks.iter().map(|disk| Arc::clone(disk.stats()))).collect());
+    let (stage, staged) = watch::channel(Stage::Opening);
+    let (stop, stopped) = watch::channel(false);
+    let (failed, failure) = oneshot::channel();
+    let (index, index_threads) = SqliteIndex::start(plan.data.path())?;
+    let shared = Arc::new(Shared {
+        data: plan.data,
+        paths: plan.disks.into_iter().map(|disk| disk.path).collect(),
+        disks,
+        listen: plan.listen,
+        region: plan.region,
+        authenticator: plan.authenticator,
+        host: plan.host,
+        readiness: Arc::clone(&readiness),
+        figures: StoreFigures::watched_by(&metrics, core_count),
+        metrics: Arc::clone(&metrics),
+        places: places(core_count, plan.host, index, failed),
+        stage,
+        stop: stopped,
+    });
+    let cores = anvil_runtime::start(plan.runtime, move |core| serve(core, Arc::clone(&shared)))?;
+    metrics.watch_cores(cores.stats());
+
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Signals)?;
+    control.block_on(async {
+        let mut signals = Signals::new().map_err(StartError::Signals)?;
+        let cores = tokio::task::spawn_blocking(move || cores.join());
+        tokio::select! {
+            addresses = serving(staged) => if let Some(addresses) = addresses { on_ready(&addresses) },
+            () = signals.next() => {}
+        }
+        tokio::pin!(cores);
+        let joined = tokio::select! {
+            joined = &mut cores => joined,
+            () = signals.next() => {
+                tracing::info!("stopping; a second signal ends at once");
+                readiness.set(Ready::Stopping);
+                stop.send_replace(true);
+                tokio::select! {
+                    joined = &mut cores => joined,
+                    () = signals.next() => {
+                        tracing::warn!("ended by a second signal");
+                        std::process::exit(EXIT_INTERRUPTED);
+                    }
+                }
+            }
+        };
+        joined.expect("joining cores does not panic")?;
+        index_threads.join();
+        match failure.await {
+            Ok(error) => Err(error),
+            Err(_) => Ok(()),
+        }
+    })
+}
+
+/// What a shell gives a program that a signal ended (128 + SIGINT).
+const EXIT_INTERRUPTED: i32 = 130;
+
+fn places(
+    core_count: u16,
+    host: CoreId,
+    index: SqliteIndex,
+    failed: oneshot::Sender<StartError>,
+) -> Vec<Mutex<Option<Place>>> {
+    let (mailboxes, inbox) = mailboxes(Limits::EMBEDDED);
+    let (seats, waiting): (Vec<_>, Vec<_>) = (0..core_count).map(|_| oneshot::channel()).unzip();
+    let mut host_part = Some(Host { seats, mailboxes, inbox, index, failed });
+    let place = |(core, seat)| {
+        let host = if core == usize::from(host.0) { host_part.take() } else { None };
+        Mutex::new(Some(Place { seat, host }))
+    };
+    waiting.into_iter().enumerate().map(place).collect()
+}
+
+/// Where the node listens, once it does; `None` when it never will.
+async fn serving(mut stage: watch::Receiver<Stage>) -> Option<Vec<SocketAddr>> {
+    let stage = stage.wait_for(|stage| !matches!(stage, Stage::Opening)).await.ok()?;
+    match &*stage {
+        Stage::Serving { addresses, .. } => Some(addresses.clone()),
+        Stage::Opening | Stage::Failed => None,
+    }
+}
+
+/// The signals that mean stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The life of one core.
+async fn serve(core: Core, shared: Arc<Shared>) {
+    let place = &shared.places[usize::from(core.core().0)];
+    let Place { seat, host } = place.lock().expect("nobody panics with it").take().expect("each core runs once");
+    match host {
+        None => sit(core, shared, seat).await,
+        Some(host) => {
+            let Host { seats, mailboxes, inbox, index, failed } = host;
+            if let Err(error) = open(&core, &shared, seat, Opening { seats, mailboxes, inbox, index }).await {
+                shared.stage.send_replace(Stage::Failed);
+                // Control waits for it as long as cores run.
+                let _ = failed.send(error);
+            }
+        }
+    }
+}
+
+/// A core that is not the host: takes its seat and serves.
+async fn sit(core: Core, shared: Arc<Shared>, seat: oneshot::Receiver<Seat>) {
+    let Ok(Seat { disks, share, mail, mailboxes }) = seat.await else { return };
+    let store = open_store(&core, &shared, &disks, share, mail);
+    let mut stage = shared.stage.subscribe();
+    let serving = stage.wait_for(|stage| !matches!(stage, Stage::Opening)).await.map(|stage| stage.clone());
+    if let Ok(Stage::Serving { incarnation, addresses }) = serving {
+        store.set_writer(EMBEDDED_NODE, incarnation);
+        match Frontend::bind(&core, &addresses) {
+            Ok(frontend) => welcome(&core, &shared, frontend, &store, mailboxes).await,
+            Err(error) => tracing::error!(core = %core.core(), %error, "this core does not listen"),
+        }
+    }
+    store.close().await;
+}
+
+/// The parts of [`Host`] that opening the node uses up.
+struct Opening {
+    seats: Vec<oneshot::Sender<Seat>>,
+    mailboxes: Mailboxes,
+    inbox: Inbox,
+    index: SqliteIndex,
+}
+
+/// The host: opens everything, gives everybody a seat, serves, and closes last.
+async fn open(
+    core: &Core,
+    shared: &Arc<Shared>,
+    seat: oneshot::Receiver<Seat>,
+    opening: Opening,
+) -> Result<(), StartError> {
+    let began = core.now();
+    let devices: Vec<_> = shared.disks.iter().map(|disk| disk.device(core)).collect();
+    let disks = disks::take(core, &shared.data, &shared.paths, &devices).await?;
+    let index = opening.index;
+    let devices = disks.iter().copied().zip(devices).collect();
+    let recovered = recover(core, devices, core.core_count()).await?;
+    let replayed = embedded::replay(core, &recovered, &index).await?;
+    tracing::info!(
+        report = ?recovered.report,
+        batches = replayed.applied,
+        rebuilt = replayed.rebuilt,
+        took = ?core.now().since(began),
+        "recovered"
+    );
+
+    let (shares, tail) = recovered.into_shares();
+    for ((to, share), mail) in opening.seats.into_iter().zip(shares).zip(mail(core.core_count())) {
+        let seat = Seat { disks: disks.clone(), share, mail, mailboxes: opening.mailboxes.clone() };
+        assert!(to.send(seat).is_ok(), "every core waits for its seat");
+    }
+    let Seat { share, mail, mailboxes, .. } = seat.await.expect("just sent");
+    let store = open_store(core, shared, &disks, share, mail);
+    let served =
+        host(core, shared, &store, LogWriter::open(store.clone(), tail), index, replayed, mailboxes, opening.inbox);
+    let result = served.await;
+    if result.is_err() {
+        shared.stage.send_replace(Stage::Failed);
+    }
+    store.close().await;
+    result
+}
+
+fn open_store(core: &Core, shared: &Shared, disks: &[DiskId], share: Share, mail: Mail) -> Store<Core> {
+    let devices = shared.disks.iter().map(|disk| disk.device(core));
+    Store::open(core.clone(), disks.iter().copied().zip(devices).collect(), share, mail)
+}
+
+/// Opens this life, tells everybody, and serves beside the metadata's own service.
+#[allow(clippy::too_many_arguments, reason = "called once, to keep the closing of the store in one place")]
+async fn host(
+    core: &Core,
+    shared: &Arc<Shared>,
+    store: &Store<Core>,
+    writer: LogWriter<Core>,
+    index: SqliteIndex,
+    replayed: embedded::Replayed,
+    mailboxes: Mailboxes,
+    inbox: Inbox,
+) -> Result<(), StartError> {
+    let opened = Embedded::open(core.clone(), store.clone(), writer, index, replayed, EMBEDDED_NODE).await;
+    let (metadata, incarnation) = opened?;
+    store.set_writer(EMBEDDED_NODE, incarnation);
+    let frontend = Frontend::bind(core, &shared.listen)?;
+    let service = Service::new(core.clone(), metadata, inbox, Limits::EMBEDDED);
+    let (ended, end) = oneshot::channel();
+    core.spawn(async move {
+        service.run().await;
+        // Everybody may be gone already.
+        let _ = ended.send(());
+    })
+    .detach();
+    shared.readiness.set(Ready::Serving);
+    shared.stage.send_replace(Stage::Serving { incarnation, addresses: frontend.addresses() });
+    welcome(core, shared, frontend, store, mailboxes).await;
+    // The service ends when the last core has put its mailboxes away.
+    let _ = end.await;
+    Ok(())
+}
+
+/// Serves clients until the node is told to stop.
+async fn welcome(core: &Core, shared: &Arc<Shared>, frontend: Frontend, store: &Store<Core>, mailboxes: Mailboxes) {
+    let client = Client::new(core.clone(), mailboxes);
+    let node = Node::new(core.clone(), store.clone(), client, &shared.region);
+    let settings = Settings::default();
+    let s3 = S3::new(node, Arc::clone(&shared.authenticator), settings.host_id.as_str().into());
+    let routes = Routes::new(s3, Arc::clone(&shared.readiness), Arc::clone(&shared.metrics));
+    let counters = shared.metrics.core(core.core());
+    let mut stop = shared.stop.clone();
+    let (world, store, figures) = (core.clone(), store.clone(), Arc::clone(&shared.figures));
+    let _publishing = core.spawn(async move { figures.publish(&world, &store).await });
+    let stopped = async move {
+        // An error says that control has ended, which means stop too.
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    frontend.serve(Rc::new(routes), settings, counters, stopped).await;
+}
