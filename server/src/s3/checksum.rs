@@ -218,6 +218,7 @@ const fn digest_algorithm(algorithm: ChecksumAlgorithm) -> Algorithm {
 mod tests {
     use super::*;
     use crate::s3::tests::head;
+    use proptest::prelude::*;
 
     const CRC32: &str = "x-amz-checksum-crc32";
 
@@ -232,6 +233,17 @@ mod tests {
         assert_eq!(parse_composite(ChecksumAlgorithm::Crc32, "AAECAw==-3"), Some((composite, Some(3))));
         for bad in ["", "AAEC", "AAECAwQ=", "AAECAw", "!!", "AAECAw==-0", "AAECAw==-", "AAECAw==-x"] {
             assert_eq!(parse_composite(ChecksumAlgorithm::Crc32, bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_a_checksum(text in "\\PC*|[A-Za-z0-9+/=-]{0,50}") {
+            for algorithm in ChecksumAlgorithm::ALL {
+                if let Some((checksum, _)) = parse_composite(algorithm, &text) {
+                    prop_assert_eq!(checksum.value.len(), algorithm.value_bytes());
+                }
+            }
         }
     }
 

@@ -73,6 +73,18 @@ pub(crate) fn of_write(head: &Head) -> Result<WriteConditions, S3Error> {
     Ok(WriteConditions { absent, etag })
 }
 
+/// Refuses conditions on a write that takes none: passed over, they would protect nothing.
+///
+/// # Errors
+/// `NotImplemented`, naming the header.
+pub(crate) fn refuse(head: &Head) -> Result<(), S3Error> {
+    const CONDITIONS: [&str; 5] = ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range"];
+    match head.headers.iter().find(|(name, _)| CONDITIONS.contains(&name.as_str())) {
+        Some((name, _)) => Err(S3Error::header_not_implemented(name)),
+        None => Ok(()),
+    }
+}
+
 /// `PreconditionFailed` that names the condition.
 pub(crate) fn failed(condition: &str) -> S3Error {
     S3Error::new(Code::PRECONDITION_FAILED).with("Condition", condition.to_owned())
@@ -93,6 +105,7 @@ fn matches_any(tags: &str, etag: &Etag) -> bool {
 mod tests {
     use super::*;
     use crate::s3::tests::head;
+    use proptest::prelude::*;
 
     const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
     const SAME: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -127,6 +140,18 @@ mod tests {
         check(&[("if-match", "\"other\""), ("if-none-match", "\"tag\"")], Failed("If-Match"));
     }
 
+    proptest! {
+        #[test]
+        fn no_value_breaks_a_condition(value in "\\PC*|[W/\"*, a-z]{0,20}") {
+            for name in ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range"] {
+                let head = head("GET", "/abc/k", &[(name, &value)]);
+                let _ = judge(&head, &Etag("tag".to_owned()), TIME);
+                let _ = range_applies(&head, &Etag("tag".to_owned()), TIME);
+                let _ = of_write(&head);
+            }
+        }
+    }
+
     #[test]
     fn if_range_must_name_this_very_version() {
         let applies = |validator: &str| {
@@ -150,6 +175,8 @@ mod tests {
         ] {
             assert_eq!(read(&[(name, value)]).unwrap_err().code(), "NotImplemented", "{name}");
         }
+        assert!(refuse(&head("PUT", "/abc", &[("content-type", "a")])).is_ok());
+        assert_eq!(refuse(&head("PUT", "/abc", &[("if-match", "a")])).unwrap_err().code(), "NotImplemented");
         assert_eq!(read(&[("if-match", "a"), ("if-match", "b")]).unwrap_err().code(), "InvalidArgument");
     }
 }

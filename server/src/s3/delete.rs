@@ -13,6 +13,9 @@ use crate::http::Incoming;
 impl S3 {
     pub(super) async fn delete_object(&self, request: &Request<'_>, bucket: BucketName, key: Key) -> Answer {
         let conditions = conditions::of_write(request.head)?;
+        if conditions.absent {
+            return Err(S3Error::header_not_implemented("If-None-Match"));
+        }
         self.node.delete_object(request.caller, bucket, key, conditions).await?;
         Ok(no_content())
     }
@@ -103,6 +106,8 @@ const DOCUMENT_BYTES_MAX: usize = 4 << 20;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(text: &str) -> Result<(bool, Vec<String>), &'static str> {
@@ -137,6 +142,14 @@ mod tests {
         let objects = |count| format!("<Delete>{}</Delete>", "<Object><Key>a</Key></Object>".repeat(count));
         assert!(read(&objects(1000)).is_ok());
         assert_eq!(read(&objects(1001)), Err("MalformedXML"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_document_breaks_the_reader(inner in "(<[A-Za-z]{0,8}/?>|</?(Object|Key|Quiet|VersionId)>|[0-9a-z&;]{0,4}){0,12}") {
+            let _ = read(&inner);
+            let _ = read(&format!("<Delete>{inner}</Delete>"));
+        }
     }
 
     #[test]

@@ -95,6 +95,10 @@ pub(crate) fn expected(head: &Head, trailing: Option<ChecksumAlgorithm>) -> Resu
 /// # Errors
 /// `NotImplemented`, naming the header.
 pub(crate) fn refuse_unknown(head: &Head, writes: bool) -> Result<(), S3Error> {
+    if writes && head.headers.iter().any(|(name, _)| name == "content-range") {
+        // A partial PUT (RFC 9110, 14.5), which S3 does not know: taken as a whole it would truncate the object.
+        return Err(S3Error::header_not_implemented("content-range"));
+    }
     for (name, value) in head.headers.iter().filter(|(name, _)| name.starts_with("x-amz-")) {
         let accepted =
             if writes { is_accepted(name, value) } else { !name.starts_with("x-amz-server-side-encryption") };
@@ -245,6 +249,7 @@ mod tests {
             ("x-amz-if-match-size", "1"),
             ("x-amz-mfa", "1"),
             ("x-amz-of-tomorrow", "1"),
+            ("content-range", "bytes 0-1/5"),
         ] {
             assert_eq!(refuse_unknown(&put(&[(name, value)]), true).unwrap_err().code(), "NotImplemented", "{name}");
         }

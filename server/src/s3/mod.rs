@@ -73,6 +73,9 @@ impl S3 {
         let head = &*headers::with_query_headers(head, &query)?;
         let route = Route::find(head, &query)?;
         headers::refuse_unknown(head, route.writes())?;
+        if route.writes() && !route.takes_conditions() {
+            conditions::refuse(head)?;
+        }
         let request = Request { head, query, caller: authenticated.caller };
         request.check_expected_owner()?;
         let answer = self.dispatch(&request, &route, authenticated.payload, incoming).await;

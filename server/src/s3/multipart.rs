@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anvil_model::ids::UploadId;
 use anvil_model::limits::{PAGE_KEYS_MAX, PART_NUMBER_MAX};
-use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, Etag, Key};
+use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, Etag, Key, WriteConditions};
 use anvil_node::metadata::{MetadataError, Refusal};
 use anvil_node::multipart::{CreateUpload, PartName, UploadName};
 use anvil_node::put::Stored;
@@ -20,6 +20,7 @@ use crate::http::Incoming;
 impl S3 {
     pub(super) async fn create_upload(&self, request: &Request<'_>, bucket: BucketName, key: Key) -> Answer {
         let wanted = checksum::of_upload_to_be(request.head)?;
+        self.check_conditions_early(request, &bucket, &key).await?;
         let create = CreateUpload {
             caller: request.caller,
             bucket: bucket.clone(),
@@ -45,7 +46,6 @@ impl S3 {
         incoming: &mut I,
     ) -> Answer {
         let expected = headers::expected(request.head, trailing_checksum(&payload))?;
-        refuse_conditions(request)?;
         let mut body = object_body(request.head, payload, incoming)?;
         let stored = self.node.put_part(upload, number, expected, &mut body).await?;
         Ok(stored_response(&stored))
@@ -74,6 +74,31 @@ impl S3 {
     pub(super) async fn abort_upload(&self, upload: UploadName) -> Answer {
         self.node.abort_upload(upload).await?;
         Ok(no_content())
+    }
+
+    /// Refuses an upload whose completion could not happen now. Clients send the conditions with the completion too, and
+    /// there they are decided.
+    async fn check_conditions_early(
+        &self,
+        request: &Request<'_>,
+        bucket: &BucketName,
+        key: &Key,
+    ) -> Result<(), S3Error> {
+        let conditions = conditions::of_write(request.head)?;
+        if conditions == WriteConditions::default() {
+            return Ok(());
+        }
+        let current = match self.node.open(request.caller, bucket.clone(), key.clone(), None).await {
+            Ok(found) => Some(found.etag),
+            Err(MetadataError::Refused(Refusal::NoSuchKey)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        match (current, conditions.etag) {
+            (Some(_), _) if conditions.absent => Err(conditions::failed("If-None-Match")),
+            (Some(current), Some(etag)) if current != etag => Err(conditions::failed("If-Match")),
+            (None, Some(_)) => Err(S3Error::new(Code::NO_SUCH_KEY)),
+            _ => Ok(()),
+        }
     }
 
     /// Holds the upload to what the head of its completion says of the object's size and type of checksum. The parts
@@ -127,16 +152,6 @@ impl S3 {
 fn object_size(request: &Request<'_>) -> Result<Option<u64>, S3Error> {
     let Some(text) = single(request.head, "x-amz-mp-object-size")? else { return Ok(None) };
     text.parse().map(Some).map_err(|_| S3Error::request("Value for x-amz-mp-object-size header is invalid."))
-}
-
-/// AWS has no conditions on parts; one that is given would protect nothing.
-fn refuse_conditions(request: &Request<'_>) -> Result<(), S3Error> {
-    let conditions = conditions::of_write(request.head)?;
-    match (conditions.absent, conditions.etag) {
-        (false, None) => Ok(()),
-        (true, _) => Err(S3Error::header_not_implemented("If-None-Match")),
-        (false, Some(_)) => Err(S3Error::header_not_implemented("If-Match")),
-    }
 }
 
 /// Reads the list of a `CompleteMultipartUpload`. Its order is the node's to judge.
@@ -215,6 +230,7 @@ const DOCUMENT_BYTES_MAX: usize = 4 << 20;
 #[cfg(test)]
 mod tests {
     use anvil_model::object::ChecksumType;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -261,6 +277,14 @@ mod tests {
         };
         assert_eq!(read(&many(10_000)).unwrap().len(), 10_000);
         assert_eq!(read(&many(10_001)), Err("MalformedXML"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_document_breaks_the_reader(inner in "(<[A-Za-z]{0,8}/?>|</?(Part|ETag|PartNumber)>|[0-9a-z&;]{0,4}){0,12}") {
+            let _ = read(&inner);
+            let _ = read(&format!("<CompleteMultipartUpload>{inner}</CompleteMultipartUpload>"));
+        }
     }
 
     #[test]

@@ -192,6 +192,13 @@ impl Route {
             }
         }
     }
+
+    /// Whether the operation is a write that can be made to depend on what is there.
+    pub(crate) const fn takes_conditions(&self) -> bool {
+        use ObjectOperation as O;
+        let Self::Object(_, _, operation) = self else { return false };
+        matches!(operation, O::PutObject | O::DeleteObject | O::CreateMultipartUpload | O::CompleteMultipartUpload)
+    }
 }
 
 /// The upload that `uploadId` names.
