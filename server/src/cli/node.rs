@@ -1,0 +1,63 @@
+//! `anvil dev` and `anvil server`: from a configuration to a running node, and what its operator is told.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anvil_model::ids::CoreId;
+use anvil_runtime::DiskOptions;
+
+use super::Failure;
+use crate::auth::Authenticator;
+use crate::config::{Config, DiskChoice, Environment, Flags, Form};
+use crate::credentials::Credentials;
+use crate::data_dir::DataDir;
+use crate::identity::Identity;
+use crate::start::{self, DiskPlan, Plan};
+
+/// Runs a node until it is told to stop.
+pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
+    let environment = Environment::of_process().map_err(Failure::usage)?;
+    let checked = Config::read(form, flags, &environment).map_err(Failure::usage)?;
+    let config = checked.config;
+    let runtime = config.runtime(&anvil_runtime::available_cpus()).map_err(Failure::usage)?;
+    let _log = crate::telemetry::init(config.log_format).map_err(Failure::usage)?;
+    for warning in checked.warnings {
+        tracing::warn!("{warning}");
+    }
+    let data = DataDir::open(&config.data_dir).map_err(Failure::run)?;
+    let credentials = Credentials::open(&data, config.credentials).map_err(Failure::run)?;
+    let authenticator = Arc::new(Authenticator::new(config.region.clone(), credentials.directory()));
+    let disks = disk_plans(&config.disks, &data)?;
+    let last_core = u16::try_from(runtime.cpus.len() - 1).expect("the configuration bounds the cores");
+    let host = CoreId(config.control_core.unwrap_or(last_core));
+    let plan = Plan { data, disks, listen: config.listen, region: config.region.clone(), authenticator, runtime, host };
+    start::run(plan, |addresses| announce(&config.region, &credentials, addresses)).map_err(Failure::run)
+}
+
+/// Disks are known by their absolute paths, so that a start from another directory finds the same ones. Nothing is made at
+/// a path that held a disk: what is missing there is not mounted.
+fn disk_plans(choices: &[DiskChoice], data: &DataDir) -> Result<Vec<DiskPlan>, Failure> {
+    let known = Identity::read(data).map_err(Failure::run)?.map(|identity| identity.disks).unwrap_or_default();
+    let plan = |choice: &DiskChoice| {
+        let path = std::path::absolute(&choice.path)?;
+        let capacity_bytes = choice.capacity.map(|size| size.bytes);
+        let create = !known.contains_key(&path);
+        Ok(DiskPlan { path, options: DiskOptions { capacity_bytes, create, ..DiskOptions::default() } })
+    };
+    let plans: io::Result<Vec<DiskPlan>> = choices.iter().map(plan).collect();
+    plans.map_err(|error| Failure::run(format!("cannot find the current directory: {error}")))
+}
+
+/// Tells on stdout how clients get in, once they can. The log goes to stderr.
+fn announce(region: &str, credentials: &Credentials, addresses: &[SocketAddr]) {
+    let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let head = format!(
+        "# Anvil {} serves S3 on {}. Profile 1+0: every byte is on one disk, and lost with it.\n",
+        env!("CARGO_PKG_VERSION"),
+        all.join(" and ")
+    );
+    let lines = credentials.paste_lines(addresses[0], region);
+    // A node whose stdout is closed serves all the same.
+    let _ = super::print(&(head + &lines));
+}
