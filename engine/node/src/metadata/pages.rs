@@ -15,6 +15,10 @@ const CHUNK_MIN: usize = 8;
 /// A page of heads.
 pub(super) fn objects(rows: &impl Rows, bucket: BucketId, list: &ListObjects) -> Result<Page, RowsError> {
     let mut page = Page::default();
+    let max = list.max.min(PAGE_KEYS_MAX);
+    if max == 0 {
+        return Ok(page);
+    }
     let shape = Shape { prefix: &list.prefix, delimiter: &list.delimiter };
     let after = match &list.after {
         After::Start => None,
@@ -22,9 +26,8 @@ pub(super) fn objects(rows: &impl Rows, bucket: BucketId, list: &ListObjects) ->
     };
     let Some(mut from) = shape.first(after) else { return Ok(page) };
     let until = successor(shape.prefix);
-    let max = list.max.min(PAGE_KEYS_MAX);
     let mut chunk = shape.first_chunk();
-    while max > 0 {
+    loop {
         let wanted = chunk.min(max + 1 - page.entries.len());
         let heads = rows.heads(bucket, &from, until.as_deref(), wanted)?;
         let last_chunk = heads.len() < wanted;
@@ -48,11 +51,10 @@ pub(super) fn objects(rows: &impl Rows, bucket: BucketId, list: &ListObjects) ->
             }
         }
         if last_chunk {
-            break;
+            return Ok(page);
         }
         chunk = if jumped { CHUNK_MIN } else { chunk.saturating_mul(2) };
     }
-    Ok(page)
 }
 
 fn position(entry: &Entry) -> Vec<u8> {
@@ -74,13 +76,16 @@ fn text(key: Vec<u8>) -> Result<String, RowsError> {
 /// A page of uploads under way, by key and then by id.
 pub(super) fn uploads(rows: &impl Rows, bucket: BucketId, list: &ListUploads) -> Result<UploadsPage, RowsError> {
     let mut page = UploadsPage::default();
+    let max = list.max.min(PAGE_KEYS_MAX);
+    if max == 0 {
+        return Ok(page);
+    }
     let shape = Shape { prefix: &list.prefix, delimiter: &list.delimiter };
     let Some(mut from) = shape.first_upload(list.after.as_ref()) else { return Ok(page) };
     let until = successor(shape.prefix);
-    let max = list.max.min(PAGE_KEYS_MAX);
     let mut chunk = shape.first_chunk();
     let mut last = None;
-    while max > 0 {
+    loop {
         let count = page.uploads.len() + page.common_prefixes.len();
         let wanted = chunk.min(max + 1 - count);
         let found = rows.open_uploads(bucket, (&from.0, from.1), until.as_deref(), wanted)?;
@@ -107,11 +112,10 @@ pub(super) fn uploads(rows: &impl Rows, bucket: BucketId, list: &ListUploads) ->
             }
         }
         if last_chunk {
-            break;
+            return Ok(page);
         }
         chunk = if jumped { CHUNK_MIN } else { chunk.saturating_mul(2) };
     }
-    Ok(page)
 }
 
 fn upload_info(row: UploadRow) -> Result<UploadInfo, RowsError> {
