@@ -59,10 +59,6 @@ impl Inner {
         let bell = Arc::new(bell);
         let driver = Driver::new(Arc::clone(&stats)).map_err(|error| ("set up its ring", error))?;
         driver.register_receive_ring(&receive_ring).map_err(|error| ("register its receive buffers", error))?;
-        match driver.register_buffers(&pool) {
-            Ok(()) => pool.set_registered(),
-            Err(error) => warn_unregistered(&error),
-        }
         tracing::debug!(core = %id, deferred = driver.deferred(), "a core has its ring");
         Ok(Rc::new(Self {
             id,
@@ -76,6 +72,16 @@ impl Inner {
             stats,
             stats_of_all,
         }))
+    }
+
+    /// Registers the buffers with the ring, when the limit on locked memory allows. Not before every core has its ring:
+    /// rings count towards that limit too (since Linux 6.14), and no core can do without.
+    pub(crate) fn register_buffers(&self) {
+        let registered = self.driver.borrow().register_buffers(&self.pool);
+        match registered {
+            Ok(()) => self.pool.set_registered(),
+            Err(error) => warn_unregistered(&error),
+        }
     }
 
     /// The same clock on all cores, because moments travel between them.

@@ -4,9 +4,17 @@ use std::io;
 
 use io_uring::IoUring;
 
-/// A ring with the best flags that this kernel takes, and whether completions are deferred to the core's own calls
-/// (then no other CPU interrupts it). To be called on the thread that will use it.
+/// A ring with room for `entries` submissions, or fewer where the limit on locked memory is small, and whether
+/// completions are deferred to the core's own calls (then no other CPU interrupts it). To be called on the thread that
+/// will use it.
 pub(crate) fn build(entries: u32) -> io::Result<(IoUring, bool)> {
+    match build_with_best_flags(entries) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && entries > ENTRIES_MIN => build(entries / 2),
+        built => built,
+    }
+}
+
+fn build_with_best_flags(entries: u32) -> io::Result<(IoUring, bool)> {
     let mut refused = None;
     for flags in [Flags::Deferred, Flags::Cooperative, Flags::Plain] {
         match flags.build(entries) {
@@ -42,3 +50,5 @@ impl Flags {
 
 /// Multishot operations complete more often than they are submitted.
 const COMPLETIONS_PER_SUBMISSION: u32 = 4;
+/// A smaller ring would enter the kernel for every few operations.
+const ENTRIES_MIN: u32 = 32;

@@ -170,6 +170,7 @@ where
                 return;
             }
             let abort = options.abort_on_panic.then_some(id);
+            inner.register_buffers();
             let core = Core { inner: inner.clone() };
             let result = executor::run(&inner, Box::pin(async move { main(core).await }), abort);
             drop(inner);

@@ -104,7 +104,18 @@ fn a_busy_task_starves_nobody() {
     });
 }
 
-/// What two cores and a foreign thread send one another over channels of one message, in both directions at once and
+/// A core with nothing to do sleeps in its ring.
+#[test]
+fn an_idle_core_sleeps() {
+    run_one(|core| async move {
+        let enters = core.stats().enters.value();
+        core.sleep(Duration::from_millis(100)).await;
+        let enters = core.stats().enters.value() - enters;
+        assert!(enters < 10, "entered the kernel {enters} times in 100 ms");
+    });
+}
+
+/// What two cores send one another over channels of one message, in both directions at once and
 /// with several tasks each, arrives whole: no wake is lost and nobody waits for ever.
 #[test]
 fn bounded_channels_between_cores_do_not_stand_still() {

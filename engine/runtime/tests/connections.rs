@@ -1,0 +1,375 @@
+//! TCP: bytes arrive whole and in order, whichever way they are received, and a shortage passes.
+
+mod common;
+
+use std::cell::Cell;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use anvil_model::io::{Reserve, World};
+use anvil_model::limits::BUFFER_BYTES;
+use anvil_runtime::net::{Connection, Listener, Received};
+use anvil_runtime::{Core, Options};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
+
+use common::{options, pattern, pattern_bytes, run, run_one, settled, wait_until};
+
+fn listen(core: &Core) -> Listener {
+    Listener::bind(core, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap()
+}
+
+/// A connection to a peer that is an ordinary blocking socket.
+async fn pair(core: &Core) -> (Connection, TcpStream) {
+    let mut listener = listen(core);
+    let peer = TcpStream::connect(listener.local_addr()).unwrap();
+    let (connection, address) = listener.accept().await.unwrap();
+    assert_eq!(address, peer.local_addr().unwrap());
+    (connection, peer)
+}
+
+/// What goes to an echo comes back, over both of the peer's ways to send.
+#[test]
+fn an_echo_answers() {
+    run_one(|core| async move {
+        let mut listener = listen(&core);
+        let address = listener.local_addr();
+        let serving = core.clone();
+        let _server = core.spawn(async move {
+            loop {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let core = serving.clone();
+                anvil_model::io::Task::detach(serving.spawn(async move {
+                    connection.set_nodelay(true).unwrap();
+                    loop {
+                        let received = connection.receive().await.unwrap();
+                        if received.is_empty() {
+                            break;
+                        }
+                        let bytes = received.to_vec();
+                        drop(received);
+                        let count = bytes.len();
+                        connection.send(bytes, 0..count).await.0.unwrap();
+                    }
+                    connection.shutdown().unwrap();
+                    drop(core);
+                }));
+            }
+        });
+        let connection = Connection::connect(&core, address).await.unwrap();
+        let (mut reader, mut writer) = connection.split();
+        let total = 300_000;
+        let sending = core.spawn(async move {
+            let (result, _) = writer.send(pattern_bytes(0, total), 0..total).await;
+            result.unwrap();
+            writer.shutdown().unwrap();
+        });
+        let mut seen = 0;
+        loop {
+            let received = reader.receive().await.unwrap();
+            if received.is_empty() {
+                break;
+            }
+            assert!(received.iter().zip(seen..).all(|(&byte, index)| byte == pattern(index)));
+            seen += received.len();
+        }
+        assert_eq!(seen, total);
+        drop(sending);
+    });
+}
+
+/// A head and a body arrive as one stream, also with an empty head, an empty body, and a body larger than what the
+/// socket takes at once.
+#[test]
+fn a_head_goes_with_its_body() {
+    run_one(|core| async move {
+        let (mut connection, mut peer) = pair(&core).await;
+        let reading = thread::spawn(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).unwrap();
+            all
+        });
+        let mut expected = Vec::new();
+        for (head, range) in
+            [(100, 4096..BUFFER_BYTES), (0, 10..20), (50, 7..7), (0, 0..0), (1, BUFFER_BYTES - 1..BUFFER_BYTES)]
+        {
+            let mut body = core.buffer(Reserve::Foreground).await;
+            body.copy_from_slice(&pattern_bytes(head, BUFFER_BYTES));
+            expected.extend(vec![b'h'; head]);
+            expected.extend(&body[range.clone()]);
+            let (result, returned, _body) = connection.send_with_head(vec![b'h'; head], body, range).await;
+            result.unwrap();
+            assert_eq!(returned.len(), head);
+        }
+        drop(connection);
+        assert!(reading.join().unwrap() == expected);
+    });
+}
+
+/// How the reading side takes the next bytes.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Receive,
+    ReceiveInto(usize),
+    Fill(usize),
+    /// Starts to fill, and is dropped after some polls.
+    DropFill(usize, usize),
+    DropReceiveInto(usize, usize),
+    DropReceive(usize),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => Just(Step::Receive),
+        2 => (1..20_000_usize).prop_map(Step::ReceiveInto),
+        2 => (1..20_000_usize).prop_map(Step::Fill),
+        1 => (1..20_000_usize, 0..6_usize).prop_map(|(count, polls)| Step::DropFill(count, polls)),
+        1 => (1..20_000_usize, 0..6_usize).prop_map(|(count, polls)| Step::DropReceiveInto(count, polls)),
+        1 => (0..6_usize).prop_map(Step::DropReceive),
+    ]
+}
+
+/// Takes one step; gives the bytes it got, `None` at the end of the stream.
+async fn take(core: &Core, connection: &mut Connection, step: Step) -> Option<Vec<u8>> {
+    const AT: usize = 100;
+    let cut = |(result, buffer): (std::io::Result<usize>, anvil_runtime::Buffer), wanted: usize, all: bool| {
+        let count = result.unwrap();
+        assert!(count <= wanted);
+        let ended = if all { count < wanted } else { count == 0 };
+        (!ended || count > 0).then(|| buffer[AT..AT + count].to_vec())
+    };
+    let bytes = |received: Received| (!received.is_empty()).then(|| received.to_vec());
+    match step {
+        Step::Receive => bytes(connection.receive().await.unwrap()),
+        Step::ReceiveInto(count) => {
+            let buffer = core.buffer(Reserve::Foreground).await;
+            cut(connection.receive_into(buffer, AT..AT + count).await, count, false)
+        }
+        Step::Fill(count) => {
+            let buffer = core.buffer(Reserve::Foreground).await;
+            cut(connection.fill(buffer, AT..AT + count).await, count, true)
+        }
+        Step::DropFill(count, polls) => {
+            let buffer = core.buffer(Reserve::Foreground).await;
+            let filling = connection.fill(buffer, AT..AT + count);
+            match common::poll_some(core, polls, filling).await {
+                Some(outcome) => cut(outcome, count, true),
+                None => Some(Vec::new()),
+            }
+        }
+        Step::DropReceiveInto(count, polls) => {
+            let buffer = core.buffer(Reserve::Foreground).await;
+            let receiving = connection.receive_into(buffer, AT..AT + count);
+            match common::poll_some(core, polls, receiving).await {
+                Some(outcome) => cut(outcome, count, false),
+                None => Some(Vec::new()),
+            }
+        }
+        Step::DropReceive(polls) => match common::poll_some(core, polls, connection.receive()).await {
+            Some(received) => bytes(received.unwrap()),
+            None => Some(Vec::new()),
+        },
+    }
+}
+
+/// However a stream is cut by the sender and by the reader, and however often the reader changes between its two ways
+/// to receive or gives up on the way, every byte comes once and in order.
+#[test]
+fn the_two_ways_to_receive_hand_over_every_byte() {
+    const TOTAL: usize = 150_000;
+    run_one(|core| async move {
+        let mut runner =
+            TestRunner::new(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() });
+        let strategy = (
+            proptest::collection::vec(any_step(), 1..12),
+            proptest::collection::vec(1..30_000_usize, 1..8),
+            proptest::collection::vec(any::<bool>(), 8),
+        );
+        for _ in 0..60 {
+            let (mut steps, pieces, pauses) = strategy.new_tree(&mut runner).unwrap().current();
+            // One that does not give up, or the plan could have no end.
+            steps.push(Step::Receive);
+            let (mut connection, mut peer) = pair(&core).await;
+            peer.set_nodelay(true).unwrap();
+            let (plan, waits) = (pieces.clone(), pauses.clone());
+            let writing = thread::spawn(move || {
+                let mut sent = 0;
+                for (piece, pause) in plan.iter().cycle().zip(waits.iter().cycle()) {
+                    let count = (*piece).min(TOTAL - sent);
+                    peer.write_all(&pattern_bytes(sent, count)).unwrap();
+                    sent += count;
+                    if *pause {
+                        thread::yield_now();
+                    }
+                    if sent == TOTAL {
+                        return;
+                    }
+                }
+            });
+            let mut seen = 0;
+            for step in steps.iter().cycle() {
+                let Some(bytes) = take(&core, &mut connection, *step).await else { break };
+                for byte in bytes {
+                    assert_eq!(byte, pattern(seen), "byte {seen} with {steps:?} of {pieces:?} {pauses:?}");
+                    seen += 1;
+                }
+                // A step that gave up must not spin without letting anything arrive.
+                core.yield_now().await;
+            }
+            writing.join().unwrap();
+            assert_eq!(seen, TOTAL, "{steps:?} of {pieces:?} {pauses:?}");
+            drop(connection);
+            settled(&core, 1).await;
+        }
+    });
+}
+
+/// Many connections that send more than there are receive buffers, and readers that come late: nobody starves, nobody
+/// keeps the buffers from others, and no byte is lost.
+#[test]
+fn a_shortage_of_receive_buffers_passes() {
+    let few = Options { receive_buffers_per_core: 2, receive_buffer_bytes: 512, ..options(1) };
+    run(few, |core| async move {
+        const CONNECTIONS: usize = 24;
+        const BYTES: usize = 40_000;
+        let done = Rc::new(Cell::new(0));
+        let mut tasks = Vec::new();
+        let mut peers = Vec::new();
+        for number in 0..CONNECTIONS {
+            let (mut connection, mut peer) = pair(&core).await;
+            peers.push(thread::spawn(move || {
+                peer.write_all(&pattern_bytes(number, BYTES)).unwrap();
+                peer
+            }));
+            let (core, done) = (core.clone(), Rc::clone(&done));
+            tasks.push(core.clone().spawn(async move {
+                let mut seen = 0;
+                while seen < BYTES {
+                    let received = connection.receive().await.unwrap();
+                    assert!(received.iter().zip(number + seen..).all(|(&byte, index)| byte == pattern(index)));
+                    seen += received.len();
+                    drop(received);
+                    if number % 3 == 0 && seen < 3_000 {
+                        core.sleep(Duration::from_millis(3)).await;
+                    }
+                }
+                done.set(done.get() + 1);
+            }));
+        }
+        wait_until(&core, "all connections", || done.get() == CONNECTIONS).await;
+        for peer in peers {
+            peer.join().unwrap();
+        }
+        drop(tasks);
+        settled(&core, 1).await;
+    });
+}
+
+/// A connection that nobody reads from holds few buffers, however much its peer sends; others go on.
+#[test]
+fn an_idle_reader_does_not_hold_the_buffers() {
+    run_one(|core| async move {
+        let mut idle = Vec::new();
+        for _ in 0..8 {
+            let (mut connection, mut peer) = pair(&core).await;
+            peer.write_all(b"x").unwrap();
+            assert_eq!(*connection.receive().await.unwrap(), *b"x");
+            // The receive is armed now, and nobody asks for more.
+            peer.set_nonblocking(true).unwrap();
+            let written = peer.write(&pattern_bytes(0, 200_000)).unwrap();
+            assert!(written > 100_000);
+            idle.push((connection, peer, written));
+        }
+        let (mut connection, mut peer) = pair(&core).await;
+        for round in 0..20 {
+            peer.write_all(&[round]).unwrap();
+            assert_eq!(*connection.receive().await.unwrap(), [round]);
+        }
+        assert!(core.stats().receive_spills.value() > 0);
+        for (mut connection, _peer, written) in idle {
+            let mut seen = 0;
+            while seen < written {
+                let received = connection.receive().await.unwrap();
+                assert!(received.iter().zip(seen..).all(|(&byte, index)| byte == pattern(index)));
+                seen += received.len();
+            }
+        }
+    });
+}
+
+/// A peer that breaks the connection is an error of the operation under way, and never a signal.
+#[test]
+fn a_broken_connection_is_an_error() {
+    run_one(|core| async move {
+        let (mut connection, peer) = pair(&core).await;
+        drop(peer);
+        assert!(connection.receive().await.unwrap().is_empty());
+        assert!(connection.receive().await.unwrap().is_empty(), "the end stays the end");
+        let buffer = core.buffer(Reserve::Foreground).await;
+        assert_eq!(connection.fill(buffer, 0..100).await.0.unwrap(), 0);
+        let error = loop {
+            if let Err(error) = connection.send(vec![0; 4096], 0..4096).await.0 {
+                break error;
+            }
+        };
+        assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{error}");
+        let again = connection.send(vec![0; 1], 0..1).await.0.unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::BrokenPipe);
+        let nobody = listen(&core).local_addr();
+        let refused = Connection::connect(&core, nobody).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    });
+}
+
+/// Two cores listen on one address and both get connections.
+#[test]
+fn cores_share_an_address() {
+    let (sender, addresses) = mpsc::channel();
+    let address = Arc::new(std::sync::OnceLock::new());
+    let counts = Arc::new([const { std::sync::atomic::AtomicUsize::new(0) }; 2]);
+    let counted = Arc::clone(&counts);
+    let client = thread::spawn(move || {
+        let address: SocketAddr = addresses.recv().unwrap();
+        for _ in 0..200 {
+            let mut stream = TcpStream::connect(address).unwrap();
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+        }
+    });
+    run(options(2), move |core| {
+        let (sender, address, counts) = (sender.clone(), Arc::clone(&address), Arc::clone(&counted));
+        async move {
+            use std::sync::atomic::Ordering::Relaxed;
+            let index = usize::from(core.core().0);
+            let mut listener = if index == 0 {
+                let listener = listen(&core);
+                address.set(listener.local_addr()).unwrap();
+                listener
+            } else {
+                wait_until(&core, "the first core listens", || address.get().is_some()).await;
+                let listener = Listener::bind(&core, *address.get().unwrap()).unwrap();
+                sender.send(listener.local_addr()).unwrap();
+                listener
+            };
+            let counting = Arc::clone(&counts);
+            let _server = core.spawn(async move {
+                loop {
+                    let (mut connection, _) = listener.accept().await.unwrap();
+                    connection.send(vec![1], 0..1).await.0.unwrap();
+                    counting[index].fetch_add(1, Relaxed);
+                }
+            });
+            wait_until(&core, "200 connections", || counts.iter().map(|c| c.load(Relaxed)).sum::<usize>() == 200).await;
+        }
+    });
+    client.join().unwrap();
+    for count in counts.iter() {
+        assert!(count.load(std::sync::atomic::Ordering::Relaxed) > 0, "{counts:?}");
+    }
+}
