@@ -4,6 +4,7 @@
 //! stories are written against it, `runtime` makes it real, `sim` makes it false.
 #![forbid(unsafe_code)]
 
+pub mod format;
 pub mod ids;
 pub mod io;
 pub mod limits;

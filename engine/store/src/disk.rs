@@ -1,12 +1,24 @@
 //! A disk before the store runs on it: whose is it, and how a blank one becomes ours.
 
+use anvil_model::format::{
+    Damage, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, EXTENTS_OFFSET, FEATURES_INCOMPATIBLE, FEATURES_READ_ONLY,
+    FORMAT_VERSION, SUPERBLOCK_OFFSETS, Superblock, UNIT_BYTES,
+};
 use anvil_model::ids::DiskId;
-use anvil_model::io::{DeviceError, World};
+use anvil_model::io::{Device, DeviceError, Reserve, World};
+use anvil_model::limits::BUFFER_BYTES;
+
+/// The fewest extents that a disk may have room for: one of each lane, the reserve, and some to work with.
+pub const EXTENTS_MIN: u64 = 8;
+
+const EXTENT_BYTES_NORMAL: u64 = 64 << 20;
+/// What an extent holds beside full records: its header, its footer, and room for small ones.
+const EXTENT_BYTES_EXTRA: u64 = 64 << 10;
 
 /// What the first bytes of a device say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
-    /// Nothing but zeros where an owner would have left a mark (or a format that was cut short before its end).
+    /// Nothing but zeros where an owner would have left a mark, or a format that was cut short before its end.
     Blank,
     /// A disk of ours.
     Anvil(DiskIdentity),
@@ -32,7 +44,7 @@ pub struct DiskIdentity {
 }
 
 /// Why a disk was not identified.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentifyError {
     /// Ours once, but neither copy of the superblock is whole.
     #[error("both copies of the superblock are damaged")]
@@ -65,13 +77,13 @@ pub struct FormatOptions {
 }
 
 /// Why a disk was not formatted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     /// The device holds something; only a blank one is formatted.
     #[error("the device is not blank")]
     NotBlank,
-    /// The device may not grow to hold even a few extents.
-    #[error("the disk has {capacity_bytes} bytes, too few; {needed_bytes} are needed at least")]
+    /// The device may not grow to hold [`EXTENTS_MIN`] extents.
+    #[error("the disk has room for {capacity_bytes} bytes, and {needed_bytes} are needed at least")]
     TooSmall {
         /// What the device may grow to.
         capacity_bytes: u64,
@@ -88,19 +100,166 @@ pub enum FormatError {
 /// # Errors
 /// When the disk is ours but damaged, newer, or cannot be read.
 pub async fn identify<W: World>(world: &W, device: &W::Device) -> Result<Identity, IdentifyError> {
-    todo!()
+    let superblock = match read_superblock(world, device).await? {
+        Superblocks::Whole(superblock) => superblock,
+        Superblocks::Blank => return Ok(Identity::Blank),
+        Superblocks::Foreign => return Ok(Identity::Foreign),
+        Superblocks::Damaged => return Err(IdentifyError::Damaged),
+    };
+    Ok(Identity::Anvil(DiskIdentity {
+        disk: superblock.disk,
+        cluster: superblock.cluster,
+        extent_bytes: superblock.extent_bytes.into(),
+        format_version: superblock.format_version,
+        extents_prepared: superblock.extents_prepared,
+        clean: superblock.clean,
+    }))
 }
 
-/// Makes a blank device ours.
+/// Makes a blank device ours. Allocates only the room of the superblocks; extents come when a store opens the disk.
 ///
 /// # Errors
-/// When it is not blank, too small, or fails.
+/// When the device is not blank, too small, or fails.
+///
+/// # Panics
+/// When the extent size is not one that [`extent_bytes`] may return.
 pub async fn format<W: World>(world: &W, device: &W::Device, options: FormatOptions) -> Result<(), FormatError> {
-    todo!()
+    let extent_bytes = u32::try_from(options.extent_bytes).expect("an extent is at most 1 GiB");
+    assert!((EXTENT_BYTES_MIN..=EXTENT_BYTES_MAX).contains(&extent_bytes), "an extent of {extent_bytes} bytes");
+    assert!((extent_bytes as usize).is_multiple_of(UNIT_BYTES), "an extent of {extent_bytes} bytes is not in units");
+    let capacity_bytes = device.geometry().capacity_bytes_max;
+    let needed_bytes = EXTENTS_OFFSET + EXTENTS_MIN * options.extent_bytes;
+    if capacity_bytes < needed_bytes {
+        return Err(FormatError::TooSmall { capacity_bytes, needed_bytes });
+    }
+    match read_superblock(world, device).await {
+        Ok(Superblocks::Blank) => {}
+        Err(IdentifyError::Device(error)) => return Err(error.into()),
+        Ok(_) | Err(_) => return Err(FormatError::NotBlank),
+    }
+    if device.size_bytes() < EXTENTS_OFFSET {
+        device.grow(EXTENTS_OFFSET).await?;
+    }
+    let superblock = Superblock {
+        format_version: FORMAT_VERSION,
+        features_compatible: 0,
+        features_read_only: 0,
+        features_incompatible: 0,
+        generation: 1,
+        disk: options.disk,
+        cluster: options.cluster,
+        extent_bytes,
+        extents_prepared: 0,
+        clean: true,
+        formatted_at: world.wall_clock(),
+    };
+    Ok(write_superblock(world, device, &superblock).await?)
 }
 
-/// The extent size that suits a disk of this capacity: 64 MiB, less on disks below 4 GiB.
+/// The extent size that suits a disk of this capacity: 64 MiB; on disks below 4 GiB about a 64th of the disk, but room
+/// for one full record at least.
 #[must_use]
 pub fn extent_bytes(capacity_bytes: u64) -> u64 {
-    todo!()
+    if capacity_bytes >= 64 * EXTENT_BYTES_NORMAL {
+        return EXTENT_BYTES_NORMAL;
+    }
+    let windows = (capacity_bytes / 64 / BUFFER_BYTES as u64).max(1);
+    windows * BUFFER_BYTES as u64 + EXTENT_BYTES_EXTRA
+}
+
+/// What lies where the superblocks should.
+pub(crate) enum Superblocks {
+    /// The newer of those that are whole, of a format and with features that this program has.
+    Whole(Superblock),
+    Blank,
+    Foreign,
+    /// Ours, but none is whole.
+    Damaged,
+}
+
+pub(crate) async fn read_superblock<W: World>(world: &W, device: &W::Device) -> Result<Superblocks, IdentifyError> {
+    let size = device.size_bytes();
+    if size == 0 {
+        return Ok(Superblocks::Blank);
+    }
+    let mut newest: Option<Superblock> = None;
+    let mut begun = false;
+    for offset in SUPERBLOCK_OFFSETS {
+        if offset + UNIT_BYTES as u64 > size {
+            continue;
+        }
+        let buffer = world.buffer(Reserve::Progress).await;
+        let (read, buffer) = device.read(offset, buffer, 0..UNIT_BYTES).await;
+        match read.map(|()| Superblock::decode(&buffer[..UNIT_BYTES])) {
+            Ok(Ok(found)) if newest.is_none_or(|newest| newest.generation < found.generation) => newest = Some(found),
+            Ok(Ok(_) | Err(Damage::Absent)) => {}
+            Ok(Err(Damage::Checksum | Damage::Impossible)) => begun = true,
+            // The other copy may be readable.
+            Err(DeviceError::Io(_)) => begun = true,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match newest {
+        Some(superblock) => judge(superblock).map(Superblocks::Whole),
+        None => judge_without_superblock(world, device, begun).await,
+    }
+}
+
+/// Writes both copies, one durable before the other is begun, so that one is whole at every moment. A change is in both
+/// when this returns: the loss of either copy does not bring back what was before.
+pub(crate) async fn write_superblock<W: World>(
+    world: &W,
+    device: &W::Device,
+    superblock: &Superblock,
+) -> Result<(), DeviceError> {
+    // The first one last: a format that was cut short leaves its place blank.
+    for offset in SUPERBLOCK_OFFSETS.into_iter().rev() {
+        let mut buffer = world.buffer(Reserve::Progress).await;
+        superblock.encode(&mut buffer[..UNIT_BYTES]);
+        let (written, buffer) = device.write(offset, buffer, 0..UNIT_BYTES).await;
+        drop(buffer);
+        written?;
+        device.flush().await?;
+    }
+    Ok(())
+}
+
+fn judge(superblock: Superblock) -> Result<Superblock, IdentifyError> {
+    if superblock.format_version > FORMAT_VERSION {
+        return Err(IdentifyError::NewerFormat { found: superblock.format_version, newest: FORMAT_VERSION });
+    }
+    // A store always writes, so that it needs what is needed to write.
+    let unknown =
+        superblock.features_incompatible & !FEATURES_INCOMPATIBLE | superblock.features_read_only & !FEATURES_READ_ONLY;
+    if unknown != 0 { Err(IdentifyError::UnknownFeatures(unknown)) } else { Ok(superblock) }
+}
+
+/// Neither copy is whole: is the device blank, ours but damaged (`begun`), or another's? Owners leave marks at the
+/// beginning (file systems, partition tables, LVM) and at the end (GPT, md).
+async fn judge_without_superblock<W: World>(
+    world: &W,
+    device: &W::Device,
+    begun: bool,
+) -> Result<Superblocks, IdentifyError> {
+    let size = device.size_bytes();
+    let length = size.min(EXTENTS_OFFSET);
+    for offset in [0, size - length] {
+        let length = usize::try_from(length).expect("at most a buffer");
+        let buffer = world.buffer(Reserve::Progress).await;
+        let (read, mut buffer) = device.read(offset, buffer, 0..length).await;
+        read?;
+        if offset == 0 && begun {
+            // A format writes the second copy first: with nothing else there, it was cut short in that write.
+            let second = usize::try_from(SUPERBLOCK_OFFSETS[1]).expect("within the first MiB");
+            if let Some(unit) = buffer[..length].get_mut(second..second + UNIT_BYTES)
+                && Superblock::begins(unit)
+            {
+                unit.fill(0);
+            }
+        }
+        if buffer[..length].iter().any(|&byte| byte != 0) {
+            return Ok(if begun { Superblocks::Damaged } else { Superblocks::Foreign });
+        }
+    }
+    Ok(Superblocks::Blank)
 }

@@ -1,11 +1,69 @@
-//! What crosses cores: a bounded mailbox per core.
+//! What crosses cores: a bounded mailbox per core, and the task that answers it.
+//!
+//! Answering never waits: what takes time (a flush, growing) is a task of its own, and a reply's place exists before
+//! its request is sent. So no two cores can wait for each other's mailboxes.
 
-/// One core's mailbox and the addresses of all others. Made once per process start by [`mail`], one per core.
+use std::rc::Rc;
+
+use anvil_model::ids::{BlobId, CoreId};
+use anvil_model::io::{DeviceError, World};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::index::Place;
+use crate::space::ExtentRequest;
+use crate::store::Inner;
+
+/// Messages that wait in one mailbox, at most; a sender waits while it is full.
+const MAILBOX_MESSAGES_MAX: usize = 256;
+
+/// One core's mailbox and the addresses of all others. Made once per start by [`mail`], one per core.
 #[derive(Debug)]
-pub struct Mail {}
+pub struct Mail {
+    pub(crate) core: CoreId,
+    pub(crate) mailbox: mpsc::Receiver<Message>,
+    pub(crate) addresses: Vec<mpsc::Sender<Message>>,
+}
 
 /// The mailboxes of a node with so many cores, in the order of its cores.
+///
+/// # Panics
+/// When there is no core.
 #[must_use]
 pub fn mail(core_count: u16) -> Vec<Mail> {
-    todo!()
+    assert!(core_count > 0, "a node has at least one core");
+    let (addresses, mailboxes): (Vec<_>, Vec<_>) = (0..core_count).map(|_| mpsc::channel(MAILBOX_MESSAGES_MAX)).unzip();
+    let cores = (0..core_count).map(CoreId);
+    cores.zip(mailboxes).map(|(core, mailbox)| Mail { core, mailbox, addresses: addresses.clone() }).collect()
+}
+
+/// What a core asks of another.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Where does this window lie, and in which life of its extent?
+    Locate { blob: BlobId, window: u32, reply: oneshot::Sender<Option<(Place, u64)>> },
+    /// An extent of a disk whose home is there.
+    Extent { disk: u16, request: ExtentRequest },
+    /// A flush of a disk whose home is there.
+    Flush { disk: u16, reply: oneshot::Sender<Result<(), DeviceError>> },
+    /// The sender has closed and asks for nothing more but places.
+    Closed { core: CoreId, heard: oneshot::Sender<()> },
+}
+
+/// Answers the other cores until all of them are gone.
+pub(crate) async fn serve<W: World>(inner: Rc<Inner<W>>, mut mailbox: mpsc::Receiver<Message>) {
+    while let Some(message) = mailbox.recv().await {
+        match message {
+            Message::Locate { blob, window, reply } => {
+                let place = inner.index.borrow().find(blob, window);
+                // Nobody waits for the place any more when this fails.
+                let _ = reply.send(place);
+            }
+            Message::Extent { disk, request } => inner.request_extent(disk, request),
+            Message::Flush { disk, reply } => inner.request_flush(disk, reply),
+            Message::Closed { core, heard } => {
+                inner.note_closed(core);
+                let _ = heard.send(());
+            }
+        }
+    }
 }

@@ -1,14 +1,54 @@
 //! Finding everything again: what a start reads from the disks before the first request.
+//!
+//! 1. Flush: what is read from here on must not be lost by the next crash.
+//! 2. Superblock, then each extent: header and footer, or else all of it.
+//! 3. Extents without a header that may have been used are searched for records; their headers are restored.
+//! 4. What was found becomes the index of its home core, and the open extents go to their disk's home core.
+//! 5. The superblock is written, marked as not closed.
 
-use anvil_model::ids::{BlobId, DiskId};
-use anvil_model::io::{DeviceError, World};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::disk::IdentifyError;
-use crate::log::{LogTail, RecoveredLog};
+use anvil_model::format::{ExtentKind, FooterEntry, SMALL_RECORD_BYTES_MAX, Subject, Superblock, extent_offset};
+use anvil_model::ids::{BlobId, CoreId, DiskId};
+use anvil_model::io::{Device, DeviceError, World};
+use anvil_model::limits::{BUFFER_BYTES, RECORD_PAYLOAD_BYTES_MAX};
+use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use crate::disk::{IdentifyError, Superblocks, read_superblock, write_superblock};
+use crate::extent::has_room;
+use crate::index::{Index, Place};
+use crate::log::{LogEntry, LogTail, RecoveredLog};
+use crate::scan::{Examined, ExtentPlace, Found, examine, rescue, restore_header};
+use crate::space::{Partial, SpaceShare};
+use crate::store::home_of_disk;
+
+/// Extents of a disk that are read at once.
+const EXTENTS_AT_ONCE: usize = 4;
+/// An open extent of at least this size is sealed when it has no room for a full record; smaller ones still take small
+/// blobs, because an extent is a larger part of their disk.
+const EXTENT_BYTES_LARGE: u32 = 16 << 20;
+/// Blobs that a report names, at most.
+const DAMAGED_NAMED_MAX: usize = 1000;
 
 /// What a core owns of the disks after recovery. Sent to that core and opened there.
 #[derive(Debug)]
-pub struct Share {}
+pub struct Share {
+    pub(crate) core: CoreId,
+    pub(crate) core_count: u16,
+    pub(crate) index: Index,
+    pub(crate) disks: Vec<DiskShare>,
+}
+
+#[derive(Debug)]
+pub(crate) struct DiskShare {
+    pub(crate) id: DiskId,
+    pub(crate) extent_bytes: u32,
+    pub(crate) free_bytes: u64,
+    /// On the disk's home core.
+    pub(crate) space: Option<SpaceShare>,
+}
 
 /// What recovery found.
 pub struct Recovered<W: World> {
@@ -16,6 +56,9 @@ pub struct Recovered<W: World> {
     pub log: RecoveredLog<W>,
     /// What was read and what was wrong.
     pub report: RecoveryReport,
+    shares: Vec<Share>,
+    damaged: BTreeSet<(BlobId, u32)>,
+    tail: LogTail,
 }
 
 /// What was read at a start and what was wrong.
@@ -27,18 +70,22 @@ pub struct RecoveryReport {
     pub extents: u64,
     /// Of these, read whole because they had no footer.
     pub extents_scanned: u64,
+    /// Bytes of the extents that were read whole.
+    pub scanned_bytes: u64,
+    /// Extents whose header was lost or damaged, and that were found again by their records.
+    pub extents_rescued: u64,
     /// Records found, those of the log included.
     pub records: u64,
-    /// Bytes read by these scans.
-    pub scanned_bytes: u64,
-    /// Blobs of which a record is there but damaged: torn by the crash and unacknowledged, or rotten.
+    /// Records that are there but damaged: torn by the crash and never acknowledged, or rotten.
+    pub records_damaged: u64,
+    /// Of which blobs; the first of them.
     pub damaged: Vec<BlobId>,
     /// True when every disk was closed cleanly.
     pub clean: bool,
 }
 
 /// Why the disks cannot be opened.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecoverError {
     /// The superblock cannot be used.
     #[error("disk {disk}: {source}")]
@@ -74,26 +121,290 @@ pub enum RecoverError {
 /// Reads all disks of a node and makes what it finds durable. Runs on one core, before any store is open.
 ///
 /// # Errors
-/// When a disk cannot be used as it is.
+/// When a disk cannot be used as it is. Nothing that was on the disks is lost then.
+///
+/// # Panics
+/// When there is no disk, no core, or the same disk twice.
 pub async fn recover<W: World>(
     world: &W,
     devices: Vec<(DiskId, W::Device)>,
     core_count: u16,
 ) -> Result<Recovered<W>, RecoverError> {
-    todo!()
+    assert!(core_count > 0 && !devices.is_empty(), "a node has cores and disks");
+    let gathered = RefCell::new(Gathered::new(core_count));
+    let disks = devices.iter().zip(0..).map(|((id, device), ordinal)| {
+        let disk = DiskRecovery { world, device, id: *id, ordinal, gathered: &gathered };
+        disk.run()
+    });
+    let mut spaces = try_join_all(disks).await?;
+    let mut gathered = gathered.into_inner();
+    gathered.enter_damaged();
+    let Gathered { indexes, log, log_open, log_sequence, damaged, mut report, .. } = gathered;
+    report.disks = devices.len();
+
+    let extent_bytes = spaces.iter().map(|space| space.superblock.extent_bytes).collect();
+    let (tail_extent, log_sealable) = last_log_extent(log_open, log_sequence);
+    for (ordinal, partial) in log_sealable {
+        spaces[usize::from(ordinal)].full.push(partial);
+    }
+    let mut shares: Vec<_> = indexes
+        .into_iter()
+        .zip(0..)
+        .map(|(index, core)| Share { core: CoreId(core), core_count, index, disks: Vec::new() })
+        .collect();
+    for ((space, (id, _)), ordinal) in spaces.into_iter().zip(&devices).zip(0..) {
+        let extent_bytes = space.superblock.extent_bytes;
+        let growable = u64::from(space.extents_max.saturating_sub(space.superblock.extents_prepared));
+        let free_bytes = (space.free.len() as u64 + growable) * u64::from(extent_bytes);
+        let mut space = Some(space);
+        for share in &mut shares {
+            let space = if home_of_disk(ordinal, core_count) == share.core { space.take() } else { None };
+            share.disks.push(DiskShare { id: *id, extent_bytes, free_bytes, space });
+        }
+    }
+    let log = RecoveredLog::new(world.clone(), devices, extent_bytes, log, log_sequence);
+    let tail = LogTail::new(&log, tail_extent);
+    Ok(Recovered { log, report, shares, damaged, tail })
 }
 
 impl<W: World> Recovered<W> {
     /// True when bytes `0..length` of the blob are all there and were written whole: verified by this recovery, or
     /// flushed before their extent was sealed.
+    ///
+    /// # Panics
+    /// When `length` is 0.
     #[must_use]
     pub fn holds(&self, blob: BlobId, length: u64) -> bool {
-        todo!()
+        assert!(length > 0, "a blob has bytes");
+        let window_bytes = RECORD_PAYLOAD_BYTES_MAX as u64;
+        let core_count = u16::try_from(self.shares.len()).expect("made of a u16");
+        let index = &self.shares[usize::from(blob.home(core_count).0)].index;
+        (0..length.div_ceil(window_bytes)).all(|window| {
+            let needed = (length - window * window_bytes).min(window_bytes);
+            let window = u32::try_from(window).expect("a blob is at most 5 GiB");
+            let there = index.find(blob, window).is_some_and(|(place, _)| u64::from(place.payload_bytes) >= needed);
+            there && !self.damaged.contains(&(blob, window))
+        })
     }
 
-    /// One share per core, in the order of cores, and where the log goes on. Replay the log before this.
+    /// One share per core, in the order of cores, and where the log goes on. Read the log before this.
     #[must_use]
     pub fn into_shares(self) -> (Vec<Share>, LogTail) {
-        todo!()
+        (self.shares, self.tail)
+    }
+}
+
+/// What is gathered from all disks.
+struct Gathered {
+    core_count: u16,
+    indexes: Vec<Index>,
+    log: Vec<LogEntry>,
+    /// Open extents of the log, with the place of their disk.
+    log_open: Vec<(u64, u16, Partial)>,
+    /// The highest sequence of an extent of the log; 0 when there is none.
+    log_sequence: u64,
+    /// Damaged windows, entered after all whole ones: only where there is no whole one.
+    damaged_places: Vec<(BlobId, u32, u64, Place)>,
+    damaged: BTreeSet<(BlobId, u32)>,
+    report: RecoveryReport,
+}
+
+impl Gathered {
+    fn new(core_count: u16) -> Self {
+        Self {
+            core_count,
+            indexes: (0..core_count).map(|_| Index::new()).collect(),
+            log: Vec::new(),
+            log_open: Vec::new(),
+            log_sequence: 0,
+            damaged_places: Vec::new(),
+            damaged: BTreeSet::new(),
+            report: RecoveryReport { clean: true, ..RecoveryReport::default() },
+        }
+    }
+
+    /// Enters what an extent holds.
+    fn enter(&mut self, disk: u16, extent_bytes: u32, found: &Found) {
+        let report = &mut self.report;
+        report.extents += 1;
+        report.records += (found.entries.len() + found.damaged.len()) as u64;
+        report.records_damaged += found.damaged.len() as u64;
+        if found.open.is_some() {
+            report.extents_scanned += 1;
+            report.scanned_bytes += u64::from(extent_bytes);
+        }
+        if let ExtentKind::Log { sequence } = found.header.kind {
+            self.log_sequence = self.log_sequence.max(sequence);
+        }
+        let name = found.header.name;
+        let entries = found.entries.iter().map(|entry| (entry, true));
+        for (entry, whole) in entries.chain(found.damaged.iter().map(|entry| (entry, false))) {
+            let place = place_of(disk, name.extent, entry);
+            match entry.subject {
+                Subject::Blob { blob, window } if whole => {
+                    let home = blob.home(self.core_count);
+                    // A window that is there twice was appended again after an error, with the same bytes.
+                    self.indexes[usize::from(home.0)].insert(blob, window, name.incarnation, place);
+                }
+                Subject::Blob { blob, window } => {
+                    self.damaged_places.push((blob, window, name.incarnation, place));
+                }
+                Subject::Log { number, sequence } => {
+                    self.log.push(LogEntry { number, sequence, incarnation: name.incarnation, place, whole });
+                }
+            }
+        }
+    }
+
+    fn enter_damaged(&mut self) {
+        for (blob, window, incarnation, place) in std::mem::take(&mut self.damaged_places) {
+            let home = blob.home(self.core_count);
+            if self.indexes[usize::from(home.0)].insert(blob, window, incarnation, place) {
+                self.damaged.insert((blob, window));
+            }
+        }
+        let mut blobs: Vec<_> = self.damaged.iter().map(|(blob, _)| *blob).collect();
+        blobs.dedup();
+        blobs.truncate(DAMAGED_NAMED_MAX);
+        self.report.damaged = blobs;
+    }
+}
+
+fn place_of(disk: u16, extent: u32, entry: &FooterEntry) -> Place {
+    Place {
+        disk,
+        extent,
+        offset: entry.offset,
+        payload_offset: u16::try_from(entry.payload_offset).expect("at most a unit"),
+        payload_bytes: entry.payload_bytes,
+    }
+}
+
+/// The extent that the log goes on in, when the newest one is open; the older open ones only lack their footers.
+fn last_log_extent(mut open: Vec<(u64, u16, Partial)>, newest: u64) -> (Option<(u16, Partial)>, Vec<(u16, Partial)>) {
+    open.sort_unstable_by_key(|(sequence, ..)| *sequence);
+    let last = open.pop_if(|(sequence, ..)| *sequence == newest);
+    let without_sequence = |(_, disk, partial)| (disk, partial);
+    (last.map(without_sequence), open.into_iter().map(without_sequence).collect())
+}
+
+/// The recovery of one disk.
+struct DiskRecovery<'a, W: World> {
+    world: &'a W,
+    device: &'a W::Device,
+    id: DiskId,
+    ordinal: u16,
+    gathered: &'a RefCell<Gathered>,
+}
+
+impl<W: World> DiskRecovery<'_, W> {
+    async fn run(self) -> Result<SpaceShare, RecoverError> {
+        self.device.flush().await.map_err(|error| self.device_error(error))?;
+        let superblock = self.superblock().await?;
+        let mut space = self.extents(superblock).await?;
+        space.superblock.clean = false;
+        space.superblock.generation += 1;
+        let written = write_superblock(self.world, self.device, &space.superblock).await;
+        written.map_err(|error| self.device_error(error))?;
+        Ok(space)
+    }
+
+    async fn superblock(&self) -> Result<Superblock, RecoverError> {
+        let disk = self.id;
+        let superblock = match read_superblock(self.world, self.device).await {
+            Ok(Superblocks::Whole(superblock)) if superblock.disk == disk => superblock,
+            Ok(Superblocks::Damaged) => {
+                return Err(RecoverError::Identify { disk, source: IdentifyError::Damaged });
+            }
+            Ok(Superblocks::Whole(_) | Superblocks::Blank | Superblocks::Foreign) => {
+                return Err(RecoverError::NotThisDisk(disk));
+            }
+            Err(IdentifyError::Device(error)) => return Err(self.device_error(error)),
+            Err(source) => return Err(RecoverError::Identify { disk, source }),
+        };
+        let needed_bytes = extent_offset(superblock.extents_prepared, superblock.extent_bytes);
+        let found_bytes = self.device.size_bytes();
+        if found_bytes < needed_bytes {
+            return Err(RecoverError::Shrunk { disk, found_bytes, needed_bytes });
+        }
+        self.gathered.borrow_mut().report.clean &= superblock.clean;
+        Ok(superblock)
+    }
+
+    async fn extents(&self, superblock: Superblock) -> Result<SpaceShare, RecoverError> {
+        let extent_bytes = superblock.extent_bytes;
+        let prepared = superblock.extents_prepared;
+        let room = self.device.geometry().capacity_bytes_max.saturating_sub(extent_offset(0, extent_bytes));
+        let extents_max = u32::try_from(room / u64::from(extent_bytes)).unwrap_or(u32::MAX).max(prepared);
+        let mut space =
+            SpaceShare { superblock, free: BTreeSet::new(), partial: Vec::new(), full: Vec::new(), extents_max };
+        let place = |extent| ExtentPlace { disk: self.id, extent, extent_bytes };
+        let examined = stream::iter(0..prepared)
+            .map(|extent| async move {
+                let examined = examine(self.world, self.device, place(extent)).await;
+                examined.map(|examined| (extent, examined)).map_err(|error| self.device_error(error))
+            })
+            .buffer_unordered(EXTENTS_AT_ONCE);
+        let mut unknown = BTreeMap::new();
+        let mut used_max = None;
+        let mut examined = std::pin::pin!(examined);
+        while let Some((extent, examined)) = examined.try_next().await? {
+            match examined {
+                Examined::Used(found) => {
+                    used_max = used_max.max(Some(extent));
+                    self.take(&mut space, found);
+                }
+                Examined::Unknown { blank } => {
+                    unknown.insert(extent, blank);
+                }
+            }
+        }
+        for (extent, blank) in unknown {
+            // Extents are given out from the lowest on: above the highest that is used, a blank one is free.
+            let surely_free = blank && Some(extent) > used_max;
+            let found = if surely_free {
+                None
+            } else {
+                let found = rescue(self.world, self.device, place(extent)).await;
+                found.map_err(|error| self.device_error(error))?
+            };
+            let Some(found) = found else {
+                space.free.insert(extent);
+                continue;
+            };
+            let restored = restore_header(self.world, self.device, place(extent), &found.header).await;
+            restored.map_err(|error| self.device_error(error))?;
+            tracing::warn!(disk = %self.id, extent, "an extent without a header was found by its records");
+            self.gathered.borrow_mut().report.extents_rescued += 1;
+            self.take(&mut space, found);
+        }
+        Ok(space)
+    }
+
+    /// Enters the records of an extent, and decides what becomes of it when it is open.
+    fn take(&self, space: &mut SpaceShare, found: Found) {
+        let extent_bytes = space.superblock.extent_bytes;
+        let mut gathered = self.gathered.borrow_mut();
+        gathered.enter(self.ordinal, extent_bytes, &found);
+        let Found { header, entries, open, .. } = found;
+        let Some(tail) = open else {
+            return;
+        };
+        let records = entries.len();
+        let room_for = |bytes| has_room(extent_bytes, tail.zeros_start, records, bytes, 1);
+        let worth_opening =
+            room_for(if extent_bytes >= EXTENT_BYTES_LARGE { BUFFER_BYTES } else { SMALL_RECORD_BYTES_MAX });
+        // Appends go on only where everything is zero. A footer's place never held a record.
+        let tail = if worth_opening { tail.zeros_start } else { tail.records_end };
+        let partial = Partial { header, tail, entries };
+        match header.kind {
+            ExtentKind::Log { sequence } => gathered.log_open.push((sequence, self.ordinal, partial)),
+            ExtentKind::Data if worth_opening => space.partial.push(partial),
+            ExtentKind::Data => space.full.push(partial),
+        }
+    }
+
+    fn device_error(&self, source: DeviceError) -> RecoverError {
+        RecoverError::Device { disk: self.id, source }
     }
 }

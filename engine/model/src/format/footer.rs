@@ -1,0 +1,174 @@
+//! The footer of a sealed extent: what its records are, so that a start need not read them.
+//!
+//! It lies at the extent's end: entries in the order of their offsets, padding, and a trailer in the last bytes, so that
+//! it is found without knowing its size.
+
+use super::fields::{Reader, Writer};
+use super::{
+    Damage, ExtentHeader, ExtentKind, ExtentName, LARGE_PAYLOAD_OFFSET, RecordHeader, Subject, UNIT_BYTES, checksum,
+    in_units,
+};
+use crate::ids::DiskId;
+use crate::limits::RECORD_PAYLOAD_BYTES_MAX;
+use crate::time::WallTime;
+
+/// Bytes of one entry. Divides a unit, so that no entry lies across two.
+pub const FOOTER_ENTRY_BYTES: usize = 32;
+
+const MAGIC: [u8; 8] = *b"AnvilFtr";
+const TRAILER_BYTES: usize = 128;
+const CHECKSUM_OFFSET: usize = TRAILER_BYTES - 8;
+
+const _: () = assert!(UNIT_BYTES.is_multiple_of(FOOTER_ENTRY_BYTES));
+
+/// One record of the extent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FooterEntry {
+    /// Whose bytes.
+    pub subject: Subject,
+    /// Where the record begins, in bytes from the extent's beginning.
+    pub offset: u32,
+    /// Where its payload begins, in bytes from the record's beginning.
+    pub payload_offset: u32,
+    /// How long the payload is.
+    pub payload_bytes: u32,
+}
+
+/// The last bytes of a sealed extent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FooterTrailer {
+    /// The extent's header once more: whole when the header is damaged.
+    pub header: ExtentHeader,
+    /// How many entries there are.
+    pub entry_count: u32,
+    /// The checksum of the footer from its beginning to the trailer.
+    pub entries_checksum: u64,
+}
+
+/// Bytes of a footer with so many entries, in whole units.
+#[must_use]
+pub const fn footer_bytes(entry_count: usize) -> usize {
+    in_units(entry_count * FOOTER_ENTRY_BYTES + TRAILER_BYTES)
+}
+
+/// The whole footer, [`footer_bytes`] long. Its place is the end of the extent.
+#[must_use]
+pub fn encode_footer(header: &ExtentHeader, entries: &[FooterEntry]) -> Vec<u8> {
+    let mut bytes = vec![0; footer_bytes(entries.len())];
+    let trailer_at = bytes.len() - TRAILER_BYTES;
+    for (entry, field) in entries.iter().zip(bytes.chunks_exact_mut(FOOTER_ENTRY_BYTES)) {
+        entry.encode(field);
+    }
+    let entry_count = u32::try_from(entries.len()).expect("an extent has fewer records than bytes");
+    let entries_checksum = checksum(&bytes[..trailer_at]);
+    FooterTrailer { header: *header, entry_count, entries_checksum }.encode(&mut bytes[trailer_at..]);
+    bytes
+}
+
+impl FooterEntry {
+    /// What a footer says of this record.
+    #[must_use]
+    pub fn of(header: &RecordHeader) -> Self {
+        let RecordHeader { subject, offset, payload_offset, payload_bytes, .. } = *header;
+        Self { subject, offset, payload_offset, payload_bytes }
+    }
+
+    fn encode(&self, bytes: &mut [u8]) {
+        let (kind, id, window) = self.subject.to_fields();
+        let payload_offset = u16::try_from(self.payload_offset).expect("at most a unit");
+        Writer::new(bytes)
+            .put(&id)
+            .u32(window)
+            .u32(self.offset)
+            .u32(self.payload_bytes)
+            .u16(payload_offset)
+            .u8(kind)
+            .u8(0);
+    }
+
+    /// Reads one entry; the caller has verified the footer's checksum.
+    ///
+    /// # Errors
+    /// When a field has an impossible value.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Damage> {
+        Self::fields(bytes).ok_or(Damage::Impossible)
+    }
+
+    fn fields(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let id = reader.array()?;
+        let window = reader.u32()?;
+        let offset = reader.u32()?;
+        let payload_bytes = reader.u32()?;
+        let payload_offset = u32::from(reader.u16()?);
+        let subject = Subject::from_fields(reader.u8()?, id, window)?;
+        let possible = (1..=RECORD_PAYLOAD_BYTES_MAX).contains(&(payload_bytes as usize))
+            && (1..=LARGE_PAYLOAD_OFFSET).contains(&payload_offset)
+            && offset as usize >= UNIT_BYTES;
+        possible.then_some(Self { subject, offset, payload_offset, payload_bytes })
+    }
+}
+
+impl FooterTrailer {
+    fn encode(&self, bytes: &mut [u8]) {
+        let (kind, sequence) = match self.header.kind {
+            ExtentKind::Data => (1, 0),
+            ExtentKind::Log { sequence } => (2, sequence),
+        };
+        Writer::new(bytes)
+            .put(&MAGIC)
+            .u128(self.header.name.disk.0)
+            .u64(self.header.name.incarnation)
+            .u32(self.header.name.extent)
+            .u32(kind)
+            .u64(sequence)
+            .u64(self.header.begun_at.unix_ms)
+            .u32(self.entry_count)
+            .u32(0)
+            .u64(self.entries_checksum);
+        let sum = checksum(&bytes[..CHECKSUM_OFFSET]);
+        Writer::new(&mut bytes[CHECKSUM_OFFSET..]).u64(sum);
+    }
+
+    /// Reads the trailer at the end of an extent's last unit. Whether it belongs there, and whether the entries are
+    /// whole, the caller finds out.
+    ///
+    /// # Errors
+    /// When no whole trailer is there.
+    pub fn decode(last_unit: &[u8]) -> Result<Self, Damage> {
+        let at = last_unit.len().checked_sub(TRAILER_BYTES).ok_or(Damage::Absent)?;
+        let bytes = &last_unit[at..];
+        if !bytes.starts_with(&MAGIC) {
+            return Err(Damage::Absent);
+        }
+        let covered = &bytes[..CHECKSUM_OFFSET];
+        if Reader::new(&bytes[CHECKSUM_OFFSET..]).u64() != Some(checksum(covered)) {
+            return Err(Damage::Checksum);
+        }
+        Self::fields(covered).ok_or(Damage::Impossible)
+    }
+
+    /// Bytes of the footer that [`Self::entries_checksum`] covers.
+    #[must_use]
+    pub fn covered_bytes(&self) -> usize {
+        footer_bytes(self.entry_count as usize) - TRAILER_BYTES
+    }
+
+    fn fields(covered: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(covered);
+        reader.take(MAGIC.len())?;
+        let disk = DiskId(reader.u128()?);
+        let incarnation = reader.u64().filter(|&incarnation| incarnation != 0)?;
+        let name = ExtentName { disk, incarnation, extent: reader.u32()? };
+        let kind = match (reader.u32()?, reader.u64()?) {
+            (1, 0) => ExtentKind::Data,
+            (2, sequence) => ExtentKind::Log { sequence },
+            _ => return None,
+        };
+        let begun_at = WallTime { unix_ms: reader.u64()? };
+        let entry_count = reader.u32()?;
+        reader.u32()?;
+        let entries_checksum = reader.u64()?;
+        Some(Self { header: ExtentHeader { name, kind, begun_at }, entry_count, entries_checksum })
+    }
+}

@@ -1,0 +1,291 @@
+//! A record: one self-describing append, a window of a blob or a batch of the metadata log.
+
+use super::fields::{Reader, Writer};
+use super::{Damage, EXTENT_BYTES_MAX, ExtentName, UNIT_BYTES, checksum, in_units};
+use crate::ids::{BlobId, DiskId, TenantId};
+use crate::limits::{
+    CHECKSUM_BLOCK_BYTES, KEY_BYTES_MAX, RECORD_HEADER_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, SMALL_BLOB_BYTES_MAX,
+};
+use crate::time::WallTime;
+
+/// The first bytes of every record. Records begin at multiples of [`RECORD_ALIGNMENT`], so a search for one steps by it.
+pub const RECORD_MAGIC: [u8; 4] = *b"AnvR";
+/// Where the payload of a large record begins, from the record's beginning: payload blocks lie on units.
+pub const LARGE_PAYLOAD_OFFSET: u32 = RECORD_HEADER_BYTES_MAX as u32;
+
+const RECORD_ALIGNMENT: usize = 8;
+const CHECKSUMS_MAX: usize = RECORD_PAYLOAD_BYTES_MAX / CHECKSUM_BLOCK_BYTES;
+/// Up to and with `origin_bytes`; behind it 10 reserved bytes and the checksum.
+const FIELDS_BYTES: usize = 70;
+const FIXED_BYTES: usize = 88;
+const CHECKSUM_OFFSET: usize = FIXED_BYTES - 8;
+const ORIGIN_FIXED_BYTES: usize = 8 + 8 + 2 + 2;
+const BUCKET_BYTES_MAX: usize = 255;
+const HEADER_BYTES_MAX: usize =
+    (FIXED_BYTES + CHECKSUMS_MAX * 8 + ORIGIN_FIXED_BYTES + BUCKET_BYTES_MAX + KEY_BYTES_MAX).next_multiple_of(8);
+
+/// A record of a small blob with everything around it, at most: in whole units.
+pub const SMALL_RECORD_BYTES_MAX: usize = in_units(HEADER_BYTES_MAX + SMALL_BLOB_BYTES_MAX);
+
+const _: () = assert!(HEADER_BYTES_MAX <= RECORD_HEADER_BYTES_MAX, "every header fits the room that is kept for it");
+
+/// Whose bytes a record holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// A blob's, from byte `window` times [`RECORD_PAYLOAD_BYTES_MAX`] on.
+    Blob {
+        /// Which blob.
+        blob: BlobId,
+        /// Which window of it.
+        window: u32,
+    },
+    /// The metadata log's.
+    Log {
+        /// The batch's number.
+        number: u64,
+        /// That of its extent, see [`ExtentKind`](super::ExtentKind).
+        sequence: u64,
+    },
+}
+
+impl Subject {
+    /// Kind, id and window, as they stand in records and footers.
+    pub(super) fn to_fields(self) -> (u8, [u8; 16], u32) {
+        match self {
+            Self::Blob { blob, window } => (1, blob.to_bytes(), window),
+            Self::Log { number, sequence } => {
+                let mut id = [0; 16];
+                Writer::new(&mut id).u64(number).u64(sequence);
+                (2, id, 0)
+            }
+        }
+    }
+
+    pub(super) fn from_fields(kind: u8, id: [u8; 16], window: u32) -> Option<Self> {
+        match kind {
+            1 => Some(Self::Blob { blob: BlobId::from_bytes(id), window }),
+            2 if window == 0 => {
+                let mut reader = Reader::new(&id);
+                Some(Self::Log { number: reader.u64()?, sequence: reader.u64()? })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Where a blob was first put: enough to salvage plain PUTs when all metadata is lost. Decides nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Whose.
+    pub tenant: TenantId,
+    /// In which bucket; at most 255 bytes.
+    pub bucket: String,
+    /// Under which key; at most [`KEY_BYTES_MAX`] bytes.
+    pub key: String,
+    /// When, by the clock on the wall.
+    pub at: WallTime,
+}
+
+/// The beginning of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordHeader {
+    /// In which extent.
+    pub name: ExtentName,
+    /// Where in that extent, in bytes from its beginning.
+    pub offset: u32,
+    /// Whose bytes.
+    pub subject: Subject,
+    /// Where the payload begins, in bytes from the record's beginning.
+    pub payload_offset: u32,
+    /// How long it is, 1 to [`RECORD_PAYLOAD_BYTES_MAX`].
+    pub payload_bytes: u32,
+    checksums: [u64; CHECKSUMS_MAX],
+    header_bytes: u16,
+    origin_bytes: u16,
+}
+
+/// Bytes of the header of a record with this payload and origin: the `payload_offset` of a record that is packed.
+#[must_use]
+pub fn record_header_bytes(payload_bytes: usize, origin: Option<&Origin>) -> usize {
+    let origin_bytes = origin.map_or(0, Origin::encoded_bytes);
+    (FIXED_BYTES + block_count(payload_bytes) * 8 + origin_bytes).next_multiple_of(RECORD_ALIGNMENT)
+}
+
+impl RecordHeader {
+    /// Describes this payload at this place.
+    ///
+    /// # Panics
+    /// When the payload is empty or too long, or the place is none for a record.
+    #[must_use]
+    pub fn new(name: ExtentName, offset: u32, subject: Subject, payload_offset: u32, payload: &[u8]) -> Self {
+        let length_allowed = (1..=RECORD_PAYLOAD_BYTES_MAX).contains(&payload.len());
+        assert!(length_allowed, "a payload of {} bytes", payload.len());
+        assert!((offset as usize).is_multiple_of(RECORD_ALIGNMENT) && offset < EXTENT_BYTES_MAX);
+        let mut checksums = [0; CHECKSUMS_MAX];
+        for (sum, block) in checksums.iter_mut().zip(payload.chunks(CHECKSUM_BLOCK_BYTES)) {
+            *sum = checksum(block);
+        }
+        let payload_bytes = u32::try_from(payload.len()).expect("asserted to be a window at most");
+        Self { name, offset, subject, payload_offset, payload_bytes, checksums, header_bytes: 0, origin_bytes: 0 }
+    }
+
+    /// Fills `bytes` up to the payload, padding included.
+    ///
+    /// # Panics
+    /// When `bytes` does not end where the payload begins or the header does not fit.
+    pub fn encode(&self, origin: Option<&Origin>, bytes: &mut [u8]) {
+        let header_bytes = record_header_bytes(self.payload_bytes as usize, origin);
+        assert!(bytes.len() == self.payload_offset as usize && header_bytes <= bytes.len(), "a header and its padding");
+        bytes.fill(0);
+        let origin_bytes = origin.map_or(0, Origin::encoded_bytes);
+        let short = |length: usize| u16::try_from(length).expect("a header is shorter than a unit");
+        let (kind, id, window) = self.subject.to_fields();
+        let mut writer = Writer::new(bytes);
+        writer
+            .put(&RECORD_MAGIC)
+            .u8(kind)
+            .u8(0)
+            .u16(short(header_bytes))
+            .u128(self.name.disk.0)
+            .u64(self.name.incarnation)
+            .u32(self.name.extent)
+            .u32(self.offset)
+            .put(&id)
+            .u32(window)
+            .u32(self.payload_offset)
+            .u32(self.payload_bytes)
+            .u16(short(origin_bytes))
+            .u16(0)
+            .u64(0)
+            .u64(0);
+        debug_assert_eq!(writer.at(), FIXED_BYTES);
+        for sum in &self.checksums[..block_count(self.payload_bytes as usize)] {
+            writer.u64(*sum);
+        }
+        if let Some(origin) = origin {
+            origin.encode(&mut writer);
+        }
+        // The checksum covers itself as zero.
+        let sum = checksum(&bytes[..header_bytes]);
+        Writer::new(&mut bytes[CHECKSUM_OFFSET..]).u64(sum);
+    }
+
+    /// Reads what [`Self::encode`] wrote. Whether it belongs where it was found, the caller compares.
+    ///
+    /// # Errors
+    /// When no whole record header begins here.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Damage> {
+        if !bytes.starts_with(&RECORD_MAGIC) {
+            return Err(Damage::Absent);
+        }
+        let header_bytes = Reader::new(bytes.get(6..).unwrap_or(&[])).u16().map_or(0, usize::from);
+        if !(FIXED_BYTES..=RECORD_HEADER_BYTES_MAX).contains(&header_bytes) {
+            return Err(Damage::Checksum);
+        }
+        let mut covered = [0; RECORD_HEADER_BYTES_MAX];
+        let covered = &mut covered[..header_bytes];
+        covered.copy_from_slice(bytes.get(..header_bytes).ok_or(Damage::Checksum)?);
+        let stored = Reader::new(&covered[CHECKSUM_OFFSET..]).u64();
+        covered[CHECKSUM_OFFSET..FIXED_BYTES].fill(0);
+        if stored != Some(checksum(covered)) {
+            return Err(Damage::Checksum);
+        }
+        Self::fields(covered).ok_or(Damage::Impossible)
+    }
+
+    /// Where the first blob was put, when this record says so. `bytes` are those given to [`Self::decode`].
+    #[must_use]
+    pub fn origin(&self, bytes: &[u8]) -> Option<Origin> {
+        let start = FIXED_BYTES + block_count(self.payload_bytes as usize) * 8;
+        let origin = bytes.get(start..start + usize::from(self.origin_bytes))?;
+        Origin::decode(origin)
+    }
+
+    /// Bytes from this record's beginning to where the next may begin.
+    #[must_use]
+    pub fn record_bytes(&self) -> usize {
+        (self.payload_offset as usize + self.payload_bytes as usize).next_multiple_of(RECORD_ALIGNMENT)
+    }
+
+    /// True when these are the bytes of checksum block `index` of the payload, whole.
+    #[must_use]
+    pub fn verifies(&self, index: usize, block: &[u8]) -> bool {
+        let start = index * CHECKSUM_BLOCK_BYTES;
+        let length = (self.payload_bytes as usize).saturating_sub(start).min(CHECKSUM_BLOCK_BYTES);
+        block.len() == length && length > 0 && checksum(block) == self.checksums[index]
+    }
+
+    /// True when these are the bytes of the payload.
+    #[must_use]
+    pub fn verifies_all(&self, payload: &[u8]) -> bool {
+        payload.len() == self.payload_bytes as usize
+            && payload.chunks(CHECKSUM_BLOCK_BYTES).enumerate().all(|(index, block)| self.verifies(index, block))
+    }
+
+    fn fields(covered: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(covered);
+        reader.take(RECORD_MAGIC.len())?;
+        let kind = reader.u8()?;
+        let flags = reader.u8()?;
+        let header_bytes = reader.u16()?;
+        let disk = DiskId(reader.u128()?);
+        let name = ExtentName { disk, incarnation: reader.u64()?, extent: reader.u32()? };
+        let offset = reader.u32()?;
+        let id = reader.array()?;
+        let window = reader.u32()?;
+        let subject = Subject::from_fields(kind, id, window)?;
+        let payload_offset = reader.u32()?;
+        let payload_bytes = reader.u32()?;
+        let origin_bytes = reader.u16()?;
+        reader.take(FIXED_BYTES - FIELDS_BYTES)?;
+        let blocks = block_count(payload_bytes as usize);
+        let mut checksums = [0; CHECKSUMS_MAX];
+        for sum in checksums.get_mut(..blocks)? {
+            *sum = reader.u64()?;
+        }
+        let length = FIXED_BYTES + blocks * 8 + usize::from(origin_bytes);
+        let possible = flags == 0
+            && payload_bytes > 0
+            && length.next_multiple_of(RECORD_ALIGNMENT) == usize::from(header_bytes)
+            && (u32::from(header_bytes)..=LARGE_PAYLOAD_OFFSET).contains(&payload_offset)
+            && (payload_offset as usize).is_multiple_of(RECORD_ALIGNMENT)
+            && (offset as usize).is_multiple_of(RECORD_ALIGNMENT);
+        let header =
+            Self { name, offset, subject, payload_offset, payload_bytes, checksums, header_bytes, origin_bytes };
+        possible.then_some(header)
+    }
+}
+
+impl Origin {
+    fn encoded_bytes(&self) -> usize {
+        assert!(self.bucket.len() <= BUCKET_BYTES_MAX, "a bucket's name of {} bytes", self.bucket.len());
+        assert!(self.key.len() <= KEY_BYTES_MAX, "a key of {} bytes", self.key.len());
+        ORIGIN_FIXED_BYTES + self.bucket.len() + self.key.len()
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        let short = |text: &str| u16::try_from(text.len()).expect("asserted to be short");
+        writer
+            .u64(self.tenant.0)
+            .u64(self.at.unix_ms)
+            .u16(short(&self.bucket))
+            .u16(short(&self.key))
+            .put(self.bucket.as_bytes())
+            .put(self.key.as_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let tenant = TenantId(reader.u64()?);
+        let at = WallTime { unix_ms: reader.u64()? };
+        let (bucket_bytes, key_bytes) = (reader.u16()?, reader.u16()?);
+        let mut text = |length: u16| String::from_utf8(reader.take(length.into())?.to_vec()).ok();
+        Some(Self { tenant, at, bucket: text(bucket_bytes)?, key: text(key_bytes)? })
+    }
+}
+
+const fn block_count(payload_bytes: usize) -> usize {
+    payload_bytes.div_ceil(CHECKSUM_BLOCK_BYTES)
+}
+
+const _: () = assert!(HEADER_BYTES_MAX <= UNIT_BYTES, "a header is read with one unit");

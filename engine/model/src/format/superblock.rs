@@ -1,0 +1,120 @@
+//! The superblock: whose disk this is and how it is divided.
+
+use super::fields::{Reader, Writer};
+use super::{Damage, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, UNIT_BYTES, checksum};
+use crate::ids::DiskId;
+use crate::time::WallTime;
+
+/// The version that this program writes, and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+/// Features without which a disk may be read but not written. None yet.
+pub const FEATURES_READ_ONLY: u64 = 0;
+/// Features without which a disk may not be touched. None yet.
+pub const FEATURES_INCOMPATIBLE: u64 = 0;
+
+const MAGIC: [u8; 8] = *b"AnvilDsk";
+/// Everything lies within one sector, which a drive writes whole or not at all.
+const SUPERBLOCK_BYTES: usize = 512;
+const CHECKSUM_OFFSET: usize = SUPERBLOCK_BYTES - 8;
+const FLAG_CLEAN: u32 = 1;
+
+/// What a disk says of itself. Written to both places, one after the other, whenever it changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Superblock {
+    /// Version of the format.
+    pub format_version: u32,
+    /// Features that any program may ignore.
+    pub features_compatible: u64,
+    /// Features that a program must know to write.
+    pub features_read_only: u64,
+    /// Features that a program must know to read.
+    pub features_incompatible: u64,
+    /// Grows with each change; of two whole copies the one with the higher generation counts.
+    pub generation: u64,
+    /// The disk's id.
+    pub disk: DiskId,
+    /// The cluster or embedded node whose disk it is.
+    pub cluster: u128,
+    /// Size of every extent.
+    pub extent_bytes: u32,
+    /// So many extents are allocated, zeroed before their first use, and may hold records.
+    pub extents_prepared: u32,
+    /// The last life ended with a clean close. Informs; nothing is skipped because of it.
+    pub clean: bool,
+    /// When the disk was formatted.
+    pub formatted_at: WallTime,
+}
+
+impl Superblock {
+    /// Fills one unit.
+    ///
+    /// # Panics
+    /// When `unit` is not one unit.
+    pub fn encode(&self, unit: &mut [u8]) {
+        assert_eq!(unit.len(), UNIT_BYTES, "a superblock fills one unit");
+        unit.fill(0);
+        Writer::new(unit)
+            .put(&MAGIC)
+            .u32(self.format_version)
+            .u32(if self.clean { FLAG_CLEAN } else { 0 })
+            .u64(self.features_compatible)
+            .u64(self.features_read_only)
+            .u64(self.features_incompatible)
+            .u64(self.generation)
+            .u128(self.disk.0)
+            .u128(self.cluster)
+            .u32(self.extent_bytes)
+            .u32(self.extents_prepared)
+            .u64(self.formatted_at.unix_ms);
+        let sum = checksum(&unit[..CHECKSUM_OFFSET]);
+        Writer::new(&mut unit[CHECKSUM_OFFSET..]).u64(sum);
+    }
+
+    /// Reads what [`Self::encode`] wrote, of any version and with any features: these the caller judges.
+    ///
+    /// # Errors
+    /// When the bytes are no whole superblock.
+    pub fn decode(unit: &[u8]) -> Result<Self, Damage> {
+        if !Self::begins(unit) {
+            return Err(Damage::Absent);
+        }
+        let covered = unit.get(..CHECKSUM_OFFSET).ok_or(Damage::Absent)?;
+        if Reader::new(&unit[CHECKSUM_OFFSET..]).u64() != Some(checksum(covered)) {
+            return Err(Damage::Checksum);
+        }
+        let superblock = Self::fields(covered).ok_or(Damage::Impossible)?;
+        // A newer format may mean something else by the later fields.
+        let known = superblock.format_version <= FORMAT_VERSION;
+        let sizes = EXTENT_BYTES_MIN..=EXTENT_BYTES_MAX;
+        let possible = sizes.contains(&superblock.extent_bytes)
+            && (superblock.extent_bytes as usize).is_multiple_of(UNIT_BYTES)
+            && superblock.format_version >= 1;
+        if known && !possible { Err(Damage::Impossible) } else { Ok(superblock) }
+    }
+
+    /// True when the bytes begin as a superblock does, whole or not.
+    #[must_use]
+    pub fn begins(unit: &[u8]) -> bool {
+        unit.starts_with(&MAGIC)
+    }
+
+    fn fields(covered: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(covered);
+        reader.take(MAGIC.len())?;
+        let format_version = reader.u32()?;
+        let flags = reader.u32()?;
+        Some(Self {
+            format_version,
+            features_compatible: reader.u64()?,
+            features_read_only: reader.u64()?,
+            features_incompatible: reader.u64()?,
+            generation: reader.u64()?,
+            disk: DiskId(reader.u128()?),
+            cluster: reader.u128()?,
+            extent_bytes: reader.u32()?,
+            extents_prepared: reader.u32()?,
+            formatted_at: WallTime { unix_ms: reader.u64()? },
+            clean: flags & FLAG_CLEAN != 0,
+        })
+    }
+}

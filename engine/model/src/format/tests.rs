@@ -1,0 +1,244 @@
+//! What is written is read back, and nothing else is: round trips, flipped bits, arbitrary bytes.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ids::{BlobId, Incarnation, NodeId, TenantId};
+use crate::limits::{KEY_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX};
+use crate::time::WallTime;
+
+fn names() -> impl Strategy<Value = ExtentName> {
+    (any::<u128>(), any::<u32>(), 1..=u64::MAX).prop_map(|(disk, extent, incarnation)| ExtentName {
+        disk: DiskId(disk),
+        extent,
+        incarnation,
+    })
+}
+
+fn headers() -> impl Strategy<Value = ExtentHeader> {
+    let kinds = prop_oneof![Just(ExtentKind::Data), any::<u64>().prop_map(|sequence| ExtentKind::Log { sequence })];
+    (names(), kinds, any::<u64>()).prop_map(|(name, kind, unix_ms)| ExtentHeader {
+        name,
+        kind,
+        begun_at: WallTime { unix_ms },
+    })
+}
+
+fn subjects() -> impl Strategy<Value = Subject> {
+    prop_oneof![
+        any::<(u64, u64)>().prop_map(|(number, sequence)| Subject::Log { number, sequence }),
+        (any::<[u8; 16]>(), any::<u32>())
+            .prop_map(|(id, window)| Subject::Blob { blob: BlobId::from_bytes(id), window }),
+    ]
+}
+
+fn origins() -> impl Strategy<Value = Option<Origin>> {
+    let origin =
+        (any::<u64>(), "[a-z]{3,63}", "\\PC{1,40}", any::<u64>()).prop_map(|(tenant, bucket, key, unix_ms)| Origin {
+            tenant: TenantId(tenant),
+            bucket,
+            key,
+            at: WallTime { unix_ms },
+        });
+    proptest::option::of(origin)
+}
+
+fn superblocks() -> impl Strategy<Value = Superblock> {
+    let sizes = (EXTENT_BYTES_MIN / 4096..=EXTENT_BYTES_MAX / 4096).prop_map(|units| units * 4096);
+    (any::<(u64, u64, u64, u64)>(), any::<(u128, u128)>(), sizes, any::<(u32, bool, u64)>()).prop_map(
+        |(features, ids, extent_bytes, (extents_prepared, clean, unix_ms))| Superblock {
+            format_version: FORMAT_VERSION,
+            features_compatible: features.0,
+            features_read_only: features.1,
+            features_incompatible: features.2,
+            generation: features.3,
+            disk: DiskId(ids.0),
+            cluster: ids.1,
+            extent_bytes,
+            extents_prepared,
+            clean,
+            formatted_at: WallTime { unix_ms },
+        },
+    )
+}
+
+/// Flips one bit of the covered bytes and demands that this is noticed.
+fn assert_flips_are_seen<T: std::fmt::Debug>(
+    bytes: &mut [u8],
+    covered: usize,
+    bit: prop::sample::Index,
+    decode: fn(&[u8]) -> Result<T, Damage>,
+) {
+    let bit = bit.index(covered * 8);
+    bytes[bit / 8] ^= 1 << (bit % 8);
+    decode(bytes).expect_err("a flipped bit was not seen");
+}
+
+proptest! {
+    #[test]
+    fn a_superblock_survives_and_every_flip_is_seen(superblock in superblocks(), bit: prop::sample::Index) {
+        let mut unit = vec![0xaa; UNIT_BYTES];
+        superblock.encode(&mut unit);
+        prop_assert_eq!(Superblock::decode(&unit), Ok(superblock));
+        prop_assert!(unit[512..].iter().all(|&byte| byte == 0), "it lies within a sector");
+        assert_flips_are_seen(&mut unit, 512, bit, Superblock::decode);
+    }
+
+    #[test]
+    fn an_extent_header_survives_and_every_flip_is_seen(header in headers(), bit: prop::sample::Index) {
+        let mut unit = vec![0xaa; UNIT_BYTES];
+        header.encode(&mut unit);
+        prop_assert_eq!(ExtentHeader::decode(&unit), Ok(header));
+        prop_assert!(unit[512..].iter().all(|&byte| byte == 0), "it lies within a sector");
+        assert_flips_are_seen(&mut unit, 512, bit, ExtentHeader::decode);
+    }
+
+    #[test]
+    fn a_record_header_survives_and_every_flip_is_seen(
+        name in names(), place in 512..100_000_u32, subject in subjects(), origin in origins(),
+        length in 1..200_000_usize, salt: u8, large: bool, bit: prop::sample::Index,
+    ) {
+        let payload: Vec<u8> = (0..length).map(|at| (at % 251) as u8 ^ salt).collect();
+        let header_bytes = record_header_bytes(payload.len(), origin.as_ref());
+        let payload_offset = if large { LARGE_PAYLOAD_OFFSET } else { header_bytes as u32 };
+        let header = RecordHeader::new(name, place * 8, subject, payload_offset, &payload);
+        let mut bytes = vec![0xaa; payload_offset as usize];
+        header.encode(origin.as_ref(), &mut bytes);
+        let mut found = RecordHeader::decode(&bytes).unwrap();
+        prop_assert_eq!(found.origin(&bytes), origin);
+        prop_assert!(found.verifies_all(&payload));
+        prop_assert!(found.record_bytes() >= payload_offset as usize + payload.len());
+        prop_assert_eq!(
+            (found.name, found.offset, found.subject, found.payload_offset, found.payload_bytes),
+            (name, place * 8, subject, payload_offset, payload.len() as u32)
+        );
+        let mut damaged = payload.clone();
+        let at = bit.index(payload.len());
+        damaged[at] ^= 1;
+        prop_assert!(!found.verifies_all(&damaged));
+        prop_assert!(!found.verifies_all(&payload[1..]));
+        found.name.incarnation ^= 1;
+        prop_assert_ne!(found.name, name);
+        assert_flips_are_seen(&mut bytes, header_bytes, bit, RecordHeader::decode);
+    }
+
+    #[test]
+    fn a_footer_survives(
+        header in headers(),
+        fields in proptest::collection::vec((subjects(), 4096..u32::MAX, 1..=4096_u32, 1..=1_u32 << 20), 0..300),
+    ) {
+        let entries: Vec<_> = fields
+            .into_iter()
+            .map(|(subject, offset, payload_offset, payload_bytes)| {
+                FooterEntry { subject, offset, payload_offset, payload_bytes }
+            })
+            .collect();
+        let bytes = encode_footer(&header, &entries);
+        prop_assert_eq!(bytes.len(), footer_bytes(entries.len()));
+        let trailer = FooterTrailer::decode(&bytes[bytes.len() - UNIT_BYTES..]).unwrap();
+        prop_assert_eq!(trailer.header, header);
+        prop_assert_eq!(trailer.entry_count as usize, entries.len());
+        prop_assert_eq!(trailer.entries_checksum, checksum(&bytes[..trailer.covered_bytes()]));
+        let found: Result<Vec<_>, _> =
+            bytes.chunks(FOOTER_ENTRY_BYTES).take(entries.len()).map(FooterEntry::decode).collect();
+        prop_assert_eq!(found, Ok(entries));
+    }
+
+    #[test]
+    fn decoding_takes_any_bytes(
+        mut bytes in proptest::collection::vec(any::<u8>(), 0..5000), magic in 0..5_usize,
+    ) {
+        let magics: [&[u8]; 5] = [b"", b"AnvilDsk", b"AnvilExt", b"AnvR", b"AnvilFtr"];
+        let length = magics[magic].len().min(bytes.len());
+        bytes[..length].copy_from_slice(&magics[magic][..length]);
+        prop_assert!(Superblock::decode(&bytes).is_err());
+        prop_assert!(ExtentHeader::decode(&bytes).is_err());
+        prop_assert!(RecordHeader::decode(&bytes).is_err());
+        prop_assert!(FooterTrailer::decode(&bytes).is_err());
+        let _ = FooterEntry::decode(&bytes);
+    }
+
+    /// As above with a right checksum, which an attacker can compute too.
+    #[test]
+    fn decoding_takes_any_fields(fields in proptest::collection::vec(any::<u8>(), 512), length in 88..500_u16) {
+        let mut record = fields.clone();
+        record[..4].copy_from_slice(b"AnvR");
+        record[6..8].copy_from_slice(&length.to_le_bytes());
+        record[80..88].fill(0);
+        let sum = checksum(&record[..usize::from(length)]);
+        record[80..88].copy_from_slice(&sum.to_le_bytes());
+        if let Ok(header) = RecordHeader::decode(&record) {
+            prop_assert!(header.record_bytes() <= UNIT_BYTES + RECORD_PAYLOAD_BYTES_MAX);
+            let _ = header.origin(&record);
+        }
+        for (magic, covered) in [(b"AnvilDsk", 504), (b"AnvilExt", 504), (b"AnvilFtr", 120)] {
+            let mut bytes = fields.clone();
+            let at = if magic == b"AnvilFtr" { bytes.len() - 128 } else { 0 };
+            bytes[at..at + 8].copy_from_slice(magic);
+            let sum = checksum(&bytes[at..at + covered]);
+            bytes[at + covered..at + covered + 8].copy_from_slice(&sum.to_le_bytes());
+            let _ = (Superblock::decode(&bytes), ExtentHeader::decode(&bytes));
+            if let Ok(trailer) = FooterTrailer::decode(&bytes) {
+                let _ = trailer.covered_bytes();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_largest_header_fits_its_room() {
+    let origin = Origin {
+        tenant: TenantId(u64::MAX),
+        bucket: "b".repeat(255),
+        key: "k".repeat(KEY_BYTES_MAX),
+        at: WallTime { unix_ms: u64::MAX },
+    };
+    let name = ExtentName { disk: DiskId(1), extent: 2, incarnation: 3 };
+    let blob = BlobId { node: NodeId(1), incarnation: Incarnation(2), sequence: 3 };
+    let payload = vec![7; RECORD_PAYLOAD_BYTES_MAX];
+    let header = RecordHeader::new(name, 4096, Subject::Blob { blob, window: 0 }, LARGE_PAYLOAD_OFFSET, &payload);
+    let mut bytes = vec![0; UNIT_BYTES];
+    header.encode(Some(&origin), &mut bytes);
+    let found = RecordHeader::decode(&bytes).unwrap();
+    assert_eq!(found.origin(&bytes), Some(origin));
+    assert_eq!(found.record_bytes(), UNIT_BYTES + RECORD_PAYLOAD_BYTES_MAX);
+}
+
+#[test]
+fn a_newer_superblock_is_read_so_that_it_can_be_refused() {
+    let newer = Superblock {
+        format_version: FORMAT_VERSION + 1,
+        features_compatible: 0,
+        features_read_only: 0,
+        features_incompatible: 0,
+        generation: 1,
+        disk: DiskId(1),
+        cluster: 2,
+        extent_bytes: 5,
+        extents_prepared: 0,
+        clean: false,
+        formatted_at: WallTime { unix_ms: 0 },
+    };
+    let mut unit = vec![0; UNIT_BYTES];
+    newer.encode(&mut unit);
+    assert_eq!(Superblock::decode(&unit), Ok(newer));
+}
+
+/// These are the bytes of version 1: a change of any of them is a new version.
+#[test]
+fn version_1_has_these_bytes() {
+    let name = ExtentName { disk: DiskId(0x0102), extent: 3, incarnation: 4 };
+    let header = ExtentHeader { name, kind: ExtentKind::Log { sequence: 5 }, begun_at: WallTime { unix_ms: 6 } };
+    let mut unit = vec![0; UNIT_BYTES];
+    header.encode(&mut unit);
+    assert_eq!(checksum(&unit), 0, "extent header");
+    let blob = BlobId { node: NodeId(1), incarnation: Incarnation(2), sequence: 3 };
+    let origin =
+        Origin { tenant: TenantId(7), bucket: "bucket".into(), key: "key".into(), at: WallTime { unix_ms: 8 } };
+    let subject = Subject::Blob { blob, window: 0 };
+    let record = RecordHeader::new(name, 4096, subject, LARGE_PAYLOAD_OFFSET, b"payload");
+    record.encode(Some(&origin), &mut unit);
+    assert_eq!(checksum(&unit), 0, "record header");
+    let entry = FooterEntry { subject, offset: 4096, payload_offset: 4096, payload_bytes: 7 };
+    assert_eq!(checksum(&encode_footer(&header, &[entry])), 0, "footer");
+}

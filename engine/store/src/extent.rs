@@ -1,0 +1,393 @@
+//! The extents that a core fills: opened, appended to, sealed.
+//!
+//! Invariants:
+//! - An extent is appended to by one core, and only behind everything that was ever reserved in it: a unit is written
+//!   at most once per life of the extent, but for the header (before the first record) and the footer (after the last).
+//! - The header's write completes before the first record's begins.
+//! - A write that failed leaves its extent at once: nothing more is appended, and no footer is written.
+//! - A footer is written after a flush that began after the last record's write had completed.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use anvil_model::format::{
+    ExtentHeader, ExtentKind, ExtentName, FooterEntry, Subject, UNIT_BYTES, encode_footer, extent_offset, footer_bytes,
+};
+use anvil_model::io::{Device, DeviceError, Reserve, World};
+use anvil_model::limits::BUFFER_BYTES;
+use tokio::sync::oneshot;
+
+use crate::append::AppendError;
+use crate::index::Place;
+use crate::mail::Message;
+use crate::space::{ExtentRequest, Grant, Lane, Partial, Refused};
+use crate::store::{Disk, Inner};
+
+/// True when a write of so many bytes with so many records fits into an extent with this tail, leaving room for the
+/// footer.
+pub(crate) fn has_room(extent_bytes: u32, tail: u32, entries: usize, bytes: usize, records: usize) -> bool {
+    tail as usize + bytes + footer_bytes(entries + records) <= extent_bytes as usize
+}
+
+/// An extent that this core fills.
+#[derive(Debug)]
+pub(crate) struct OpenExtent {
+    disk: u16,
+    header: ExtentHeader,
+    extent_bytes: u32,
+    state: RefCell<OpenState>,
+}
+
+#[derive(Debug)]
+struct OpenState {
+    /// Where the next write goes: behind everything reserved so far, in whole units.
+    tail: u32,
+    /// Records that were reserved, written or not: the footer has room for so many.
+    records: usize,
+    /// Records that are written.
+    entries: Vec<FooterEntry>,
+    in_flight: usize,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// Nothing more is reserved; the footer follows when the writes in flight are done.
+    Closing,
+    /// A write failed, or the footer is under way.
+    Done,
+}
+
+impl OpenExtent {
+    pub(crate) fn resume(disk: u16, extent_bytes: u32, partial: Partial) -> Rc<Self> {
+        let Partial { header, tail, entries } = partial;
+        assert!((tail as usize).is_multiple_of(UNIT_BYTES) && tail <= extent_bytes, "a tail at {tail}");
+        let state = OpenState { tail, records: entries.len(), entries, in_flight: 0, stage: Stage::Open };
+        Rc::new(Self { disk, header, extent_bytes, state: RefCell::new(state) })
+    }
+
+    fn has_room(&self, bytes: usize, records: usize) -> bool {
+        let state = self.state.borrow();
+        state.stage == Stage::Open && has_room(self.extent_bytes, state.tail, state.records, bytes, records)
+    }
+
+    /// True when it is time to have the next one ready.
+    fn is_nearly_full(&self) -> bool {
+        self.state.borrow().tail > self.extent_bytes / 4 * 3
+    }
+
+    fn offset(&self) -> u64 {
+        extent_offset(self.header.name.extent, self.extent_bytes)
+    }
+}
+
+/// The open extents of one kind on one disk.
+#[derive(Debug, Default)]
+pub(crate) struct OpenLane {
+    current: Option<Rc<OpenExtent>>,
+    next: Option<Rc<OpenExtent>>,
+    /// Present while the next one is being opened: who waits for it. Bounded by the appends in flight.
+    opening: Option<Vec<oneshot::Sender<Result<(), AppendError>>>>,
+    /// The home core would not give one ahead of need.
+    scarce: bool,
+}
+
+/// Room in an extent for one write. Dropped without a word of its success, the room stays a hole.
+pub(crate) struct Slot<W: World> {
+    inner: Rc<Inner<W>>,
+    extent: Rc<OpenExtent>,
+    /// Where it begins, in bytes from the extent's beginning.
+    pub(crate) offset: u32,
+    bytes: usize,
+}
+
+impl<W: World> Slot<W> {
+    pub(crate) fn name(&self) -> ExtentName {
+        self.extent.header.name
+    }
+
+    /// The extent's place in the metadata log.
+    pub(crate) fn log_sequence(&self) -> u64 {
+        match self.extent.header.kind {
+            ExtentKind::Log { sequence } => sequence,
+            ExtentKind::Data => panic!("a data extent in the lane of the log"),
+        }
+    }
+
+    /// Writes the room's bytes from the beginning of `buffer`, and enters the records when that succeeds.
+    pub(crate) async fn write(self, buffer: W::Buffer, records: &[FooterEntry]) -> Result<(), AppendError> {
+        let disk = self.inner.disk(self.extent.disk);
+        let at = self.extent.offset() + u64::from(self.offset);
+        let (written, buffer) = disk.device.write(at, buffer, 0..self.bytes).await;
+        drop(buffer);
+        match written {
+            Ok(()) => self.enter(records),
+            Err(error) => {
+                self.extent.state.borrow_mut().stage = Stage::Done;
+                tracing::warn!(disk = %disk.id, extent = self.extent.header.name.extent, %error, "a write failed");
+                if error == DeviceError::Gone {
+                    self.inner.fail_disk(self.extent.disk, error);
+                }
+                return Err(if error == DeviceError::NoSpace { AppendError::Full } else { error.into() });
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&self, records: &[FooterEntry]) {
+        let name = self.extent.header.name;
+        let mut index = self.inner.index.borrow_mut();
+        for record in records {
+            if let Subject::Blob { blob, window } = record.subject {
+                let place = Place {
+                    disk: self.extent.disk,
+                    extent: name.extent,
+                    offset: record.offset,
+                    payload_offset: u16::try_from(record.payload_offset).expect("at most a unit"),
+                    payload_bytes: record.payload_bytes,
+                };
+                let fresh = index.insert(blob, window, name.incarnation, place);
+                assert!(fresh, "window {window} of blob {blob} was written twice");
+            }
+        }
+        self.extent.state.borrow_mut().entries.extend_from_slice(records);
+        let counters = &self.inner.disk(self.extent.disk).counters;
+        counters.appends.set(counters.appends.get() + records.len() as u64);
+        counters.appended_bytes.set(counters.appended_bytes.get() + self.bytes as u64);
+        counters.writes.set(counters.writes.get() + 1);
+    }
+}
+
+impl<W: World> Drop for Slot<W> {
+    fn drop(&mut self) {
+        self.extent.state.borrow_mut().in_flight -= 1;
+        self.inner.seal_when_done(&self.extent);
+    }
+}
+
+impl<W: World> Inner<W> {
+    /// Room for one write; opens the next extent when the current one is full.
+    pub(crate) async fn reserve(
+        self: &Rc<Self>,
+        disk: u16,
+        lane: Lane,
+        bytes: usize,
+        records: usize,
+    ) -> Result<Slot<W>, AppendError> {
+        self.make_room(disk, lane, bytes, records).await?;
+        Ok(self.take_room(disk, lane, bytes, records))
+    }
+
+    /// Sees to it that the current extent has so much room at this moment.
+    pub(crate) async fn make_room(
+        self: &Rc<Self>,
+        disk: u16,
+        lane: Lane,
+        bytes: usize,
+        records: usize,
+    ) -> Result<(), AppendError> {
+        loop {
+            if let Some(error) = self.disk(disk).failed.get() {
+                return Err(error.into());
+            }
+            if self.advance(disk, lane, bytes, records) {
+                return Ok(());
+            }
+            self.next_extent(disk, lane).await?;
+        }
+    }
+
+    /// True when the current extent has so much room.
+    pub(crate) fn has_room(&self, disk: u16, lane: Lane, bytes: usize, records: usize) -> bool {
+        let lane = self.disk(disk).lane(lane).borrow();
+        lane.current.as_ref().is_some_and(|extent| extent.has_room(bytes, records))
+    }
+
+    /// Takes room that is there.
+    pub(crate) fn take_room(self: &Rc<Self>, disk: u16, lane: Lane, bytes: usize, records: usize) -> Slot<W> {
+        assert!(bytes.is_multiple_of(UNIT_BYTES) && (1..=BUFFER_BYTES).contains(&bytes), "a write of {bytes} bytes");
+        let extent = {
+            let lane = self.disk(disk).lane(lane).borrow();
+            Rc::clone(lane.current.as_ref().expect("an extent with room is open"))
+        };
+        assert!(extent.has_room(bytes, records), "the room was there");
+        let offset = {
+            let mut state = extent.state.borrow_mut();
+            let offset = state.tail;
+            state.tail += u32::try_from(bytes).expect("at most a buffer");
+            state.records += records;
+            state.in_flight += 1;
+            offset
+        };
+        let free_bytes = &self.disk(disk).free_bytes;
+        free_bytes.set(free_bytes.get().saturating_sub(bytes as u64));
+        let ahead = {
+            let lane = self.disk(disk).lane(lane).borrow();
+            extent.is_nearly_full() && lane.next.is_none() && lane.opening.is_none() && !lane.scarce
+        };
+        if ahead {
+            self.open_next(disk, lane, false);
+        }
+        Slot { inner: Rc::clone(self), extent, offset, bytes }
+    }
+
+    /// Goes on with an extent of a former life.
+    pub(crate) fn resume_extent(&self, disk: u16, lane: Lane, extent: Rc<OpenExtent>) {
+        let mut lane = self.disk(disk).lane(lane).borrow_mut();
+        assert!(lane.current.is_none() && lane.next.is_none(), "nothing is open yet");
+        lane.current = Some(extent);
+    }
+
+    /// Moves on to the next extent if the current one has no room; true when there is room then.
+    fn advance(self: &Rc<Self>, disk: u16, lane: Lane, bytes: usize, records: usize) -> bool {
+        let full = {
+            let mut lane = self.disk(disk).lane(lane).borrow_mut();
+            if lane.current.as_ref().is_some_and(|extent| extent.has_room(bytes, records)) {
+                return true;
+            }
+            let Some(next) = lane.next.take() else {
+                return false;
+            };
+            lane.scarce = false;
+            lane.current.replace(next)
+        };
+        if let Some(full) = full {
+            self.close_extent(&full);
+        }
+        self.has_room(disk, lane, bytes, records)
+    }
+
+    /// Waits until the next extent is open. The opening is a task of its own: whoever waits may be cancelled.
+    async fn next_extent(self: &Rc<Self>, disk: u16, lane: Lane) -> Result<(), AppendError> {
+        let (sender, opened) = oneshot::channel();
+        if self.disk(disk).lane(lane).borrow().opening.is_none() {
+            self.open_next(disk, lane, true);
+        }
+        let mut open = self.disk(disk).lane(lane).borrow_mut();
+        open.opening.as_mut().expect("just begun").push(sender);
+        drop(open);
+        opened.await.unwrap_or(Err(AppendError::Device(DeviceError::Gone)))
+    }
+
+    fn open_next(self: &Rc<Self>, disk: u16, lane: Lane, urgent: bool) {
+        self.disk(disk).lane(lane).borrow_mut().opening = Some(Vec::new());
+        let inner = Rc::clone(self);
+        self.start(async move {
+            let mut opened = inner.open_extent(disk, lane, urgent).await;
+            let somebody_waits = || {
+                let lane = inner.disk(disk).lane(lane).borrow();
+                lane.opening.as_ref().is_some_and(|waiting| !waiting.is_empty())
+            };
+            if opened.as_ref().is_err_and(|refused| *refused == Refused::Scarce) && somebody_waits() {
+                opened = inner.open_extent(disk, lane, true).await;
+            }
+            let mut open = inner.disk(disk).lane(lane).borrow_mut();
+            let waiting = open.opening.take().expect("set until here");
+            let answer = match opened {
+                Ok(extent) => {
+                    assert!(open.next.is_none(), "one extent is opened at a time");
+                    open.next = Some(extent);
+                    Ok(())
+                }
+                Err(Refused::Scarce) => {
+                    open.scarce = true;
+                    Err(AppendError::Full)
+                }
+                Err(Refused::Full) => {
+                    inner.disk(disk).free_bytes.set(0);
+                    Err(AppendError::Full)
+                }
+                Err(Refused::Device(error)) => Err(error.into()),
+            };
+            drop(open);
+            for waiter in waiting {
+                // Who was cancelled does not wait any more.
+                let _ = waiter.send(answer);
+            }
+        });
+    }
+
+    async fn open_extent(self: &Rc<Self>, disk: u16, lane: Lane, urgent: bool) -> Result<Rc<OpenExtent>, Refused> {
+        let (reply, granted) = oneshot::channel();
+        let request = ExtentRequest { lane, urgent, reply };
+        let home = self.disk_home(disk);
+        if home == self.core {
+            self.request_extent(disk, request);
+        } else if self.addresses[usize::from(home.0)].send(Message::Extent { disk, request }).await.is_err() {
+            return Err(Refused::Device(DeviceError::Gone));
+        }
+        let Grant { extent, partial, free_bytes } = granted.await.unwrap_or(Err(Refused::Device(DeviceError::Gone)))?;
+        self.disk(disk).free_bytes.set(free_bytes);
+        let partial = match partial {
+            Some(partial) => partial,
+            None => self.begin_extent(disk, lane, extent).await.map_err(Refused::Device)?,
+        };
+        Ok(OpenExtent::resume(disk, self.disk(disk).extent_bytes, partial))
+    }
+
+    /// Writes the header of a free extent. When that fails, the extent is left alone until the next start.
+    async fn begin_extent(&self, disk: u16, lane: Lane, extent: u32) -> Result<Partial, DeviceError> {
+        let kind = match lane {
+            Lane::Large | Lane::Small => ExtentKind::Data,
+            Lane::Log => {
+                self.log_sequence.set(self.log_sequence.get() + 1);
+                ExtentKind::Log { sequence: self.log_sequence.get() }
+            }
+        };
+        let Disk { id, device, extent_bytes, .. } = self.disk(disk);
+        let name = ExtentName { disk: *id, extent, incarnation: self.world.random().max(1) };
+        let header = ExtentHeader { name, kind, begun_at: self.world.wall_clock() };
+        let mut buffer = self.world.buffer(Reserve::Progress).await;
+        header.encode(&mut buffer[..UNIT_BYTES]);
+        let (written, buffer) = device.write(extent_offset(extent, *extent_bytes), buffer, 0..UNIT_BYTES).await;
+        drop(buffer);
+        written.map(|()| Partial { header, tail: UNIT_BYTES as u32, entries: Vec::new() })
+    }
+
+    /// Nothing more goes into this extent.
+    pub(crate) fn close_extent(self: &Rc<Self>, extent: &Rc<OpenExtent>) {
+        {
+            let mut state = extent.state.borrow_mut();
+            if state.stage == Stage::Open {
+                state.stage = Stage::Closing;
+            }
+        }
+        self.seal_when_done(extent);
+    }
+
+    fn seal_when_done(self: &Rc<Self>, extent: &Rc<OpenExtent>) {
+        {
+            let mut state = extent.state.borrow_mut();
+            if state.stage != Stage::Closing || state.in_flight > 0 {
+                return;
+            }
+            state.stage = Stage::Done;
+        }
+        let (inner, extent) = (Rc::clone(self), Rc::clone(extent));
+        self.start(async move {
+            if let Err(error) = inner.seal(&extent).await {
+                // The next start reads the extent instead.
+                tracing::warn!(extent = extent.header.name.extent, %error, "an extent got no footer");
+            }
+        });
+    }
+
+    async fn seal(self: &Rc<Self>, extent: &OpenExtent) -> Result<(), DeviceError> {
+        self.flush_disk(extent.disk).await?;
+        let mut entries = std::mem::take(&mut extent.state.borrow_mut().entries);
+        entries.sort_unstable_by_key(|entry| entry.offset);
+        let footer = encode_footer(&extent.header, &entries);
+        let start = extent.extent_bytes as usize - footer.len();
+        assert!(extent.state.borrow().tail as usize <= start, "room was kept for the footer");
+        for (index, chunk) in footer.chunks(BUFFER_BYTES).enumerate() {
+            let mut buffer = self.world.buffer(Reserve::Progress).await;
+            buffer[..chunk.len()].copy_from_slice(chunk);
+            let at = extent.offset() + (start + index * BUFFER_BYTES) as u64;
+            let (written, buffer) = self.disk(extent.disk).device.write(at, buffer, 0..chunk.len()).await;
+            drop(buffer);
+            written?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,291 @@
+//! The extents of a disk, on the disk's home core: which are free, who gets the next one, and when the disk grows.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anvil_model::format::{
+    EXTENTS_OFFSET, ExtentHeader, FooterEntry, SMALL_RECORD_BYTES_MAX, Superblock, extent_offset,
+};
+use anvil_model::io::{Device, DeviceError, World};
+use anvil_model::limits::BUFFER_BYTES;
+use anvil_model::time::Moment;
+use tokio::sync::oneshot;
+
+use crate::disk::write_superblock;
+use crate::extent::has_room;
+use crate::store::Inner;
+
+/// Free extents that are kept prepared.
+const EXTENTS_AHEAD: usize = 8;
+/// Extents that one growth adds, at most.
+const GROWTH_EXTENTS_MAX: u32 = 4;
+/// Free extents that only the metadata log may take, so that DELETE works on a full disk.
+const EXTENTS_RESERVED: usize = 2;
+/// A disk that could not grow is asked again after so long.
+const GROWTH_RETRY: Duration = Duration::from_secs(10);
+
+/// What an extent is filled with. Each core has one open extent of each kind per disk: small records would otherwise
+/// waste the ends of extents that are full for large ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Windows of large blobs.
+    Large,
+    /// Packs of small blobs.
+    Small,
+    /// The metadata log.
+    Log,
+}
+
+impl Lane {
+    /// Room that an extent must have to be worth opening for this lane.
+    fn bytes_wanted(self) -> usize {
+        match self {
+            Self::Large | Self::Log => BUFFER_BYTES,
+            Self::Small => SMALL_RECORD_BYTES_MAX,
+        }
+    }
+}
+
+/// Asks for an extent.
+#[derive(Debug)]
+pub(crate) struct ExtentRequest {
+    pub(crate) lane: Lane,
+    /// Somebody waits for it; otherwise it is wanted ahead of need, and only if there are plenty.
+    pub(crate) urgent: bool,
+    pub(crate) reply: oneshot::Sender<Result<Grant, Refused>>,
+}
+
+/// An extent that belongs to the asking core from now on.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    pub(crate) extent: u32,
+    /// Present when it was begun in a former life: its header is written.
+    pub(crate) partial: Option<Partial>,
+    /// What blobs can still take on this disk behind this grant.
+    pub(crate) free_bytes: u64,
+}
+
+/// An extent that was open when a life ended.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    pub(crate) header: ExtentHeader,
+    /// Everything from here on is zero.
+    pub(crate) tail: u32,
+    /// The records before it that are whole.
+    pub(crate) entries: Vec<FooterEntry>,
+}
+
+/// Why there is no extent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Full,
+    /// Not so many that one could be had ahead of need.
+    Scarce,
+    Device(DeviceError),
+}
+
+/// What recovery found of a disk's extents; sent to its home core.
+#[derive(Debug)]
+pub(crate) struct SpaceShare {
+    pub(crate) superblock: Superblock,
+    pub(crate) free: BTreeSet<u32>,
+    /// Open ones with room.
+    pub(crate) partial: Vec<Partial>,
+    /// Open ones without room: they only need their footers.
+    pub(crate) full: Vec<Partial>,
+    /// Extents that the disk may ever have.
+    pub(crate) extents_max: u32,
+}
+
+/// The extents of a disk. Invariant: an extent is in `free` or `partial`, or belongs to a core, or is sealed.
+#[derive(Debug)]
+pub(crate) struct Space {
+    superblock: Superblock,
+    free: BTreeSet<u32>,
+    partial: Vec<Partial>,
+    extents_max: u32,
+    waiting: VecDeque<ExtentRequest>,
+    growing: bool,
+    /// When the disk could not grow.
+    exhausted_at: Option<Moment>,
+    core_count: usize,
+}
+
+enum Decision {
+    Grant(Grant),
+    Refuse(Refused),
+    Wait,
+}
+
+impl Space {
+    pub(crate) fn new(share: SpaceShare, core_count: u16) -> (Self, Vec<Partial>) {
+        let SpaceShare { superblock, free, partial, full, extents_max } = share;
+        let space = Self {
+            superblock,
+            free,
+            partial,
+            extents_max: extents_max.max(superblock.extents_prepared),
+            waiting: VecDeque::new(),
+            growing: false,
+            exhausted_at: None,
+            core_count: core_count.into(),
+        };
+        (space, full)
+    }
+
+    pub(crate) fn free_extents(&self) -> u64 {
+        self.free.len() as u64
+    }
+
+    pub(crate) fn prepared_bytes(&self) -> u64 {
+        extent_offset(self.superblock.extents_prepared, self.superblock.extent_bytes)
+    }
+
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let used = u64::from(self.superblock.extents_prepared) - self.free.len() as u64;
+        used * u64::from(self.superblock.extent_bytes)
+    }
+
+    /// What blobs can still take.
+    fn free_bytes(&self) -> u64 {
+        let growable = if self.exhausted_at.is_some() { 0 } else { self.growable() as usize };
+        let extents = (self.free.len() + growable).saturating_sub(EXTENTS_RESERVED);
+        let partial: u64 =
+            self.partial.iter().map(|partial| u64::from(self.superblock.extent_bytes - partial.tail)).sum();
+        extents as u64 * u64::from(self.superblock.extent_bytes) + partial
+    }
+
+    fn growable(&self) -> u32 {
+        self.extents_max - self.superblock.extents_prepared
+    }
+
+    fn may_grow(&self, now: Moment) -> bool {
+        self.growable() > 0 && self.exhausted_at.is_none_or(|at| now.since(at) >= GROWTH_RETRY)
+    }
+
+    fn decide(&mut self, lane: Lane, urgent: bool, now: Moment) -> Decision {
+        let reserved = if lane == Lane::Log { 0 } else { EXTENTS_RESERVED };
+        if !urgent && self.free.len() <= reserved + 2 * self.core_count {
+            return Decision::Refuse(Refused::Scarce);
+        }
+        if let Some(partial) = self.take_partial(lane) {
+            let extent = partial.header.name.extent;
+            return Decision::Grant(Grant { extent, partial: Some(partial), free_bytes: self.free_bytes() });
+        }
+        if self.free.len() > reserved {
+            let extent = self.free.pop_first().expect("more than none");
+            return Decision::Grant(Grant { extent, partial: None, free_bytes: self.free_bytes() });
+        }
+        if self.growing || self.may_grow(now) { Decision::Wait } else { Decision::Refuse(Refused::Full) }
+    }
+
+    fn take_partial(&mut self, lane: Lane) -> Option<Partial> {
+        if lane == Lane::Log {
+            return None;
+        }
+        let extent_bytes = self.superblock.extent_bytes;
+        let fits =
+            |partial: &Partial| has_room(extent_bytes, partial.tail, partial.entries.len(), lane.bytes_wanted(), 1);
+        let at = self.partial.iter().position(fits)?;
+        Some(self.partial.remove(at))
+    }
+
+    fn take_back(&mut self, grant: Grant) {
+        match grant.partial {
+            Some(partial) => self.partial.push(partial),
+            None => assert!(self.free.insert(grant.extent), "a granted extent is not free"),
+        }
+    }
+
+    /// How many extents to add now.
+    fn growth(&self, now: Moment) -> u32 {
+        if self.growing || self.free.len() >= EXTENTS_AHEAD || !self.may_grow(now) {
+            return 0;
+        }
+        // The first ones singly, so that the first PUT of a new disk does not wait for many to be zeroed.
+        let step = self.superblock.extents_prepared.clamp(1, GROWTH_EXTENTS_MAX);
+        let missing = u32::try_from(EXTENTS_AHEAD - self.free.len()).expect("at most a few");
+        step.min(missing).min(self.growable())
+    }
+}
+
+impl<W: World> Inner<W> {
+    /// Gives an extent of a disk whose home is here, now or when the disk has grown.
+    pub(crate) fn request_extent(self: &Rc<Self>, disk: u16, request: ExtentRequest) {
+        self.space(disk).borrow_mut().waiting.push_back(request);
+        self.serve_space(disk);
+    }
+
+    /// Answers whom it can and grows the disk ahead of need.
+    pub(crate) fn serve_space(self: &Rc<Self>, disk: u16) {
+        let mut space = self.space(disk).borrow_mut();
+        let now = self.world.now();
+        for _ in 0..space.waiting.len() {
+            let request = space.waiting.pop_front().expect("counted");
+            let decision = match self.disk(disk).failed.get() {
+                Some(error) => Decision::Refuse(Refused::Device(error)),
+                None => space.decide(request.lane, request.urgent, now),
+            };
+            let answer = match decision {
+                Decision::Grant(grant) => Ok(grant),
+                Decision::Refuse(refused) => Err(refused),
+                Decision::Wait => {
+                    space.waiting.push_back(request);
+                    continue;
+                }
+            };
+            if let Err(Ok(grant)) = request.reply.send(answer) {
+                space.take_back(grant);
+            }
+        }
+        let growth = space.growth(now);
+        if growth > 0 && self.disk(disk).failed.get().is_none() {
+            space.growing = true;
+            drop(space);
+            let inner = Rc::clone(self);
+            self.start(async move { inner.grow(disk, growth).await });
+        }
+    }
+
+    async fn grow(self: Rc<Self>, disk: u16, extents: u32) {
+        let mut superblock = self.space(disk).borrow().superblock;
+        let first = superblock.extents_prepared;
+        superblock.extents_prepared += extents;
+        superblock.generation += 1;
+        let size_bytes = extent_offset(superblock.extents_prepared, superblock.extent_bytes);
+        debug_assert!(size_bytes > EXTENTS_OFFSET);
+        let device = &self.disk(disk).device;
+        let grown = match device.grow(size_bytes).await {
+            Ok(()) => {
+                // The disk must know of an extent, durably, before anything in it is acknowledged.
+                let written = write_superblock(&self.world, device, &superblock).await;
+                written.inspect_err(|error| self.fail_disk(disk, *error))
+            }
+            Err(error) => Err(error),
+        };
+        let mut space = self.space(disk).borrow_mut();
+        space.growing = false;
+        match grown {
+            Ok(()) => {
+                space.superblock = superblock;
+                space.free.extend(first..superblock.extents_prepared);
+                space.exhausted_at = None;
+            }
+            Err(error) => {
+                tracing::warn!(disk = %self.disk(disk).id, %error, "the disk could not grow");
+                space.exhausted_at = Some(self.world.now());
+            }
+        }
+        drop(space);
+        self.serve_space(disk);
+    }
+
+    /// Marks a disk of this core clean, as the last thing that is written to it.
+    pub(crate) async fn mark_clean(&self, disk: u16) -> Result<(), DeviceError> {
+        let mut superblock = self.space(disk).borrow().superblock;
+        superblock.generation += 1;
+        superblock.clean = true;
+        write_superblock(&self.world, &self.disk(disk).device, &superblock).await
+    }
+}

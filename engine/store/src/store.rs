@@ -1,0 +1,458 @@
+//! One core's share of the disks: opened, asked for figures, closed.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+
+use anvil_model::ids::{BlobId, CoreId, DiskId, Incarnation, NodeId};
+use anvil_model::io::{Device, DeviceError, Task, World};
+use futures_util::future::{join_all, select};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::extent::{OpenExtent, OpenLane};
+use crate::flush::Flusher;
+use crate::index::Index;
+use crate::mail::{Mail, Message, serve};
+use crate::pack::Packer;
+use crate::recover::Share;
+use crate::space::{Lane, Space};
+
+/// One core's share of the node's disks. Cheap to clone; clones are the same store.
+pub struct Store<W: World> {
+    pub(crate) inner: Rc<Inner<W>>,
+}
+
+impl<W: World> Clone for Store<W> {
+    fn clone(&self) -> Self {
+        Self { inner: Rc::clone(&self.inner) }
+    }
+}
+
+/// What all clones of a core's store share.
+pub(crate) struct Inner<W: World> {
+    pub(crate) world: W,
+    pub(crate) core: CoreId,
+    pub(crate) core_count: u16,
+    pub(crate) index: RefCell<Index>,
+    /// The mailboxes of all cores; this one's own is never written to.
+    pub(crate) addresses: Vec<mpsc::Sender<Message>>,
+    /// The sequence of the newest extent of the metadata log, on the core that writes it.
+    pub(crate) log_sequence: Cell<u64>,
+    disks: Vec<Disk<W>>,
+    ordinals: BTreeMap<DiskId, u16>,
+    writer: Cell<Option<(NodeId, Incarnation)>>,
+    blobs_drawn: Cell<u64>,
+    /// Appends and tasks of this store that run.
+    busy: Cell<usize>,
+    closing: Cell<bool>,
+    /// Other cores that have closed.
+    closed: RefCell<BTreeSet<CoreId>>,
+    /// Rung when `busy` falls to 0 or `closed` grows.
+    changed: Notify,
+    service: RefCell<Option<W::Task>>,
+}
+
+/// One core's view of a disk.
+pub(crate) struct Disk<W: World> {
+    pub(crate) id: DiskId,
+    pub(crate) device: W::Device,
+    pub(crate) extent_bytes: u32,
+    pub(crate) packer: RefCell<Packer>,
+    /// What blobs can take, as far as this core knows: said by the home core with each extent, less what went there since.
+    pub(crate) free_bytes: Cell<u64>,
+    /// Set when a flush failed or the disk is gone: nothing is written to it in this life any more.
+    pub(crate) failed: Cell<Option<DeviceError>>,
+    pub(crate) counters: Counters,
+    large: RefCell<OpenLane>,
+    small: RefCell<OpenLane>,
+    log: RefCell<OpenLane>,
+    home: Option<Home>,
+}
+
+/// What only a disk's home core has.
+struct Home {
+    space: RefCell<Space>,
+    flusher: RefCell<Flusher>,
+}
+
+/// What this core did with a disk since its start.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) appends: Cell<u64>,
+    pub(crate) appended_bytes: Cell<u64>,
+    pub(crate) writes: Cell<u64>,
+}
+
+/// One core's figures; see [`Store::stats`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Entries of the index on this core.
+    pub index_entries: u64,
+    /// Memory of these entries.
+    pub index_bytes: u64,
+    /// Per disk, in the order given at open.
+    pub disks: Vec<DiskStats>,
+}
+
+/// One core's figures of a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskStats {
+    /// Which.
+    pub disk: DiskId,
+    /// Appends (windows, small blobs, log records) that completed on this core since its start.
+    pub appends: u64,
+    /// Bytes that these wrote, headers and padding included.
+    pub appended_bytes: u64,
+    /// Device writes that these took.
+    pub writes: u64,
+    /// The disk as a whole; only on the disk's home core.
+    pub space: Option<DiskSpace>,
+    /// The error after which nothing more is written to this disk in this life.
+    pub failed: Option<DeviceError>,
+}
+
+/// The space of a disk and who uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// What the disk may grow to.
+    pub capacity_bytes: u64,
+    /// Taken from the file system or device so far.
+    pub prepared_bytes: u64,
+    /// Bytes in extents that hold or may hold records.
+    pub used_bytes: u64,
+    /// Prepared extents that are free.
+    pub free_extents: u64,
+    /// Flushes of the device since start.
+    pub flushes: u64,
+}
+
+impl<W: World> Store<W> {
+    /// Opens this core's share: `devices` are the disks given to [`recover`](crate::recover()), in the same order,
+    /// opened on this core. Starts the task that answers the other cores; it runs until [`Self::close`].
+    ///
+    /// # Panics
+    /// When share, mail, devices and world are not of one core of one start.
+    #[must_use]
+    pub fn open(world: W, devices: Vec<(DiskId, W::Device)>, share: Share, mail: Mail) -> Self {
+        let Share { core, core_count, index, disks } = share;
+        let Mail { core: mail_core, mailbox, addresses } = mail;
+        assert_eq!((core, core_count), (world.core(), world.core_count()), "a share is opened on its core");
+        assert_eq!((mail_core, addresses.len()), (core, core_count.into()), "a core has its own mailbox");
+        assert_eq!(devices.len(), disks.len(), "all disks are opened on every core");
+        let mut full = Vec::new();
+        let disks: Vec<_> = devices
+            .into_iter()
+            .zip(disks)
+            .enumerate()
+            .map(|(ordinal, ((id, device), share))| {
+                assert_eq!(id, share.id, "the disks are in the order of their recovery");
+                let home = share.space.map(|share| {
+                    let (space, unsealed) = Space::new(share, core_count);
+                    full.extend(unsealed.into_iter().map(|partial| (ordinal, partial)));
+                    Home { space: RefCell::new(space), flusher: RefCell::default() }
+                });
+                Disk {
+                    id,
+                    device,
+                    extent_bytes: share.extent_bytes,
+                    packer: RefCell::default(),
+                    free_bytes: Cell::new(share.free_bytes),
+                    failed: Cell::new(None),
+                    counters: Counters::default(),
+                    large: RefCell::default(),
+                    small: RefCell::default(),
+                    log: RefCell::default(),
+                    home,
+                }
+            })
+            .collect();
+        let ordinals: BTreeMap<_, _> = disks.iter().zip(0..).map(|(disk, ordinal)| (disk.id, ordinal)).collect();
+        assert_eq!(ordinals.len(), disks.len(), "disk ids differ");
+        let inner = Rc::new(Inner {
+            world,
+            core,
+            core_count,
+            index: RefCell::new(index),
+            addresses,
+            log_sequence: Cell::new(0),
+            disks,
+            ordinals,
+            writer: Cell::new(None),
+            blobs_drawn: Cell::new(0),
+            busy: Cell::new(0),
+            closing: Cell::new(false),
+            closed: RefCell::default(),
+            changed: Notify::new(),
+            service: RefCell::new(None),
+        });
+        let service = inner.world.spawn(serve(Rc::clone(&inner), mailbox));
+        *inner.service.borrow_mut() = Some(service);
+        for (ordinal, partial) in full {
+            let ordinal = u16::try_from(ordinal).expect("few disks");
+            let extent_bytes = inner.disk(ordinal).extent_bytes;
+            inner.close_extent(&OpenExtent::resume(ordinal, extent_bytes, partial));
+        }
+        for ordinal in 0..inner.disk_count() {
+            if inner.disk_home(ordinal) == core {
+                inner.serve_space(ordinal);
+            }
+        }
+        Self { inner }
+    }
+
+    /// Says whose blobs this store writes from now on. Once, on every core, before the first [`Self::new_blob`].
+    ///
+    /// # Panics
+    /// When it was said before.
+    pub fn set_writer(&self, node: NodeId, incarnation: Incarnation) {
+        let before = self.inner.writer.replace(Some((node, incarnation)));
+        assert_eq!(before, None, "a life has one incarnation");
+    }
+
+    /// A new blob id, at home on this core.
+    ///
+    /// # Panics
+    /// Before [`Self::set_writer`].
+    #[must_use]
+    pub fn new_blob(&self) -> BlobId {
+        let inner = &self.inner;
+        let (node, incarnation) = inner.writer.get().expect("the writer is set before the first blob");
+        let drawn = inner.blobs_drawn.get();
+        inner.blobs_drawn.set(drawn + 1);
+        let sequence = drawn * u64::from(inner.core_count) + u64::from(inner.core.0);
+        let blob = BlobId { node, incarnation, sequence };
+        assert_eq!(blob.home(inner.core_count), inner.core);
+        blob
+    }
+
+    /// The disk that a new blob should go to: the one with the most free space, as far as this core knows.
+    ///
+    /// # Panics
+    /// When there is no disk.
+    #[must_use]
+    pub fn place(&self) -> DiskId {
+        let first = self.inner.disks_by_room()[0];
+        self.inner.disk(first).id
+    }
+
+    /// Makes all appends that completed before this call durable on these disks, together with the flushes that
+    /// other cores want at this moment. After a flush that failed, every later one of that disk fails, and every append:
+    /// nobody can say what became of the writes before it, until the next start reads them.
+    ///
+    /// # Errors
+    /// When a flush fails: then nothing that it would have covered may be acknowledged.
+    pub async fn flush(&self, disks: &[DiskId]) -> Result<(), DeviceError> {
+        let flushes = disks.iter().map(|&disk| self.inner.flush_disk(self.inner.ordinal(disk)));
+        join_all(flushes).await.into_iter().collect()
+    }
+
+    /// What this core knows of the store at this moment; the node's figures are the sums over its cores.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let index = self.inner.index.borrow();
+        let disks = self.inner.disks.iter().map(Disk::stats).collect();
+        Stats { index_entries: index.entries(), index_bytes: index.bytes(), disks }
+    }
+
+    /// Ends this store: refuses new appends, waits for those that run, flushes, serves the other cores until they have
+    /// closed too, and marks the disks whose home is here clean. Call it on all cores at the same time.
+    pub async fn close(&self) {
+        let inner = &self.inner;
+        inner.closing.set(true);
+        inner.idle().await;
+        for disk in 0..inner.disk_count() {
+            if let Err(error) = inner.flush_disk(disk).await {
+                tracing::warn!(disk = %inner.disk(disk).id, %error, "the last flush failed");
+            }
+        }
+        let others = || (0..inner.core_count).map(CoreId).filter(|&core| core != inner.core);
+        for core in others() {
+            inner.say_closed(core).await;
+        }
+        let mut all = true;
+        for core in others() {
+            all &= inner.wait_closed(core).await;
+        }
+        inner.idle().await;
+        for disk in (0..inner.disk_count()).filter(|&disk| inner.disk_home(disk) == inner.core) {
+            if all
+                && inner.disk(disk).failed.get().is_none()
+                && let Err(error) = inner.mark_clean(disk).await
+            {
+                tracing::warn!(disk = %inner.disk(disk).id, %error, "the disk could not be marked clean");
+            }
+        }
+        inner.service.borrow_mut().take();
+    }
+}
+
+impl<W: World> Inner<W> {
+    /// All disks: those that take writes first, of these those with the most room, as far as this core knows.
+    pub(crate) fn disks_by_room(&self) -> Vec<u16> {
+        let mut disks: Vec<_> = (0..self.disk_count()).collect();
+        disks.sort_by_key(|&disk| {
+            let disk = self.disk(disk);
+            (disk.failed.get().is_some(), std::cmp::Reverse(disk.free_bytes.get()))
+        });
+        disks
+    }
+
+    pub(crate) fn disk_count(&self) -> u16 {
+        u16::try_from(self.disks.len()).expect("few disks")
+    }
+
+    pub(crate) fn disk(&self, ordinal: u16) -> &Disk<W> {
+        &self.disks[usize::from(ordinal)]
+    }
+
+    /// A disk by its id.
+    ///
+    /// # Panics
+    /// When it is none of this node's.
+    pub(crate) fn ordinal(&self, disk: DiskId) -> u16 {
+        *self.ordinals.get(&disk).unwrap_or_else(|| panic!("disk {disk} is none of this node's"))
+    }
+
+    /// The core that gives out a disk's extents and flushes it.
+    pub(crate) fn disk_home(&self, disk: u16) -> CoreId {
+        home_of_disk(disk, self.core_count)
+    }
+
+    pub(crate) fn space(&self, disk: u16) -> &RefCell<Space> {
+        &self.disk(disk).home.as_ref().expect("asked on the disk's home core").space
+    }
+
+    pub(crate) fn flusher(&self, disk: u16) -> &RefCell<Flusher> {
+        &self.disk(disk).home.as_ref().expect("asked on the disk's home core").flusher
+    }
+
+    /// Nothing is written to this disk any more in this life.
+    pub(crate) fn fail_disk(&self, disk: u16, error: DeviceError) {
+        let disk = self.disk(disk);
+        if disk.failed.get().is_none() {
+            tracing::error!(disk = %disk.id, %error, "the disk takes no more writes until the next start");
+            disk.failed.set(Some(error));
+        }
+    }
+
+    /// Blobs are written on the core that they are at home on.
+    pub(crate) fn check_own(&self, blob: BlobId) {
+        assert_eq!(blob.home(self.core_count), self.core, "blob {blob} is at home on another core");
+    }
+
+    /// Begins something that [`Store::close`] waits for.
+    pub(crate) fn begin(self: &Rc<Self>) -> Result<Busy<W>, DeviceError> {
+        if self.closing.get() { Err(DeviceError::Gone) } else { Ok(Busy::new(self)) }
+    }
+
+    /// Runs a task of the store's own, which [`Store::close`] waits for.
+    pub(crate) fn start(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        let busy = Busy::new(self);
+        let task = async move {
+            task.await;
+            drop(busy);
+        };
+        self.world.spawn(task).detach();
+    }
+
+    pub(crate) fn note_closed(&self, core: CoreId) {
+        self.closed.borrow_mut().insert(core);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until nothing of this store runs.
+    async fn idle(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.busy.get() == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Tells another core that this one has closed, and waits until it knows.
+    async fn say_closed(&self, core: CoreId) {
+        let (heard, answer) = oneshot::channel();
+        let message = Message::Closed { core: self.core, heard };
+        // A core that is gone needs no word.
+        if self.addresses[usize::from(core.0)].send(message).await.is_ok() {
+            let _ = answer.await;
+        }
+    }
+
+    /// Waits until another core has closed (true) or has ended without doing so.
+    async fn wait_closed(&self, core: CoreId) -> bool {
+        let address = &self.addresses[usize::from(core.0)];
+        loop {
+            let changed = pin!(self.changed.notified());
+            if self.closed.borrow().contains(&core) {
+                return true;
+            }
+            if address.is_closed() {
+                return false;
+            }
+            select(changed, pin!(address.closed())).await;
+        }
+    }
+}
+
+impl<W: World> Disk<W> {
+    pub(crate) fn lane(&self, lane: Lane) -> &RefCell<OpenLane> {
+        match lane {
+            Lane::Large => &self.large,
+            Lane::Small => &self.small,
+            Lane::Log => &self.log,
+        }
+    }
+
+    fn stats(&self) -> DiskStats {
+        let space = self.home.as_ref().map(|home| {
+            let space = home.space.borrow();
+            DiskSpace {
+                capacity_bytes: self.device.geometry().capacity_bytes_max,
+                prepared_bytes: space.prepared_bytes(),
+                used_bytes: space.used_bytes(),
+                free_extents: space.free_extents(),
+                flushes: home.flusher.borrow().flushes,
+            }
+        });
+        DiskStats {
+            disk: self.id,
+            appends: self.counters.appends.get(),
+            appended_bytes: self.counters.appended_bytes.get(),
+            writes: self.counters.writes.get(),
+            space,
+            failed: self.failed.get(),
+        }
+    }
+}
+
+/// The core that gives out a disk's extents and flushes it.
+pub(crate) fn home_of_disk(disk: u16, core_count: u16) -> CoreId {
+    CoreId(disk % core_count)
+}
+
+/// Counts something that runs, until it is dropped.
+pub(crate) struct Busy<W: World> {
+    inner: Rc<Inner<W>>,
+}
+
+impl<W: World> Busy<W> {
+    fn new(inner: &Rc<Inner<W>>) -> Self {
+        inner.busy.set(inner.busy.get() + 1);
+        Self { inner: Rc::clone(inner) }
+    }
+}
+
+impl<W: World> Drop for Busy<W> {
+    fn drop(&mut self) {
+        let busy = self.inner.busy.get() - 1;
+        self.inner.busy.set(busy);
+        if busy == 0 {
+            self.inner.changed.notify_waiters();
+        }
+    }
+}
