@@ -264,9 +264,7 @@ impl<W: World> Inner<W> {
         if self.disk(disk).lane(lane).borrow().opening.is_none() {
             self.open_next(disk, lane, true);
         }
-        let mut open = self.disk(disk).lane(lane).borrow_mut();
-        open.opening.as_mut().expect("just begun").push(sender);
-        drop(open);
+        self.disk(disk).lane(lane).borrow_mut().opening.as_mut().expect("just begun").push(sender);
         opened.await.unwrap_or(Err(AppendError::Device(DeviceError::Gone)))
     }
 

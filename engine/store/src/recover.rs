@@ -143,9 +143,14 @@ pub async fn recover<W: World>(
     report.disks = devices.len();
 
     let extent_bytes = spaces.iter().map(|space| space.superblock.extent_bytes).collect();
-    let (tail_extent, log_sealable) = last_log_extent(log_open, log_sequence);
-    for (ordinal, partial) in log_sealable {
-        spaces[usize::from(ordinal)].full.push(partial);
+    let mut tail_extent = None;
+    for OpenLog { sequence, disk, partial } in log_open {
+        if sequence == log_sequence {
+            tail_extent = Some((disk, partial));
+        } else {
+            // The log has gone on elsewhere.
+            spaces[usize::from(disk)].full.push(partial);
+        }
     }
     let mut shares: Vec<_> = indexes
         .into_iter()
@@ -199,8 +204,7 @@ struct Gathered {
     core_count: u16,
     indexes: Vec<Index>,
     log: Vec<LogEntry>,
-    /// Open extents of the log, with the place of their disk.
-    log_open: Vec<(u64, u16, Partial)>,
+    log_open: Vec<OpenLog>,
     /// The highest sequence of an extent of the log; 0 when there is none.
     log_sequence: u64,
     /// Damaged windows, entered after all whole ones: only where there is no whole one.
@@ -280,12 +284,11 @@ fn place_of(disk: u16, extent: u32, entry: &FooterEntry) -> Place {
     }
 }
 
-/// The extent that the log goes on in, when the newest one is open; the older open ones only lack their footers.
-fn last_log_extent(mut open: Vec<(u64, u16, Partial)>, newest: u64) -> (Option<(u16, Partial)>, Vec<(u16, Partial)>) {
-    open.sort_unstable_by_key(|(sequence, ..)| *sequence);
-    let last = open.pop_if(|(sequence, ..)| *sequence == newest);
-    let without_sequence = |(_, disk, partial)| (disk, partial);
-    (last.map(without_sequence), open.into_iter().map(without_sequence).collect())
+/// An open extent of the log.
+struct OpenLog {
+    sequence: u64,
+    disk: u16,
+    partial: Partial,
 }
 
 /// The recovery of one disk.
@@ -398,7 +401,7 @@ impl<W: World> DiskRecovery<'_, W> {
         let tail = if worth_opening { tail.zeros_start } else { tail.records_end };
         let partial = Partial { header, tail, entries };
         match header.kind {
-            ExtentKind::Log { sequence } => gathered.log_open.push((sequence, self.ordinal, partial)),
+            ExtentKind::Log { sequence } => gathered.log_open.push(OpenLog { sequence, disk: self.ordinal, partial }),
             ExtentKind::Data if worth_opening => space.partial.push(partial),
             ExtentKind::Data => space.full.push(partial),
         }

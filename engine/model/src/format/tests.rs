@@ -230,15 +230,44 @@ fn version_1_has_these_bytes() {
     let name = ExtentName { disk: DiskId(0x0102), extent: 3, incarnation: 4 };
     let header = ExtentHeader { name, kind: ExtentKind::Log { sequence: 5 }, begun_at: WallTime { unix_ms: 6 } };
     let mut unit = vec![0; UNIT_BYTES];
+    let mut sums = Vec::new();
     header.encode(&mut unit);
-    assert_eq!(checksum(&unit), 0, "extent header");
+    // Without the checksum at its end, behind which the checksum of anything is the same.
+    sums.push(checksum(&unit[..504]));
     let blob = BlobId { node: NodeId(1), incarnation: Incarnation(2), sequence: 3 };
     let origin =
         Origin { tenant: TenantId(7), bucket: "bucket".into(), key: "key".into(), at: WallTime { unix_ms: 8 } };
-    let subject = Subject::Blob { blob, window: 0 };
+    let subject = Subject::Blob { blob, window: 9 };
     let record = RecordHeader::new(name, 4096, subject, LARGE_PAYLOAD_OFFSET, b"payload");
     record.encode(Some(&origin), &mut unit);
-    assert_eq!(checksum(&unit), 0, "record header");
-    let entry = FooterEntry { subject, offset: 4096, payload_offset: 4096, payload_bytes: 7 };
-    assert_eq!(checksum(&encode_footer(&header, &[entry])), 0, "footer");
+    sums.push(checksum(&unit));
+    let batch = Subject::Log { number: 10, sequence: 5 };
+    RecordHeader::new(name, 8192, batch, LARGE_PAYLOAD_OFFSET, b"batch").encode(None, &mut unit);
+    sums.push(checksum(&unit));
+    sums.push(checksum(&encode_footer(&header, &[FooterEntry::of(&record)])));
+    let superblock = Superblock {
+        format_version: 1,
+        features_compatible: 2,
+        features_read_only: 3,
+        features_incompatible: 4,
+        generation: 5,
+        disk: DiskId(6),
+        cluster: 7,
+        extent_bytes: 64 << 20,
+        extents_prepared: 9,
+        clean: true,
+        formatted_at: WallTime { unix_ms: 10 },
+    };
+    superblock.encode(&mut unit);
+    sums.push(checksum(&unit[..504]));
+    assert_eq!(
+        sums,
+        [
+            12_819_920_414_424_961_127,
+            15_287_017_384_749_673_124,
+            14_032_920_628_051_484_622,
+            3_500_676_326_431_187_110,
+            16_035_422_562_162_795_300
+        ]
+    );
 }

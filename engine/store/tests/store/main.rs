@@ -1,0 +1,8 @@
+//! The real store on disks that lie, tear, flip and vanish, in one deterministic world.
+
+mod crash;
+mod damage;
+mod everyday;
+mod harness;
+mod space;
+mod v1;
