@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use anvil_model::ids::{CoreId, DiskId, Incarnation};
 use anvil_model::io::{Task as _, World};
@@ -15,7 +16,7 @@ use anvil_node::Node;
 use anvil_node::metadata::batch::{Inbox, Limits, Service, mailboxes};
 use anvil_node::metadata::client::{Client, Mailboxes};
 use anvil_node::metadata::embedded::{self, Embedded};
-use anvil_runtime::{Core, Disk, DiskOptions};
+use anvil_runtime::{Core, Disk, DiskOptions, OpenError};
 use anvil_store::{LogWriter, Mail, RecoverError, Share, Store, mail, recover};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -64,7 +65,7 @@ pub struct DiskPlan {
 #[allow(missing_docs, reason = "each says itself what it is")]
 pub enum StartError {
     #[error(transparent)]
-    Open(#[from] anvil_runtime::OpenError),
+    Open(#[from] OpenError),
     #[error(transparent)]
     Cores(#[from] anvil_runtime::StartError),
     #[error(transparent)]
@@ -139,8 +140,7 @@ struct Host {
 /// # Errors
 /// When it could not serve, or a core broke down.
 pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), StartError> {
-    let open = |disk: &DiskPlan| Disk::open(&disk.path, &disk.options);
-    let disks = plan.disks.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let disks = plan.disks.iter().map(open_disk).collect::<Result<Vec<_>, _>>()?;
     let core_count = u16::try_from(plan.runtime.cpus.len()).expect("the configuration bounds the cores");
     assert!(plan.host.0 < core_count, "the configuration bounds the host");
 
@@ -202,6 +202,22 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         }
     })
 }
+
+/// Opens a disk, which may be locked for a moment longer than its last process lived: the kernel takes a ring of a
+/// killed process apart after the process is gone, and the ring holds the disk's file.
+fn open_disk(disk: &DiskPlan) -> Result<Disk, OpenError> {
+    let deadline = Instant::now() + RING_TEARDOWN_MAX;
+    loop {
+        match Disk::open(&disk.path, &disk.options) {
+            Err(OpenError::InUse(_)) if Instant::now() < deadline => std::thread::sleep(RING_TEARDOWN_POLL),
+            opened => return opened,
+        }
+    }
+}
+
+/// For how long a disk that is in use is asked for again. Seen: tens of milliseconds, more under load.
+const RING_TEARDOWN_MAX: Duration = Duration::from_secs(5);
+const RING_TEARDOWN_POLL: Duration = Duration::from_millis(10);
 
 /// What a shell gives a program that a signal ended (128 + SIGINT).
 const EXIT_INTERRUPTED: i32 = 130;
@@ -318,6 +334,8 @@ async fn open(
         let seat = Seat { disks: disks.clone(), share, mail, mailboxes: opening.mailboxes.clone() };
         assert!(to.send(seat).is_ok(), "every core waits for its seat");
     }
+    // Only the cores hold mailboxes now: the metadata ends with the last of them.
+    drop(opening.mailboxes);
     let Seat { share, mail, mailboxes, .. } = seat.await.expect("just sent");
     let store = open_store(core, shared, &disks, share, mail);
     let served =

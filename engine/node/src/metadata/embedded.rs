@@ -127,12 +127,14 @@ pub async fn replay<W: World, I: Index>(world: &W, recovered: &Recovered<W>, ind
         Some(header) => header.lineage,
         None => u128::from(world.random()) << 64 | u128::from(world.random()),
     };
-    tracing::warn!(
-        problem,
-        first = recovered.log.first(),
-        last = recovered.log.last(),
-        "rebuilding the metadata index"
-    );
+    if recovered.log.first().is_some() {
+        tracing::warn!(
+            problem,
+            first = recovered.log.first(),
+            last = recovered.log.last(),
+            "rebuilding the metadata index"
+        );
+    }
     index.reset(lineage).await?;
     let replayed = catch_up(recovered, index, Counters::new(lineage)).await?;
     let replayed = replayed.ok_or(OpenError::Mixed(recovered.log.first().unwrap_or(0)))?;
