@@ -111,7 +111,7 @@ impl Display {
             return;
         }
         let medium = &disk.medium;
-        let rotational = if medium.rotational == Some(true) { ", spinning" } else { "" };
+        let rotational = if medium.rotational == Some(true) { ", rotational says the kernel" } else { "" };
         let registered = if disk.buffers_registered { "" } else { ", buffers not registered (memlock limit)" };
         let cache =
             if disk.volatile_cache { "volatile: writes below are not durable until flushed" } else { "not volatile" };

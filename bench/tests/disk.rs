@@ -1,0 +1,87 @@
+//! Goal: `anvil-bench disk` measures what it says and leaves nothing behind. Method: the real binary, for a moment, on a
+//! directory of the target's file system.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+fn bench(paths: &[&Path]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_anvil-bench"));
+    command.arg("disk").args(paths).args(["--size", "64MiB", "--block-size", "4KiB,1MiB", "--depth", "1,8"]);
+    command
+}
+
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).unwrap().next().is_none()
+}
+
+#[test]
+fn every_phase_is_measured_on_every_path() {
+    let (one, two) = (scratch(), scratch());
+    let output = bench(&[one.path(), two.path()]).args(["--duration", "6s", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["host"]["kernel"].as_str().unwrap().contains('.'));
+    let disks = report["disks"].as_array().unwrap();
+    assert_eq!(disks.len(), 2);
+    for disk in disks {
+        assert_eq!(disk["size_bytes"], 64 << 20);
+        let rows = disk["rows"].as_array().unwrap();
+        assert_eq!(rows.len(), 2 * 2 * 2 * 2 + 1, "read and write, in two orders, two sizes, two depths; and flush");
+        for row in rows {
+            let (operations, seconds) = (row["operations"].as_f64().unwrap(), row["seconds"].as_f64().unwrap());
+            let rate = row["operations_per_second"].as_f64().unwrap();
+            assert!((rate - operations / seconds).abs() <= rate * 1e-6, "{row}");
+            if operations > 0.0 {
+                let latency =
+                    ["p50", "p90", "p99", "p99.9", "max"].map(|name| row["latency_ns"][name].as_u64().unwrap());
+                assert!(latency.is_sorted() && latency[0] > 0, "{row}");
+                assert!(row["cpu_us_per_operation"].as_f64().unwrap() > 0.0, "{row}");
+            }
+        }
+        assert!(rows.iter().any(|row| row["operations"].as_u64().unwrap() > 0));
+    }
+    assert!(is_empty(one.path()) && is_empty(two.path()));
+}
+
+#[test]
+fn ctrl_c_ends_the_run_and_leaves_nothing() {
+    let scratch = scratch();
+    let mut run = bench(&[scratch.path()]).args(["--duration", "10m"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
+    // The disk's line comes when it is filled: then the measuring begins.
+    assert!(lines.any(|line| line.unwrap().starts_with("disk ")));
+    assert!(!is_empty(scratch.path()));
+    kill(Pid::from_raw(i32::try_from(run.id()).unwrap()), Signal::SIGINT).unwrap();
+    lines.for_each(drop);
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    assert!(is_empty(scratch.path()));
+}
+
+#[test]
+fn a_refusal_is_one_sentence() {
+    let scratch = scratch();
+    let file = scratch.path().join("file");
+    fs::write(&file, "mine").unwrap();
+    for (arguments, says) in [
+        (vec![file.to_str().unwrap()], "is not a directory"),
+        (vec!["/no/such/path"], "does not exist"),
+        (vec![scratch.path().to_str().unwrap(), "--cpu", "99999"], "may not use CPU 99999"),
+        (vec![scratch.path().to_str().unwrap(), "--size", "4KiB"], "--size is smaller"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_anvil-bench")).arg("disk").args(&arguments).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(text.contains(says) && text.lines().count() == 1, "{arguments:?}: {text}");
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
+}
