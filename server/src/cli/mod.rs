@@ -99,7 +99,7 @@ fn check(dev: bool, flags: &Flags) -> Result<(), Failure> {
     let checked = Config::read(form, flags, &environment).map_err(Failure::usage)?;
     let runtime = checked.config.runtime(&anvil_runtime::available_cpus()).map_err(Failure::usage)?;
     let cores = runtime.cpus.len();
-    let memory = cores * runtime.buffers_per_core * anvil_model::limits::BUFFER_BYTES >> 20;
+    let memory = (cores * runtime.buffers_per_core * anvil_model::limits::BUFFER_BYTES) >> 20;
     print(&format!("{}# cores: {cores}, with {memory} MiB of buffers\n", checked.report()))
 }
 
