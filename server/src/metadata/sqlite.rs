@@ -150,10 +150,11 @@ impl Sqlite {
 
     /// Rolls the open transaction back, if there is one: some errors of SQLite have done so already.
     pub fn roll_back(&self) {
-        if !self.connection.is_autocommit() {
-            if let Err(error) = self.connection.execute_batch("ROLLBACK") {
-                tracing::error!(%error, "a transaction of the metadata index cannot be rolled back");
-            }
+        if self.connection.is_autocommit() {
+            return;
+        }
+        if let Err(error) = self.connection.execute_batch("ROLLBACK") {
+            tracing::error!(%error, "a transaction of the metadata index cannot be rolled back");
         }
     }
 

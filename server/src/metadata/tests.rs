@@ -327,7 +327,7 @@ mod rows {
             rows.delete_parts(upload).unwrap();
             prop_assert_eq!(rows.parts(upload, 0, 9).unwrap(), vec![]);
 
-            let kept = with_part.then(|| SegmentPart { number, size, etag: Etag(etag), checksum: sum });
+            let kept = with_part.then_some(SegmentPart { number, size, etag: Etag(etag), checksum: sum });
             let segment = SegmentRow { start, slice, part: kept };
             rows.put_segment(bucket, version, &segment).unwrap();
             prop_assert_eq!(rows.segments(bucket, version, start..start + 1, 9).unwrap(), vec![segment]);

@@ -194,12 +194,9 @@ impl Index for SqliteIndex {
         let count = batch.len();
         let (reply, answers) = oneshot::channel();
         let job = ReaderJob { queries: batch, reply };
-        if self.readers.send(job).await.is_ok() {
-            if let Ok(answers) = answers.await {
-                return answers;
-            }
-        }
-        vec![unavailable(); count]
+        let sent = self.readers.send(job).await.is_ok();
+        let answers = if sent { answers.await.ok() } else { None };
+        answers.unwrap_or_else(|| vec![unavailable(); count])
     }
 }
 

@@ -230,3 +230,6 @@ async fn answer<M: Metadata>(metadata: Rc<M>, batch: Vec<LookUpJob>) {
         let _ = reply.send(answer);
     }
 }
+
+#[cfg(test)]
+mod tests;
