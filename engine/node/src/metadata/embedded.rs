@@ -147,9 +147,19 @@ async fn catch_up<W: World, I: Index>(
     index: &I,
     counters: Counters,
 ) -> Result<Option<Replayed>, OpenError> {
-    let last = recovered.log.last().unwrap_or(0);
-    if counters.lineage == 0 || last < counters.batch {
+    let log = &recovered.log;
+    let last = log.last().unwrap_or(0);
+    if counters.lineage == 0 {
         return Ok(None);
+    }
+    if last < counters.batch {
+        return match log.torn() {
+            // The index contains it, so it was durable: the crash did not tear it.
+            Some(torn) if torn <= counters.batch && same_history(recovered, &counters).await? => {
+                Err(LogError::Damaged(torn).into())
+            }
+            _ => Ok(None),
+        };
     }
     let mut replayed = Replayed {
         lineage: counters.lineage,
@@ -159,34 +169,51 @@ async fn catch_up<W: World, I: Index>(
         void: None,
         rebuilt: false,
     };
-    let Some(oldest) = recovered.log.first() else { return Ok(Some(replayed)) };
+    let Some(oldest) = log.first() else { return Ok(Some(replayed)) };
     let mut due = Due { index, batches: Vec::new(), bytes: 0 };
     let mut latest: Option<(Batch, usize)> = None;
-    let mut reader = recovered.log.read(counters.batch.max(oldest));
-    while let Some(record) = reader.next().await {
-        let record = record?;
+    let mut damaged: Option<u64> = None;
+    for number in counters.batch.max(oldest)..=last {
+        let record = match log.read(number).next().await {
+            Some(Ok(record)) => record,
+            Some(Err(LogError::Damaged(number))) => {
+                // The index may have it already; otherwise the next whole record says whether it counts.
+                damaged = damaged.or(Some(number).filter(|&number| number > counters.batch));
+                continue;
+            }
+            Some(Err(error)) => return Err(error.into()),
+            None => break,
+        };
         let decoded = log::decode(&record.payload);
-        let batch = decoded.map_err(|source| OpenError::Decode { number: record.number, source })?;
+        let batch = decoded.map_err(|source| OpenError::Decode { number, source })?;
+        if batch.header.number != number {
+            let source = DecodeError::Malformed(format!("it says that it is batch {}", batch.header.number));
+            return Err(OpenError::Decode { number, source });
+        }
         if batch.header.lineage != counters.lineage {
             return Ok(None);
         }
-        if batch.header.number <= counters.batch {
+        if number <= counters.batch {
             continue;
         }
-        // Now it is known whether the one before it counts.
-        if let Some((before, bytes)) = latest.replace((batch, record.payload.len())) {
-            let (follower, _) = latest.as_ref().expect("just put there");
-            if follower.header.durable_through >= before.header.number {
-                replayed.durable_through = before.header.number;
-                replayed.applied += 1;
-                due.push(before, bytes).await?;
-            }
+        if let Some(damaged) = damaged.take().filter(|&damaged| damaged <= batch.header.durable_through) {
+            return Err(LogError::Damaged(damaged).into());
+        }
+        let durable_through = batch.header.durable_through;
+        // Only now it is known whether the one before it counts.
+        if let Some((before, bytes)) = latest.replace((batch, record.payload.len()))
+            && before.header.number <= durable_through
+        {
+            replayed.durable_through = before.header.number;
+            replayed.applied += 1;
+            due.push(before, bytes).await?;
         }
     }
+    if let Some(damaged) = damaged {
+        return Err(LogError::Damaged(damaged).into());
+    }
     if let Some((batch, bytes)) = latest {
-        let whole =
-            batch.mutations.iter().filter_map(Mutation::claim).all(|claim| recovered.holds(claim.blob, claim.length));
-        if whole {
+        if batch.mutations.iter().filter_map(Mutation::claim).all(|claim| recovered.holds(claim.blob, claim.length)) {
             replayed.durable_through = batch.header.number;
             replayed.applied += 1;
             due.push(batch, bytes).await?;
@@ -197,6 +224,10 @@ async fn catch_up<W: World, I: Index>(
     }
     due.apply().await?;
     Ok(Some(replayed))
+}
+
+async fn same_history<W: World>(recovered: &Recovered<W>, counters: &Counters) -> Result<bool, OpenError> {
+    Ok(first_header(recovered).await?.is_none_or(|header| header.lineage == counters.lineage))
 }
 
 async fn first_header<W: World>(recovered: &Recovered<W>) -> Result<Option<Header>, OpenError> {

@@ -22,6 +22,7 @@ pub mod suite;
 mod sums;
 
 use std::future::Future;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +55,16 @@ pub trait Metadata: 'static {
 
     /// Answers a batch of queries, each from one consistent view of what is committed. Never waits for a commit.
     fn look_up(&self, batch: Vec<Query>) -> impl Future<Output = Vec<Result<Answer, MetadataError>>>;
+}
+
+impl<M: Metadata> Metadata for Rc<M> {
+    fn commit(&self, batch: Arc<[Mutation]>) -> impl Future<Output = Vec<Result<Outcome, MetadataError>>> {
+        (**self).commit(batch)
+    }
+
+    fn look_up(&self, batch: Vec<Query>) -> impl Future<Output = Vec<Result<Answer, MetadataError>>> {
+        (**self).look_up(batch)
+    }
 }
 
 /// A request that the metadata answers with no. Named after the error codes of S3.

@@ -139,7 +139,7 @@ impl Slow {
     }
 }
 
-impl Metadata for Rc<Slow> {
+impl Metadata for Slow {
     async fn commit(&self, batch: Arc<[Mutation]>) -> Vec<Result<Outcome, MetadataError>> {
         self.commits.borrow_mut().push(batch.to_vec());
         self.commits_let_go.acquire().await.unwrap().forget();
