@@ -80,3 +80,58 @@ impl Doorbell {
         debug_assert!(written == 8, "an eventfd takes a 1");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A wake before the core falls asleep keeps it awake and needs no bell; one after it rings the bell once.
+    #[test]
+    fn a_wake_is_seen_or_heard() {
+        let stats = Arc::new(CoreStats::default());
+        let bell = Doorbell::new(Arc::clone(&stats)).unwrap();
+        let mut ready = VecDeque::new();
+        bell.wake(TaskId::ANY);
+        assert!(!bell.fall_asleep(), "somebody woke a task");
+        assert_eq!(stats.doorbells.value(), 0);
+        bell.drain(&mut ready);
+        assert_eq!(ready, [TaskId::ANY]);
+        assert!(bell.fall_asleep());
+        bell.wake(TaskId::ANY);
+        bell.wake(TaskId::ANY);
+        assert_eq!(stats.doorbells.value(), 1, "it is awake after the first");
+        bell.drain(&mut ready);
+        assert_eq!(ready.len(), 3);
+    }
+
+    /// Whatever the moment in which another thread wakes, the core does not sleep through it: two threads play at it
+    /// without any other way to notice.
+    #[test]
+    fn no_wake_is_slept_through() {
+        const ROUNDS: usize = 20_000;
+        let bell = Arc::new(Doorbell::new(Arc::default()).unwrap());
+        let turns = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let (waking, turn) = (Arc::clone(&bell), Arc::clone(&turns));
+        let waker = std::thread::spawn(move || {
+            for round in 0..ROUNDS {
+                while turn.load(Ordering::Acquire) < round {
+                    std::thread::yield_now();
+                }
+                waking.wake(TaskId::ANY);
+            }
+        });
+        let mut ready = VecDeque::new();
+        while ready.len() < ROUNDS {
+            turns.store(ready.len(), Ordering::Release);
+            if bell.fall_asleep() {
+                let mut counter = 0_u64;
+                // SAFETY: the kernel writes eight bytes to a local variable.
+                let read = unsafe { libc::read(bell.fd(), (&raw mut counter).cast(), size_of::<u64>()) };
+                assert_eq!(read, 8);
+                bell.wake_up();
+            }
+            bell.drain(&mut ready);
+        }
+        waker.join().unwrap();
+    }
+}

@@ -62,6 +62,11 @@ pub(crate) struct TaskId {
     generation: u32,
 }
 
+#[cfg(test)]
+impl TaskId {
+    pub(crate) const ANY: Self = Self { index: 7, generation: 3 };
+}
+
 pub(crate) type TaskFuture = Pin<Box<dyn Future<Output = ()>>>;
 
 /// What a waker knows of its task. Holds nothing that belongs to the core's thread.

@@ -4,9 +4,11 @@
 mod common;
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use anvil_model::io::{Device as _, Reserve, World};
@@ -290,6 +292,36 @@ fn a_dropped_receive_gives_its_buffer_back() {
         settled(&core, 1).await;
         peer.write_all(b"late").unwrap();
         assert_eq!(*connection.receive().await.unwrap(), *b"late");
+    });
+}
+
+/// A receive that the kernel has not seen yet when its connection is dropped does not reach another file that got the
+/// same number.
+#[test]
+fn an_operation_never_reaches_another_file() {
+    let _alone = alone();
+    run_one(|core| async move {
+        let (mut dropped, _peer) = pair(&core).await;
+        let (other, mut sender) = {
+            let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (listener.accept().unwrap().0, sender)
+        };
+        sender.write_all(b"for the other").unwrap();
+        settled(&core, 1).await;
+        {
+            let mut receiving = std::pin::pin!(dropped.receive());
+            let polled = poll_fn(|context| Poll::Ready(receiving.as_mut().poll(context))).await;
+            assert!(polled.is_pending());
+        }
+        drop(dropped);
+        // Each takes the lowest number that is free: one of them the number in question, if that is free.
+        let mut others: Vec<TcpStream> = (0..20).map(|_| other.try_clone().unwrap()).collect();
+        settled(&core, 1).await;
+        others[0].set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut text = [0; 13];
+        others[0].read_exact(&mut text).unwrap();
+        assert_eq!(text, *b"for the other");
     });
 }
 

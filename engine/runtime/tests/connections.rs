@@ -303,6 +303,43 @@ fn an_idle_reader_does_not_hold_the_buffers() {
     });
 }
 
+/// A connection that found no receive buffer goes on when one comes back, and one that gives up while it is its turn
+/// passes the turn on.
+#[test]
+fn a_buffer_that_comes_back_wakes_who_waits() {
+    let few = Options { receive_buffers_per_core: 2, receive_buffer_bytes: 512, ..options(1) };
+    run(few, |core| async move {
+        let mut pairs = Vec::new();
+        for _ in 0..4 {
+            let (connection, mut peer) = pair(&core).await;
+            peer.write_all(b"hello").unwrap();
+            pairs.push((connection, peer));
+        }
+        let mut waiting = pairs.split_off(2);
+        let mut held = Vec::new();
+        for (connection, _) in &mut pairs {
+            held.push(connection.receive().await.unwrap());
+        }
+        assert_eq!(core.stats().receive_buffers_free.value(), 0);
+        let seen = Rc::new(Cell::new(0));
+        let mut tasks = Vec::new();
+        for _ in 0..2 {
+            let ((mut connection, peer), seen) = (waiting.remove(0), Rc::clone(&seen));
+            tasks.push(core.spawn(async move {
+                assert_eq!(*connection.receive().await.unwrap(), *b"hello");
+                seen.set(seen.get() + 1);
+                drop(peer);
+            }));
+        }
+        core.sleep(Duration::from_millis(20)).await;
+        assert_eq!(seen.get(), 0);
+        // The first is called by the buffer that comes back, and goes away before it can answer.
+        held.pop();
+        drop(tasks.remove(0));
+        wait_until(&core, "the second has its turn", || seen.get() == 1).await;
+    });
+}
+
 /// A peer that breaks the connection is an error of the operation under way, and never a signal.
 #[test]
 fn a_broken_connection_is_an_error() {

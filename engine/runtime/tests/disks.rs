@@ -182,13 +182,16 @@ fn a_disk_that_vanished_is_gone() {
             assert_eq!(result, Ok(()));
             assert_eq!(device.flush().await, Err(DeviceError::Gone));
             assert_eq!(device.grow(2 * MIB).await, Err(DeviceError::Gone));
+            // Where the file is still to be found, the failed growth was taken back.
+            let away = std::fs::metadata(path.join("away"));
+            assert_eq!(away.map_or(MIB, |metadata| metadata.len()), MIB);
         });
     }
     vanish(|path| std::fs::remove_file(path.join("anvil.disk")).unwrap());
     vanish(|path| std::fs::remove_dir_all(path).unwrap());
-    vanish(|path| std::fs::rename(path, path.with_extension("old")).unwrap());
+    vanish(|path| std::fs::rename(path, path.with_extension("away")).unwrap());
     vanish(|path| {
-        std::fs::remove_file(path.join("anvil.disk")).unwrap();
+        std::fs::rename(path.join("anvil.disk"), path.join("away")).unwrap();
         std::fs::write(path.join("anvil.disk"), b"another file").unwrap();
     });
 }

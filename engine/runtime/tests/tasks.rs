@@ -115,11 +115,12 @@ fn an_idle_core_sleeps() {
     });
 }
 
-/// What two cores send one another over channels of one message, in both directions at once and
-/// with several tasks each, arrives whole: no wake is lost and nobody waits for ever.
+/// What two cores send one another over channels of one message, in both directions at once and with several tasks each,
+/// arrives whole: no wake is lost and nobody waits for ever. No timer runs that could wake a core by chance; a third
+/// core watches that it ends.
 #[test]
 fn bounded_channels_between_cores_do_not_stand_still() {
-    const MESSAGES: usize = 3_000;
+    const MESSAGES: usize = 5_000;
     const TASKS: usize = 4;
     type Ends = (Vec<mpsc::Sender<usize>>, Vec<mpsc::Receiver<usize>>);
     let mut ends: [Ends; 2] = Default::default();
@@ -131,44 +132,46 @@ fn bounded_channels_between_cores_do_not_stand_still() {
         }
     }
     let ends = Arc::new(ends.map(|ends| Mutex::new(Some(ends))));
-    let sums = Arc::new(AtomicUsize::new(0));
-    let total = Arc::clone(&sums);
-    run(options(2), move |core| {
-        let (ends, sums) = (Arc::clone(&ends), Arc::clone(&sums));
+    let running = Arc::new(AtomicUsize::new(2));
+    run(options(3), move |core| {
+        let (ends, running) = (Arc::clone(&ends), Arc::clone(&running));
         async move {
-            let (senders, receivers) = ends[usize::from(core.core().0)].lock().await.take().unwrap();
-            let done = Rc::new(Cell::new(0));
-            let mut tasks = Vec::new();
+            let id = usize::from(core.core().0);
+            if id == 2 {
+                return wait_until(&core, "two cores exchange their messages", || running.load(Ordering::SeqCst) == 0)
+                    .await;
+            }
+            let (senders, receivers) = ends[id].lock().await.take().unwrap();
+            let (done, mut all_done) = mpsc::channel(1);
             for sender in senders {
-                let done = Rc::clone(&done);
-                tasks.push(core.spawn(async move {
+                let done = done.clone();
+                let sending = async move {
                     for number in 0..MESSAGES {
                         sender.send(number).await.unwrap();
                     }
-                    done.set(done.get() + 1);
-                }));
+                    done.send(MESSAGES).await.unwrap();
+                };
+                core.spawn(sending).detach();
             }
             for mut receiver in receivers {
-                let (done, sums) = (Rc::clone(&done), Arc::clone(&sums));
-                tasks.push(core.spawn(async move {
+                let done = done.clone();
+                let receiving = async move {
                     let mut expected = 0;
                     while let Some(number) = receiver.recv().await {
                         assert_eq!(number, expected);
                         expected += 1;
-                        sums.fetch_add(1, Ordering::Relaxed);
                     }
-                    done.set(done.get() + 1);
-                }));
+                    done.send(expected).await.unwrap();
+                };
+                core.spawn(receiving).detach();
             }
-            let count = tasks.len();
-            let deadline = core.now() + Duration::from_secs(60);
-            while done.get() < count {
-                assert!(core.now() < deadline, "{} of {count} tasks are done", done.get());
-                core.sleep(Duration::from_millis(2)).await;
+            drop(done);
+            for _ in 0..2 * TASKS {
+                assert_eq!(all_done.recv().await, Some(MESSAGES));
             }
+            running.fetch_sub(1, Ordering::SeqCst);
         }
     });
-    assert_eq!(total.load(Ordering::Relaxed), 2 * TASKS * MESSAGES);
 }
 
 /// A wake from a thread that is no core ends the sleep of the core.

@@ -72,3 +72,43 @@ impl Message {
 
 /// A peer that has gone is an error of the send, not a signal; and the kernel goes on by itself after a short send.
 const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Waker};
+
+    use anvil_model::io::Reserve;
+
+    use super::*;
+    use crate::pool::Pool;
+
+    fn parts(message: &mut Message) -> [Vec<u8>; 2] {
+        message.prepare();
+        // SAFETY: the parts name memory that the message owns.
+        message
+            .parts
+            .map(|part| unsafe { std::slice::from_raw_parts(part.iov_base.cast::<u8>(), part.iov_len) }.to_vec())
+    }
+
+    /// After a short send the message goes on where it stopped, in the head or in the body.
+    #[test]
+    fn a_message_goes_on_where_it_stopped() {
+        let pool = Pool::new(1, 0, Arc::default()).unwrap();
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(mut body) = Future::poll(Pin::new(&mut pool.take(Reserve::Foreground)), &mut context) else {
+            panic!("the pool has a buffer");
+        };
+        body[10..14].copy_from_slice(b"body");
+        let mut message = Message::new(b"head".to_vec(), body, 10..14);
+        assert_eq!(parts(&mut message), [b"head".to_vec(), b"body".to_vec()]);
+        message.advance(3);
+        assert_eq!(parts(&mut message), [b"d".to_vec(), b"body".to_vec()]);
+        message.advance(2);
+        assert_eq!(parts(&mut message), [b"".to_vec(), b"ody".to_vec()]);
+        assert_eq!(message.left(), 3);
+        message.advance(3);
+        assert_eq!(message.left(), 0);
+    }
+}
