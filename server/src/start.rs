@@ -66,6 +66,8 @@ pub struct DiskPlan {
 pub enum StartError {
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error("there is no disk at {path}, where this node had one: mount it, or name the path where it is now")]
+    NotMounted { path: PathBuf },
     #[error(transparent)]
     Cores(#[from] anvil_runtime::StartError),
     #[error(transparent)]
@@ -92,7 +94,6 @@ struct Shared {
     listen: Vec<SocketAddr>,
     region: String,
     authenticator: Arc<Authenticator>,
-    host: CoreId,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     figures: Arc<StoreFigures>,
@@ -141,6 +142,7 @@ struct Host {
 /// When it could not serve, or a core broke down.
 pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), StartError> {
     let disks = plan.disks.iter().map(open_disk).collect::<Result<Vec<_>, _>>()?;
+    plan.listen.iter().try_for_each(|&address| check_address(address))?;
     let core_count = u16::try_from(plan.runtime.cpus.len()).expect("the configuration bounds the cores");
     assert!(plan.host.0 < core_count, "the configuration bounds the host");
 
@@ -159,7 +161,6 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         listen: plan.listen,
         region: plan.region,
         authenticator: plan.authenticator,
-        host: plan.host,
         readiness: Arc::clone(&readiness),
         figures: StoreFigures::watched_by(&metrics, core_count),
         metrics: Arc::clone(&metrics),
@@ -174,14 +175,20 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     control.block_on(async {
         let mut signals = Signals::new().map_err(StartError::Signals)?;
         let cores = tokio::task::spawn_blocking(move || cores.join());
-        tokio::select! {
-            addresses = serving(staged) => if let Some(addresses) = addresses { on_ready(&addresses) },
-            () = signals.next() => {}
-        }
+        let told_early = tokio::select! {
+            addresses = serving(staged) => {
+                if let Some(addresses) = addresses {
+                    on_ready(&addresses);
+                }
+                false
+            }
+            // The cores notice it when they have opened everything.
+            () = signals.next() => true,
+        };
         tokio::pin!(cores);
         let joined = tokio::select! {
             joined = &mut cores => joined,
-            () = signals.next() => {
+            () = async { if !told_early { signals.next().await } } => {
                 tracing::info!("stopping; a second signal ends at once");
                 readiness.set(Ready::Stopping);
                 stop.send_replace(true);
@@ -203,19 +210,34 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     })
 }
 
-/// Opens a disk, which may be locked for a moment longer than its last process lived: the kernel takes a ring of a
-/// killed process apart after the process is gone, and the ring holds the disk's file.
-fn open_disk(disk: &DiskPlan) -> Result<Disk, OpenError> {
+fn open_disk(disk: &DiskPlan) -> Result<Disk, StartError> {
+    let opened = patiently(|| Disk::open(&disk.path, &disk.options), |error| matches!(error, OpenError::InUse(_)));
+    opened.map_err(|error| match error {
+        OpenError::NotFound(path) if !disk.options.create => StartError::NotMounted { path },
+        error => error.into(),
+    })
+}
+
+/// Refuses an address that somebody listens on. The cores share theirs, and the kernel would let another process of this
+/// user share them too: every other request would go to the wrong node.
+fn check_address(address: SocketAddr) -> Result<(), BindError> {
+    let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    patiently(|| std::net::TcpListener::bind(address).map(drop), in_use).map_err(|source| BindError { address, source })
+}
+
+/// Tries for a moment longer than a killed process lives: the kernel takes its ring apart after the process is gone, and
+/// the ring holds its disks and sockets.
+fn patiently<T, E>(attempt: impl Fn() -> Result<T, E>, is_in_use: impl Fn(&E) -> bool) -> Result<T, E> {
     let deadline = Instant::now() + RING_TEARDOWN_MAX;
     loop {
-        match Disk::open(&disk.path, &disk.options) {
-            Err(OpenError::InUse(_)) if Instant::now() < deadline => std::thread::sleep(RING_TEARDOWN_POLL),
-            opened => return opened,
+        match attempt() {
+            Err(error) if is_in_use(&error) && Instant::now() < deadline => std::thread::sleep(RING_TEARDOWN_POLL),
+            result => return result,
         }
     }
 }
 
-/// For how long a disk that is in use is asked for again. Seen: tens of milliseconds, more under load.
+/// For how long what is in use is asked for again. Seen: tens of milliseconds, more under load.
 const RING_TEARDOWN_MAX: Duration = Duration::from_secs(5);
 const RING_TEARDOWN_POLL: Duration = Duration::from_millis(10);
 
