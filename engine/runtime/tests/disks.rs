@@ -3,6 +3,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use anvil_model::io::{Device as _, DeviceError, Reserve, World};
@@ -235,4 +236,57 @@ fn geometry_is_sane() {
     assert!(geometry.capacity_bytes_max > 0);
     assert_eq!(disk.path(), directory.path());
     drop(Arc::new(disk));
+}
+
+/// A loop device over a file of 8 MiB, taken away when dropped.
+struct LoopDevice {
+    path: PathBuf,
+    _directory: TempDir,
+}
+
+impl LoopDevice {
+    /// `None` for those who may not make one.
+    fn make() -> Option<Self> {
+        let directory = TempDir::new().unwrap();
+        let file = directory.path().join("image");
+        std::fs::File::create(&file).unwrap().set_len(8 * MIB).unwrap();
+        let output = Command::new("losetup").args(["--find", "--show"]).arg(&file).output().ok()?;
+        let path = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
+        output.status.success().then_some(Self { path, _directory: directory })
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let detached = Command::new("losetup").arg("--detach").arg(&self.path).status();
+        assert!(detached.is_ok_and(|status| status.success()), "{}", self.path.display());
+    }
+}
+
+/// A block device is a disk of its whole size that cannot grow further. Needs the right to make a loop device; who does
+/// not have it sees the same code with a file in the other tests, but for the size and the lock.
+#[test]
+fn a_block_device_is_used_whole() {
+    let Some(device) = LoopDevice::make() else { return };
+    let disk = Disk::open(&device.path, &create()).unwrap_or_else(|error| panic!("{error}"));
+    assert!(matches!(Disk::open(&device.path, &create()), Err(OpenError::InUse(_))));
+    assert_eq!((disk.size_bytes(), disk.geometry().capacity_bytes_max), (8 * MIB, 8 * MIB));
+    run_one(move |core| {
+        let device = disk.device(&core);
+        async move {
+            device.grow(8 * MIB).await.unwrap();
+            assert_eq!(device.grow(9 * MIB).await, Err(DeviceError::NoSpace));
+            let mut out = buffer(&core).await;
+            out.fill(5);
+            let (result, mut back) = device.write(7 * MIB, out, 0..1 << 20).await;
+            result.unwrap();
+            device.flush().await.unwrap();
+            back.fill(0);
+            let (result, back) = device.read(7 * MIB, back, 0..1 << 20).await;
+            result.unwrap();
+            assert!(back[..1 << 20].iter().all(|&byte| byte == 5));
+        }
+    });
+    let smaller = DiskOptions { capacity_bytes: Some(3 * MIB + 1), ..create() };
+    assert_eq!(Disk::open(&device.path, &smaller).unwrap().size_bytes(), 3 * MIB);
 }

@@ -60,7 +60,8 @@ pub(super) struct Opened {
     pub(super) path: PathBuf,
     /// The device, or the file in the directory.
     pub(super) file_path: PathBuf,
-    /// Holds the lock (flock(2)) until it is closed.
+    /// Holds the lock (flock(2)) until it is closed: by us, and by the kernel for operations that are under way. So the
+    /// lock of a process that was killed ends after the last of its writes, and not before.
     pub(super) file: File,
     pub(super) geometry: Geometry,
     pub(super) size_bytes: u64,
