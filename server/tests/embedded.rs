@@ -1,7 +1,9 @@
 //! The embedded metadata as it ships: the log on a disk of the real store, SQLite beside it, one core of the runtime.
 
+use std::cell::Cell;
 use std::fs;
 use std::future::Future;
+use std::ops::Range;
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,10 +17,12 @@ use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, ChecksumType,
 use anvil_model::profile::Profile;
 use anvil_model::time::WallTime;
 use anvil_node::list::{Entry, ListObjects};
-use anvil_node::metadata::embedded::{Embedded, OpenError, Replayed, replay};
+use anvil_node::metadata::decide::Decision;
+use anvil_node::metadata::embedded::{Embedded, Index, IndexError, OpenError, Replayed, replay};
+use anvil_node::metadata::log::Batch;
 use anvil_node::metadata::mutation::{BlobClaim, BucketRef, Change, Mutation, NewObject, Outcome};
 use anvil_node::metadata::query::{Answer, BucketPath, Query};
-use anvil_node::metadata::rows::{Counters, StorageClass};
+use anvil_node::metadata::rows::{Counters, RowsError, StorageClass};
 use anvil_node::metadata::{Metadata, MetadataError, Refusal};
 use anvil_runtime::{Core, Disk, DiskOptions, Options, available_cpus, start};
 use anvil_store::{FormatOptions, Identity, LogWriter, Origin, Store, extent_bytes, format, identify, mail, recover};
@@ -27,7 +31,60 @@ const NODE: NodeId = NodeId(1);
 const TENANT: TenantId = TenantId(1);
 const DISK: DiskId = DiskId(77);
 
-type Shipped = Embedded<Core, SqliteIndex>;
+type Shipped = Embedded<Core, Faulty>;
+
+/// SQLite, whose commits can be made to fail.
+struct Faulty {
+    index: SqliteIndex,
+    /// So many commits fail from now on.
+    failing: Rc<Cell<u32>>,
+}
+
+impl Faulty {
+    fn fails(&self) -> bool {
+        let left = self.failing.get();
+        self.failing.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    fn error() -> IndexError {
+        RowsError::Failed("made to fail".to_owned()).into()
+    }
+}
+
+impl Index for Faulty {
+    async fn counters(&self) -> Result<Counters, IndexError> {
+        self.index.counters().await
+    }
+    async fn reset(&self, lineage: u128) -> Result<(), IndexError> {
+        self.index.reset(lineage).await
+    }
+    async fn replay(&self, batches: Vec<Batch>) -> Result<(), IndexError> {
+        if self.fails() { Err(Self::error()) } else { self.index.replay(batches).await }
+    }
+    async fn decide(
+        &self,
+        batch: Arc<[Mutation]>,
+        range: Range<usize>,
+        number: u64,
+        now: WallTime,
+    ) -> Result<Decision, IndexError> {
+        self.index.decide(batch, range, number, now).await
+    }
+    async fn commit(&self) -> Result<(), IndexError> {
+        if self.fails() {
+            self.index.rollback().await?;
+            return Err(Self::error());
+        }
+        self.index.commit().await
+    }
+    async fn rollback(&self) -> Result<(), IndexError> {
+        self.index.rollback().await
+    }
+    async fn look_up(&self, batch: Vec<Query>) -> Vec<Result<Answer, MetadataError>> {
+        self.index.look_up(batch).await
+    }
+}
 
 /// What a life of the node has.
 struct Life {
@@ -35,6 +92,8 @@ struct Life {
     replayed: Replayed,
     incarnation: Incarnation,
     store: Store<Core>,
+    /// So many commits of the index fail from now on.
+    failing: Rc<Cell<u32>>,
 }
 
 type Run<T> = Box<dyn FnOnce(Life) -> Pin<Box<dyn Future<Output = T>>> + Send>;
@@ -80,6 +139,8 @@ async fn on_core<T>(core: Core, disk: Disk, index: SqliteIndex, run: Run<T>) -> 
         let extent_bytes = extent_bytes(device.geometry().capacity_bytes_max);
         format(&core, &device, FormatOptions { disk: DISK, cluster: 1, extent_bytes }).await.unwrap();
     }
+    let failing = Rc::new(Cell::new(0));
+    let index = Faulty { index, failing: Rc::clone(&failing) };
     let recovered = recover(&core, vec![(DISK, device.clone())], core.core_count()).await.unwrap();
     let replayed = replay(&core, &recovered, &index).await?;
     let (mut shares, tail) = recovered.into_shares();
@@ -88,7 +149,7 @@ async fn on_core<T>(core: Core, disk: Disk, index: SqliteIndex, run: Run<T>) -> 
     let writer = LogWriter::open(store.clone(), tail);
     let (metadata, incarnation) = Embedded::open(core.clone(), store.clone(), writer, index, replayed, NODE).await?;
     store.set_writer(NODE, incarnation);
-    let result = run(Life { metadata: Rc::new(metadata), replayed, incarnation, store: store.clone() }).await;
+    let result = run(Life { metadata: Rc::new(metadata), replayed, incarnation, store: store.clone(), failing }).await;
     store.close().await;
     Ok(result)
 }
@@ -372,6 +433,49 @@ fn a_batch_with_a_row_that_cannot_be_decided_is_divided() {
             } else {
                 assert_eq!(*outcome, Ok(Outcome::UploadCreated), "{number}");
             }
+        }
+    })
+    .unwrap();
+}
+
+/// Goal: a durable batch that the index did not take is unknown, comes before everything else, and is found. Method: let
+/// the commit of the index fail, then the attempt to catch up; once within a life, once over a restart.
+#[test]
+fn a_durable_batch_that_the_index_missed_is_caught_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let bucket = live(directory.path(), async |life| {
+        let bucket = life.create_bucket("bucket").await;
+        let create = |number: u128| Mutation {
+            write: WriteId((1 << 100) + number),
+            change: Change::CreateUpload {
+                bucket,
+                key: key("k"),
+                upload: anvil_model::ids::UploadId(number),
+                about: Box::default(),
+            },
+        };
+        life.failing.set(2);
+        assert_eq!(life.send(create(1)).await, Err(MetadataError::Unknown));
+        assert_eq!(life.ask(Query::Write(create(1).write)).await, Ok(Answer::Write(None)), "not yet");
+        let busy = life.send(create(2)).await;
+        assert!(matches!(busy, Err(MetadataError::Unavailable { .. })), "{busy:?}");
+        assert_eq!(life.send(create(3)).await, Ok(Outcome::UploadCreated));
+        let found = life.ask(Query::Write(create(1).write)).await;
+        assert_eq!(found, Ok(Answer::Write(Some(Outcome::UploadCreated))));
+        life.failing.set(1);
+        assert_eq!(life.send(create(4)).await, Err(MetadataError::Unknown));
+        bucket
+    })
+    .unwrap();
+    live(directory.path(), async move |life| {
+        assert_eq!((life.replayed.rebuilt, life.replayed.applied), (false, 1));
+        let upload = |number| Query::Upload {
+            bucket: BucketPath { tenant: bucket.tenant, name: BucketName::new("bucket").unwrap() },
+            key: key("k"),
+            upload: anvil_model::ids::UploadId(number),
+        };
+        for (number, there) in [(1, true), (2, false), (3, true), (4, true)] {
+            assert_eq!(life.ask(upload(number)).await.is_ok(), there, "{number}");
         }
     })
     .unwrap();
