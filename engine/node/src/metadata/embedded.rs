@@ -218,7 +218,7 @@ async fn catch_up<W: World, I: Index>(
             replayed.applied += 1;
             due.push(batch, bytes).await?;
         } else {
-            tracing::info!(batch = batch.header.number, "the last batch of the log is void: its data is not there");
+            tracing::warn!(batch = batch.header.number, "the last batch of the log is void: its data is not there");
             replayed.void = Some(batch.header.number);
         }
     }
