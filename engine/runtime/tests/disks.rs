@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anvil_model::io::{Device as _, DeviceError, Reserve, World};
 use anvil_model::limits::BUFFER_BYTES;
 use anvil_runtime::{Buffer, Core, Device, Disk, DiskOptions, OpenError};
+use futures_util::future::join_all;
 use tempfile::TempDir;
 
 use common::{options, pattern_bytes, run, run_one, settled};
@@ -105,6 +106,23 @@ fn operations_at_once_do_not_mix_up() {
             }));
         }
         common::wait_until(&core, "forty round trips", || done.get() == 40).await;
+    });
+}
+
+/// More operations at once than submissions and completions have room for: all of them end, whether they are waited for
+/// or dropped, and the core goes on.
+#[test]
+fn more_operations_than_the_ring_has_room_for() {
+    const OPERATIONS: usize = 6_000;
+    on_disk(create(), |core, device, _| async move {
+        device.grow(MIB).await.unwrap();
+        let many = || join_all((0..OPERATIONS).map(|_| device.flush()));
+        assert!(many().await.into_iter().all(|result| result.is_ok()));
+        // One poll starts them all, and the drop adds as many cancels.
+        assert!(common::poll_some(&core, 1, many()).await.is_none());
+        settled(&core, 1).await;
+        assert!(core.stats().operations.value() >= 2 * OPERATIONS as u64);
+        device.flush().await.unwrap();
     });
 }
 
