@@ -1,6 +1,7 @@
 //! The metadata log: numbered batches in extents of their own, one at a time.
 
 use std::collections::BTreeMap;
+use std::iter;
 
 use anvil_model::format::{
     ExtentName, FooterEntry, RecordHeader, Subject, UNIT_BYTES, extent_offset, in_units, record_header_bytes,
@@ -10,7 +11,7 @@ use anvil_model::io::{Device, DeviceError, Reserve, World};
 use anvil_model::limits::RECORD_PAYLOAD_BYTES_MAX;
 
 use crate::append::AppendError;
-use crate::extent::OpenExtent;
+use crate::extent::{OpenExtent, Slot};
 use crate::index::Place;
 use crate::space::{Lane, Partial};
 use crate::store::Store;
@@ -208,10 +209,10 @@ impl<W: World> LogWriter<W> {
     /// when the device has written it; durable only after [`Store::flush`] of [`Self::disks`]. After an error the
     /// caller may append the same number again, with the same bytes or others; at recovery the later one counts,
     /// but the earlier one may be found when the later one is not. Uses space that is refused to blobs, and goes on on
-    /// another disk when its own is full or failed before.
+    /// another disk when its own is full.
     ///
     /// # Errors
-    /// When no disk has an extent left or the device fails.
+    /// When no disk has an extent left or the log's device fails; after a failed flush, until the next start.
     ///
     /// # Panics
     /// When the payload is empty or longer than [`LOG_PAYLOAD_BYTES_MAX`], or the number is out of order.
@@ -223,19 +224,7 @@ impl<W: World> LogWriter<W> {
         let _busy = inner.begin()?;
         let header_bytes = record_header_bytes(length, None);
         let bytes = in_units(header_bytes + length);
-        let (disk, slot) = {
-            let mut candidates = inner.disks_by_room();
-            candidates.sort_by_key(|&disk| inner.disk(disk).id != self.disk);
-            let mut candidates = candidates.into_iter();
-            loop {
-                let disk = candidates.next().expect("the last one's refusal was returned");
-                match inner.reserve(disk, Lane::Log, bytes, 1).await {
-                    Ok(slot) => break (disk, slot),
-                    Err(refused) if candidates.len() == 0 => return Err(refused),
-                    Err(_) => {}
-                }
-            }
-        };
+        let (disk, slot) = self.reserve(bytes).await?;
         self.disk = inner.disk(disk).id;
         let mut buffer = inner.world.buffer(Reserve::Progress).await;
         let subject = Subject::Log { number, sequence: slot.log_sequence() };
@@ -247,6 +236,24 @@ impl<W: World> LogWriter<W> {
         slot.write(buffer, &[FooterEntry::of(&header)]).await?;
         self.last = Some(number);
         Ok(())
+    }
+
+    /// Room on the log's disk, or, when that is full, on another. A disk that failed is not left: a record on it that
+    /// nobody can flush any more would be missing between its neighbours.
+    async fn reserve(&self, bytes: usize) -> Result<(u16, Slot<W>), AppendError> {
+        let inner = &self.store.inner;
+        let own = inner.ordinal(self.disk);
+        let others = inner.disks_by_room().into_iter().filter(|&disk| disk != own);
+        let mut refusal = AppendError::Full;
+        for disk in iter::once(own).chain(others) {
+            match inner.reserve(disk, Lane::Log, bytes, 1).await {
+                Ok(slot) => return Ok((disk, slot)),
+                Err(AppendError::Full) => {}
+                Err(error) if disk == own => return Err(error),
+                Err(error) => refusal = error,
+            }
+        }
+        Err(refusal)
     }
 
     /// The disks that the last append wrote to: those to flush.
