@@ -4,9 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use anvil_model::format::{
-    EXTENTS_OFFSET, ExtentHeader, FooterEntry, SMALL_RECORD_BYTES_MAX, Superblock, extent_offset,
-};
+use anvil_model::format::{ExtentHeader, FooterEntry, SMALL_RECORD_BYTES_MAX, Superblock, extent_offset};
 use anvil_model::io::{Device, DeviceError, World};
 use anvil_model::limits::BUFFER_BYTES;
 use anvil_model::time::Moment;
@@ -249,36 +247,35 @@ impl<W: World> Inner<W> {
     }
 
     async fn grow(self: Rc<Self>, disk: u16, extents: u32) {
+        let mut grown = self.grow_by(disk, extents).await;
+        if extents > 1 && grown == Err(DeviceError::NoSpace) {
+            // There may be room for one.
+            grown = self.grow_by(disk, 1).await;
+        }
+        let mut space = self.space(disk).borrow_mut();
+        space.growing = false;
+        space.exhausted_at = grown.err().map(|error| {
+            tracing::warn!(disk = %self.disk(disk).id, %error, "the disk could not grow");
+            self.world.now()
+        });
+        drop(space);
+        self.serve_space(disk);
+    }
+
+    async fn grow_by(&self, disk: u16, extents: u32) -> Result<(), DeviceError> {
         let mut superblock = self.space(disk).borrow().superblock;
         let first = superblock.extents_prepared;
         superblock.extents_prepared += extents;
         superblock.generation += 1;
-        let size_bytes = extent_offset(superblock.extents_prepared, superblock.extent_bytes);
-        debug_assert!(size_bytes > EXTENTS_OFFSET);
         let device = &self.disk(disk).device;
-        let grown = match device.grow(size_bytes).await {
-            Ok(()) => {
-                // The disk must know of an extent, durably, before anything in it is acknowledged.
-                let written = write_superblock(&self.world, device, &superblock).await;
-                written.inspect_err(|error| self.fail_disk(disk, *error))
-            }
-            Err(error) => Err(error),
-        };
+        device.grow(extent_offset(superblock.extents_prepared, superblock.extent_bytes)).await?;
+        // The disk must know of an extent, durably, before anything in it is acknowledged.
+        let written = write_superblock(&self.world, device, &superblock).await;
+        written.inspect_err(|error| self.fail_disk(disk, *error))?;
         let mut space = self.space(disk).borrow_mut();
-        space.growing = false;
-        match grown {
-            Ok(()) => {
-                space.superblock = superblock;
-                space.free.extend(first..superblock.extents_prepared);
-                space.exhausted_at = None;
-            }
-            Err(error) => {
-                tracing::warn!(disk = %self.disk(disk).id, %error, "the disk could not grow");
-                space.exhausted_at = Some(self.world.now());
-            }
-        }
-        drop(space);
-        self.serve_space(disk);
+        space.superblock = superblock;
+        space.free.extend(first..superblock.extents_prepared);
+        Ok(())
     }
 
     /// Marks a disk of this core clean, as the last thing that is written to it.
