@@ -61,10 +61,6 @@ impl Disks {
         &self.all[0].1
     }
 
-    pub(crate) fn ids(&self) -> Vec<DiskId> {
-        self.all.iter().map(|(id, _)| *id).collect()
-    }
-
     pub(crate) fn start(&mut self, cores: u16) -> Node {
         self.try_start(cores, &[]).unwrap_or_else(|error| panic!("the disks do not open: {error}"))
     }
