@@ -28,8 +28,8 @@ pub struct Limits {
     pub mutations: usize,
     /// Bytes of one batch's mutations, about, at most; a larger mutation is alone.
     pub bytes: usize,
-    /// Mutations of one lane in one batch, at most: 1 where a statement takes a key only once.
-    pub mutations_per_lane: usize,
+    /// Mutations of one target in one batch, at most: 1 where a statement takes a key only once.
+    pub mutations_per_target: usize,
     /// Queries of one batch, at most.
     pub queries: usize,
     /// Batches of queries in flight, at most.
@@ -43,7 +43,7 @@ impl Limits {
         queue: 8192,
         mutations: 512,
         bytes: 768 << 10,
-        mutations_per_lane: usize::MAX,
+        mutations_per_target: usize::MAX,
         queries: 256,
         look_ups_in_flight: 2,
     };
@@ -136,9 +136,9 @@ impl Waiting {
 
     /// Takes a job in. One key may fill half a batch's worth of places; more of it are turned away.
     fn admit(&mut self, job: CommitJob) {
-        if self.limits.mutations_per_lane < self.limits.mutations {
-            let lane = job.mutation.lane();
-            let same = self.jobs.iter().filter(|other| other.mutation.lane() == lane).count();
+        if self.limits.mutations_per_target < self.limits.mutations {
+            let target = job.mutation.target();
+            let same = self.jobs.iter().filter(|other| other.mutation.target() == target).count();
             if same >= (self.limits.mutations / 2).max(1) {
                 let _ = job.reply.send(Err(MetadataError::Unavailable { retry_after: RETRY_AFTER }));
                 return;
@@ -155,27 +155,27 @@ impl Waiting {
         }
     }
 
-    /// The next batch, in the order of lanes, and of arrival within a lane.
+    /// The next batch, in the order of targets, and of arrival within a target.
     fn take_batch(&mut self) -> Vec<CommitJob> {
-        let mut lanes: BTreeMap<(u64, &[u8]), usize> = BTreeMap::new();
+        let mut targets: BTreeMap<(u64, &[u8]), usize> = BTreeMap::new();
         let (mut count, mut bytes) = (0, 0);
         let mut chosen = vec![false; self.jobs.len()];
         for (job, chosen) in self.jobs.iter().zip(&mut chosen) {
-            let in_lane = lanes.entry(job.mutation.lane()).or_default();
-            if *in_lane >= self.limits.mutations_per_lane {
+            let of_target = targets.entry(job.mutation.target()).or_default();
+            if *of_target >= self.limits.mutations_per_target {
                 continue;
             }
             bytes += job.mutation.weight();
             if count == self.limits.mutations || (count > 0 && bytes > self.limits.bytes) {
                 break;
             }
-            *in_lane += 1;
+            *of_target += 1;
             count += 1;
             *chosen = true;
         }
         let mut chosen = chosen.into_iter();
         let mut batch: Vec<CommitJob> = self.jobs.extract_if(.., |_| chosen.next().expect("one per job")).collect();
-        batch.sort_by(|a, b| a.mutation.lane().cmp(&b.mutation.lane()));
+        batch.sort_by(|a, b| a.mutation.target().cmp(&b.mutation.target()));
         batch
     }
 }

@@ -43,7 +43,7 @@ pub trait Metadata: 'static {
     /// - Each mutation happens wholly or not at all: the version and its blob's reference, the reference that it drops
     ///   and the line of garbage that this makes, the upload that ends and its parts. Two mutations of a batch are
     ///   not atomic together, and each has its own verdict.
-    /// - Mutations of one [lane](Mutation::lane) are decided in the order given, each seeing the ones before it; all
+    /// - Mutations of one [target](Mutation::target) are decided in the order given, each seeing the ones before it; all
     ///   mutations that touch one key, also those of concurrent calls and also when the key is absent, are decided
     ///   one after another under one lock, and their generations and times grow in that order.
     /// - `Ok` means durable, and seen by every look-up that begins afterwards. `Refused` and `Unavailable` mean that

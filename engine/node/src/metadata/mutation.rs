@@ -271,10 +271,10 @@ pub struct Stamp {
 }
 
 impl Mutation {
-    /// Where the change belongs in the order of a batch: its bucket and key. Changes with the same lane keep the order
+    /// Where the change belongs in the order of a batch: its bucket and key. Changes with the same target keep the order
     /// in which they came.
     #[must_use]
-    pub fn lane(&self) -> (u64, &[u8]) {
+    pub fn target(&self) -> (u64, &[u8]) {
         match &self.change {
             Change::OpenWriter { .. } | Change::ClaimOrphans { .. } | Change::ForgetGarbage { .. } => (0, &[]),
             Change::CreateBucket { name, .. } => (0, name.as_str().as_bytes()),
@@ -311,7 +311,7 @@ impl Mutation {
             Change::ForgetGarbage { blobs } => blobs.len() * PART,
             _ => 0,
         };
-        FIXED + self.lane().1.len() + about
+        FIXED + self.target().1.len() + about
     }
 }
 

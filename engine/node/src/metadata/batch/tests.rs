@@ -172,7 +172,7 @@ const SMALL: Limits = Limits {
     queue: 16,
     mutations: 4,
     bytes: 1 << 20,
-    mutations_per_lane: usize::MAX,
+    mutations_per_target: usize::MAX,
     queries: 3,
     look_ups_in_flight: 2,
 };
@@ -194,9 +194,9 @@ impl Bench {
         }
     }
 
-    fn commit(&self, lane: &str, write: u128) -> Pin<Box<dyn Future<Output = Result<Outcome, MetadataError>>>> {
+    fn commit(&self, name: &str, write: u128) -> Pin<Box<dyn Future<Output = Result<Outcome, MetadataError>>>> {
         let bucket = BucketRef { id: BucketId(1), tenant: TenantId(1), generation: Generation(1) };
-        let key = Key::new(lane.as_bytes().to_vec()).unwrap();
+        let key = Key::new(name.as_bytes().to_vec()).unwrap();
         let change = Change::DeleteObject { bucket, key, conditions: WriteConditions::default() };
         let client = self.client.clone();
         let mut sent = Box::pin(async move { client.commit_as(Mutation { write: WriteId(write), change }).await });
@@ -255,7 +255,7 @@ fn a_batch_fills_while_another_is_in_flight() {
     let mut waiting = vec![bench.commit("m", 1)];
     bench.settle();
     assert_eq!(bench.batches(), [vec![1]], "a lone request waits for nobody");
-    waiting.extend([("d", 2), ("a", 3), ("c", 4), ("a", 5), ("b", 6)].map(|(lane, write)| bench.commit(lane, write)));
+    waiting.extend([("d", 2), ("a", 3), ("c", 4), ("a", 5), ("b", 6)].map(|(key, write)| bench.commit(key, write)));
     bench.settle();
     assert_eq!(bench.batches().len(), 1, "one batch is in flight at a time");
     assert!(waiting.iter_mut().all(|commit| poll(commit).is_none()));
@@ -275,7 +275,7 @@ fn a_batch_is_bounded_in_bytes() {
     let _first = bench.commit("first", 1);
     bench.settle();
     let long = "l".repeat(900);
-    let _waiting = [("a", 2), ("b", 3), ("c", 4), (long.as_str(), 5)].map(|(lane, write)| bench.commit(lane, write));
+    let _waiting = [("a", 2), ("b", 3), ("c", 4), (long.as_str(), 5)].map(|(key, write)| bench.commit(key, write));
     for _ in 0..4 {
         bench.let_a_commit_go();
     }
@@ -285,11 +285,11 @@ fn a_batch_is_bounded_in_bytes() {
 /// Where a key fits only once into a batch, its writes wait for one another in order, and for nobody else.
 #[test]
 fn a_hot_key_delays_only_itself() {
-    let mut bench = Bench::new(Limits { mutations_per_lane: 1, ..SMALL });
+    let mut bench = Bench::new(Limits { mutations_per_target: 1, ..SMALL });
     let _first = bench.commit("first", 0);
     bench.settle();
     let mut hot = [1, 2, 3].map(|write| bench.commit("hot", write));
-    let _cold = [("a", 10), ("b", 11), ("z", 12)].map(|(lane, write)| bench.commit(lane, write));
+    let _cold = [("a", 10), ("b", 11), ("z", 12)].map(|(key, write)| bench.commit(key, write));
     bench.let_a_commit_go();
     bench.let_a_commit_go();
     bench.let_a_commit_go();

@@ -1,4 +1,4 @@
-//! The test-suite of [`Metadata`], written against the trait alone: every implementation passes it unchanged, behind a
+//! The test-suite of [`Metadata`](super::Metadata), written against the trait alone: every implementation passes it unchanged, behind a
 //! line that is good and behind one that loses, delays and repeats ([`Unreliable`]).
 //!
 //! A crate that implements the trait writes [`metadata_suite!`](crate::metadata_suite) into a test module. Every case
