@@ -28,14 +28,21 @@
 mod device;
 mod disk;
 mod executor;
+pub mod history;
 mod image;
+mod index;
 mod life;
+mod lossy;
 mod random;
+mod rows;
 mod wait;
 mod world;
 
 pub use device::SimDevice;
 pub use disk::{DiskCounts, DiskOptions, Faults, Operation, SimDisk};
+pub use index::{IndexFile, SimIndex};
 pub use life::{Join, Life, Sim, SimOptions};
+pub use lossy::{Line, Lossy};
 pub use random::Random;
+pub use rows::MemoryRows;
 pub use world::{SimBuffer, SimTask, SimWorld};

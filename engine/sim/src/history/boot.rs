@@ -1,0 +1,127 @@
+//! The start of a node as `server` does it, without the server.
+
+use anvil_model::ids::{DiskId, NodeId};
+use anvil_model::io::{Task, World};
+use anvil_node::Node;
+use anvil_node::metadata::batch::{Limits, Service, mailboxes};
+use anvil_node::metadata::embedded::{Embedded, OpenError, replay};
+use anvil_node::metadata::{Client as Metadata, MetadataError, Refusal};
+use anvil_store::{
+    FormatError, FormatOptions, IdentifyError, Identity, LogWriter, RecoverError, Store, format, identify, mail,
+    recover,
+};
+
+use super::client::{CALLER, bucket};
+use crate::disk::SimDisk;
+use crate::index::IndexFile;
+use crate::lossy::{Line, Lossy};
+use crate::random::Random;
+use crate::world::SimWorld;
+
+/// What a node is made of.
+pub(super) struct Parts {
+    /// One per core.
+    pub(super) worlds: Vec<SimWorld>,
+    pub(super) disks: Vec<SimDisk>,
+    pub(super) extent_bytes: u64,
+    pub(super) index: IndexFile,
+    pub(super) limits: Limits,
+    pub(super) line: Line,
+    pub(super) random: Random,
+}
+
+/// A node that runs: per core what a client talks to.
+pub(super) struct Running {
+    pub(super) nodes: Vec<Node<SimWorld>>,
+    pub(super) metadata: Vec<Metadata<SimWorld>>,
+    pub(super) stores: Vec<Store<SimWorld>>,
+}
+
+/// Why a node did not start.
+#[derive(Debug)]
+#[expect(dead_code, reason = "shown to people")]
+pub(super) enum BootError {
+    Identify(IdentifyError),
+    Foreign,
+    Format(FormatError),
+    Recover(RecoverError),
+    Open(OpenError),
+}
+
+impl Parts {
+    pub(super) async fn boot(mut self) -> Result<Running, BootError> {
+        let core_count = u16::try_from(self.worlds.len()).expect("a few cores");
+        let first = self.worlds[0].clone();
+        let ids = self.identify().await?;
+        let recovered = recover(&first, self.devices(&ids, &first), core_count).await.map_err(BootError::Recover)?;
+
+        let log_core = self.random.index(self.worlds.len());
+        let log_world = self.worlds[log_core].clone();
+        let index = self.index.open(&log_world);
+        let replayed = replay(&first, &recovered, &index).await.map_err(BootError::Open)?;
+        let (shares, tail) = recovered.into_shares();
+        let stores: Vec<Store<SimWorld>> = self
+            .worlds
+            .iter()
+            .zip(shares)
+            .zip(mail(core_count))
+            .map(|((world, share), mail)| Store::open(world.clone(), self.devices(&ids, world), share, mail))
+            .collect();
+
+        let log_store = stores[log_core].clone();
+        let writer = LogWriter::open(log_store.clone(), tail);
+        let opened = Embedded::open(log_world.clone(), log_store, writer, index, replayed, NodeId(1)).await;
+        let (embedded, incarnation) = opened.map_err(BootError::Open)?;
+        for store in &stores {
+            store.set_writer(NodeId(1), incarnation);
+        }
+        let (mailboxes, inbox) = mailboxes(self.limits);
+        let lossy = Lossy::new(embedded, log_world.clone(), self.random.fork(), self.line.clone());
+        log_world.spawn(Service::new(log_world.clone(), lossy, inbox, self.limits).run()).detach();
+
+        let metadata: Vec<Metadata<SimWorld>> =
+            self.worlds.iter().map(|world| Metadata::new(world.clone(), mailboxes.clone())).collect();
+        let cores = self.worlds.iter().zip(&stores).zip(&metadata);
+        let node = |((world, store), metadata): ((&SimWorld, &Store<SimWorld>), &Metadata<SimWorld>)| {
+            Node::new(world.clone(), store.clone(), metadata.clone(), "sim-1")
+        };
+        let nodes: Vec<Node<SimWorld>> = cores.map(node).collect();
+        make_bucket(&nodes[0]).await;
+        Ok(Running { nodes, metadata, stores })
+    }
+
+    /// Whose the disks are; those that are blank become ours.
+    async fn identify(&mut self) -> Result<Vec<DiskId>, BootError> {
+        let world = self.worlds[0].clone();
+        let mut ids = Vec::new();
+        for disk in &self.disks {
+            let device = disk.open(&world);
+            match identify(&world, &device).await.map_err(BootError::Identify)? {
+                Identity::Anvil(identity) => ids.push(identity.disk),
+                Identity::Foreign => return Err(BootError::Foreign),
+                Identity::Blank => {
+                    let id = DiskId(u128::from(self.random.next()));
+                    let options = FormatOptions { disk: id, cluster: 1, extent_bytes: self.extent_bytes };
+                    format(&world, &device, options).await.map_err(BootError::Format)?;
+                    ids.push(id);
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    fn devices(&self, ids: &[DiskId], world: &SimWorld) -> Vec<(DiskId, crate::device::SimDevice)> {
+        ids.iter().copied().zip(self.disks.iter().map(|disk| disk.open(world))).collect()
+    }
+}
+
+async fn make_bucket(node: &Node<SimWorld>) {
+    loop {
+        match node.create_bucket(CALLER, bucket()).await {
+            Ok(()) | Err(MetadataError::Refused(Refusal::BucketAlreadyOwnedByYou)) => return,
+            Err(MetadataError::Refused(refusal)) => panic!("no bucket: {refusal}"),
+            Err(MetadataError::Unavailable { retry_after }) => node.world().sleep(retry_after).await,
+            Err(MetadataError::Unknown) => {}
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Histories: a node from its first start over several lives, with clients, accidents and crashes, all from one seed.
+//!
+//! Real are the store, the metadata log, the batching, the decisions and the stories; false are the seam, the disks,
+//! the index file (maps for SQLite) and the line between service and metadata. [`run`] panics when an acknowledged
+//! operation is lost or undone, when anything is read that nobody wrote, and when nothing moves any more.
+
+mod boot;
+mod campaign;
+mod client;
+mod payload;
+mod plan;
+mod record;
+
+use std::rc::Rc;
+
+use anvil_model::io::{Task, World};
+use futures_util::future::join_all;
+
+use crate::disk::{DiskOptions, Faults, SimDisk};
+use crate::index::IndexFile;
+use crate::life::{Join, Life, Sim};
+use crate::lossy::Line;
+use crate::random::Random;
+use crate::world::SimWorld;
+use boot::{Parts, Running};
+pub use campaign::{Campaign, Failure, Summary};
+use client::{Client, Shared};
+use plan::{End, LifePlan, Plan};
+
+/// What is changed in a history beside what its seed says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HistoryOptions {
+    /// Every flush lies. No node can survive this: it shows that a history notices.
+    pub flush_lies: bool,
+    /// Says what happens.
+    pub verbose: bool,
+}
+
+/// What happened in a history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// A hash of all that happened: the same for the same seed.
+    pub trace: u64,
+    /// Processes.
+    pub lives: u32,
+    /// Operations of clients on keys.
+    pub operations: u64,
+    /// Polls and events.
+    pub steps: u64,
+}
+
+/// Runs the history of this seed.
+///
+/// # Panics
+/// When a promise was broken. The message says which; the same seed breaks it again.
+pub fn run(seed: u64, options: HistoryOptions) -> Report {
+    let mut random = Random::new(seed ^ 0x6869_7374_6f72_7921);
+    let plan = Plan::draw(&mut random);
+    if options.verbose {
+        println!("{plan:#?}");
+    }
+    let sim = Sim::new(seed, plan.sim);
+    let disk_options = DiskOptions { flush_lies: options.flush_lies, ..plan.disk };
+    let disks = (0..plan.disks).map(|_| sim.disk(disk_options)).collect();
+    let shared = Rc::new(Shared::new(plan.keys, plan.tolerance));
+    let index = IndexFile::new(random.fork());
+    let mut history = History { sim, disks, index, shared, plan, options, random, report: Report::default() };
+    history.play();
+    history.report
+}
+
+struct History {
+    sim: Sim,
+    disks: Vec<SimDisk>,
+    index: IndexFile,
+    shared: Rc<Shared>,
+    plan: Plan,
+    options: HistoryOptions,
+    random: Random,
+    report: Report,
+}
+
+/// How far a life came by itself.
+enum Ended {
+    /// All that was planned was done.
+    Done,
+    /// The node did not start, with a reason that damage excuses.
+    DidNotStart,
+}
+
+impl History {
+    fn play(&mut self) {
+        for life in self.plan.lives.clone() {
+            if !self.live(&life) {
+                break;
+            }
+            // Where bytes rot, what is missing was named; that nothing else was read is seen by the clients.
+            if !self.plan.tolerance.damage {
+                let shown = self.shared.record.borrow().check();
+                shown.unwrap_or_else(|problem| panic!("{problem}"));
+                self.index.rows().check().unwrap_or_else(|problem| panic!("the rows contradict themselves: {problem}"));
+            }
+        }
+        self.report.trace = self.sim.trace();
+        self.report.operations = self.shared.record.borrow().count() as u64;
+    }
+
+    /// False when the history is over because damage was found and named.
+    fn live(&mut self, plan: &LifePlan) -> bool {
+        // The life before may have ended in the middle of its accidents.
+        self.disks.iter().for_each(|disk| disk.set_faults(Faults::default()));
+        self.shared.set_closing(false);
+        let life = self.sim.start(plan.cores);
+        let main = self.begin(&life, plan);
+        life.run_while(|| !main.is_done() && life.steps() < plan.cut_after_steps);
+        let ended = main.take();
+        drop(main);
+        self.report.lives += 1;
+        self.report.steps += life.steps();
+        if self.options.verbose {
+            let how = if ended.is_some() { "ended" } else { "was cut" };
+            println!("life {} {how} after {} steps: {:?}", self.report.lives, life.steps(), plan.end);
+        }
+        match plan.end {
+            End::Kill => {
+                self.index.kill();
+                life.kill();
+            }
+            End::PowerCut => {
+                self.index.power_cut();
+                life.power_cut();
+            }
+        }
+        self.shared.record.borrow_mut().life_ends();
+        !matches!(ended, Some(Ended::DidNotStart))
+    }
+
+    fn begin(&mut self, life: &Life, plan: &LifePlan) -> Join<Ended> {
+        let line = Line::default();
+        let parts = Parts {
+            worlds: (0..plan.cores).map(|core| life.world(core)).collect(),
+            disks: self.disks.clone(),
+            extent_bytes: self.plan.extent_bytes,
+            index: self.index.clone(),
+            limits: self.plan.limits,
+            line: line.clone(),
+            random: self.random.fork(),
+        };
+        let town = Town {
+            shared: Rc::clone(&self.shared),
+            disks: self.disks.clone(),
+            line,
+            plan: plan.clone(),
+            random: self.random.fork(),
+        };
+        let core = u16::try_from(self.random.index(usize::from(plan.cores))).expect("a few cores");
+        life.spawn(core, |world| async move {
+            match parts.boot().await {
+                Ok(running) => {
+                    town.live(world, running).await;
+                    Ended::Done
+                }
+                Err(error) => {
+                    let excused = town.shared.tolerance.get().damage;
+                    assert!(excused, "the node does not start: {error:?}");
+                    Ended::DidNotStart
+                }
+            }
+        })
+    }
+}
+
+/// Those who use a node in one life, and those who make it hard.
+struct Town {
+    shared: Rc<Shared>,
+    disks: Vec<SimDisk>,
+    line: Line,
+    plan: LifePlan,
+    random: Random,
+}
+
+impl Town {
+    async fn live(mut self, world: SimWorld, running: Running) {
+        if self.plan.verify_first {
+            self.client(&running).verify().await;
+        }
+        self.set_accidents(true);
+        let clients: Vec<Client> = (0..self.plan.clients).map(|_| self.client(&running)).collect();
+        let done = clients.into_iter().map(|client| {
+            let (done, wait) = tokio::sync::oneshot::channel();
+            let (world, operations) = (client.world.clone(), self.plan.operations);
+            let task = world.spawn(async move {
+                client.run(operations).await;
+                // The town is there as long as the life is.
+                let _ = done.send(());
+            });
+            task.detach();
+            wait
+        });
+        join_all(done.collect::<Vec<_>>()).await.into_iter().for_each(|done| done.expect("clients end by themselves"));
+        self.set_accidents(false);
+        self.client(&running).verify().await;
+        if self.plan.close {
+            self.shared.set_closing(true);
+            join_all(running.stores.iter().map(|store| store.close())).await;
+        }
+        drop(world);
+    }
+
+    fn client(&mut self, running: &Running) -> Client {
+        let core = self.random.index(running.nodes.len());
+        let node = running.nodes[core].clone();
+        Client {
+            world: node.world().clone(),
+            node,
+            metadata: running.metadata[core].clone(),
+            shared: Rc::clone(&self.shared),
+            random: self.random.fork(),
+        }
+    }
+
+    fn set_accidents(&self, on: bool) {
+        self.line.set_share(if on { self.plan.lossy_share } else { 0 });
+        for disk in &self.disks {
+            disk.set_faults(if on { self.plan.faults } else { Faults::default() });
+        }
+    }
+}

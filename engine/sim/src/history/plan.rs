@@ -1,0 +1,180 @@
+//! What a history will be like, drawn from its seed before it begins.
+
+use anvil_node::metadata::batch::Limits;
+use anvil_store::EXTENTS_MIN;
+
+use super::client::Tolerance;
+use crate::disk::{DiskOptions, Faults};
+use crate::life::SimOptions;
+use crate::random::Random;
+
+/// A history to be.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) sim: SimOptions,
+    pub(super) disk: DiskOptions,
+    pub(super) disks: usize,
+    pub(super) extent_bytes: u64,
+    pub(super) limits: Limits,
+    pub(super) keys: usize,
+    pub(super) tolerance: Tolerance,
+    pub(super) lives: Vec<LifePlan>,
+}
+
+/// One life of it.
+#[derive(Clone, Debug)]
+pub(super) struct LifePlan {
+    pub(super) cores: u16,
+    pub(super) clients: u32,
+    /// Per client.
+    pub(super) operations: u32,
+    /// It ends after so many steps, if it has not ended by itself.
+    pub(super) cut_after_steps: u64,
+    pub(super) end: End,
+    /// Everything is read before the clients come.
+    pub(super) verify_first: bool,
+    /// The stores are closed properly when all is done.
+    pub(super) close: bool,
+    pub(super) faults: Faults,
+    /// Of a million batches of changes, so many meet a bad line.
+    pub(super) lossy_share: u32,
+}
+
+/// How a life ends, also one that was done.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    Kill,
+    PowerCut,
+}
+
+/// What goes wrong beside crashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accidents {
+    None,
+    LossyLine,
+    DeviceErrors,
+    Full,
+    Damage,
+}
+
+/// The least extent, one that holds a window and little else, and larger ones.
+const EXTENT_BYTES: [u64; 4] = [(1 << 20) + (64 << 10), 2 << 20, 4 << 20, 8 << 20];
+
+/// Fewer buffers than these, and an operation could wait for itself.
+const BUFFERS_MIN: usize = 4;
+const BUFFERS_RESERVED_MIN: usize = 2;
+
+impl Plan {
+    pub(super) fn draw(random: &mut Random) -> Self {
+        let accidents = match random.below(100) {
+            0..50 => Accidents::None,
+            50..72 => Accidents::LossyLine,
+            72..88 => Accidents::DeviceErrors,
+            88..94 => Accidents::Full,
+            _ => Accidents::Damage,
+        };
+        let tight = random.one_in(3);
+        let life_count = random.between(2, 4);
+        let mut lives: Vec<LifePlan> = (0..life_count).map(|_| LifePlan::draw(random, accidents)).collect();
+        // Two more without a crash: what was found stays found.
+        for last in lives.iter_mut().rev().take(1) {
+            last.cut_after_steps = u64::MAX;
+            last.close = true;
+        }
+        lives.push(LifePlan::quiet(random));
+        let extent_bytes = *random.pick(&EXTENT_BYTES);
+        Self {
+            sim: SimOptions {
+                buffers: if tight { BUFFERS_MIN } else { 16 },
+                buffers_reserved: if tight { BUFFERS_RESERVED_MIN } else { 6 },
+                ..SimOptions::default()
+            },
+            disk: Self::draw_disk(random, accidents, extent_bytes),
+            disks: if random.one_in(3) { 2 } else { 1 },
+            extent_bytes,
+            limits: Self::draw_limits(random, tight),
+            keys: random.index(6) + 1,
+            tolerance: Tolerance {
+                device_errors: accidents == Accidents::DeviceErrors,
+                full: accidents == Accidents::Full,
+                damage: accidents == Accidents::Damage,
+                closing: false,
+            },
+            lives,
+        }
+    }
+
+    fn draw_disk(random: &mut Random, accidents: Accidents, extent_bytes: u64) -> DiskOptions {
+        let extents = if accidents == Accidents::Full { EXTENTS_MIN + random.below(8) } else { 2000 };
+        let capacity_bytes_max = (1 << 20) + extents * extent_bytes;
+        // The operator may have allowed more than there is.
+        let missing = if accidents == Accidents::Full && random.one_in(2) { random.below(3) } else { 0 };
+        DiskOptions {
+            unit_bytes: *random.pick(&[512, 4096]),
+            capacity_bytes_max,
+            space_bytes: capacity_bytes_max - missing * extent_bytes,
+            volatile_cache: random.one_in(2),
+            latency_nanos_max: *random.pick(&[20_000, 300_000, 5_000_000]),
+            flush_lies: false,
+        }
+    }
+
+    fn draw_limits(random: &mut Random, tight: bool) -> Limits {
+        if tight {
+            let mutations = random.index(3) + 1;
+            Limits { queue: 2, mutations, bytes: 1, mutations_per_lane: 1, queries: 1, look_ups_in_flight: 1 }
+        } else {
+            Limits::EMBEDDED
+        }
+    }
+}
+
+impl LifePlan {
+    fn draw(random: &mut Random, accidents: Accidents) -> Self {
+        // Early cuts meet the start and the recovery, late ones the clients.
+        let magnitude = random.between(4, 14);
+        Self {
+            cores: *random.pick(&[1, 2, 2, 3, 4]),
+            clients: u32::try_from(random.between(1, 6)).expect("few"),
+            operations: u32::try_from(random.between(2, 14)).expect("few"),
+            cut_after_steps: random.between(1, 1 << magnitude),
+            end: if random.one_in(3) { End::Kill } else { End::PowerCut },
+            verify_first: random.one_in(2),
+            close: random.one_in(2),
+            faults: Self::draw_faults(random, accidents),
+            lossy_share: if accidents == Accidents::LossyLine { 250_000 } else { 0 },
+        }
+    }
+
+    fn quiet(random: &mut Random) -> Self {
+        Self {
+            clients: 0,
+            cut_after_steps: u64::MAX,
+            faults: Faults::default(),
+            lossy_share: 0,
+            ..Self::draw(random, Accidents::None)
+        }
+    }
+
+    fn draw_faults(random: &mut Random, accidents: Accidents) -> Faults {
+        let mut share =
+            |max: u64| if random.one_in(2) { u32::try_from(random.below(max)).expect("below a million") } else { 0 };
+        match accidents {
+            Accidents::DeviceErrors => Faults {
+                read_error: share(30_000),
+                write_error: share(20_000),
+                write_no_space: share(10_000),
+                flush_error: share(20_000),
+                grow_error: share(300_000),
+                ..Faults::default()
+            },
+            Accidents::Damage => Faults {
+                misdirected_write: share(10_000),
+                write_bit_flip: share(20_000),
+                read_bit_flip: share(20_000),
+                ..Faults::default()
+            },
+            Accidents::None | Accidents::LossyLine | Accidents::Full => Faults::default(),
+        }
+    }
+}
