@@ -237,8 +237,13 @@ impl Writer {
         }
     }
 
-    /// Puts the file aside and begins another one.
+    /// Puts the file aside, unless nothing was ever in it, and begins another one.
     fn reset(&mut self, lineage: u128) -> Result<(), RowsError> {
+        if let Some(rows) = &mut self.rows
+            && rows.counters().is_ok_and(|counters| counters == Counters::new(0))
+        {
+            return rows.set_lineage(lineage);
+        }
         let failed = |error: &dyn std::error::Error| RowsError::Failed(error.to_string());
         self.rows = None;
         move_away(&self.path).map_err(|error| failed(&error))?;

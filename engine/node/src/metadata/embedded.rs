@@ -113,32 +113,36 @@ pub struct Replayed {
 /// # Errors
 /// When the log cannot be read, or the index cannot be made from it.
 pub async fn replay<W: World, I: Index>(world: &W, recovered: &Recovered<W>, index: &I) -> Result<Replayed, OpenError> {
-    let replayed = match index.counters().await {
-        Ok(counters) => catch_up(recovered, index, counters).await,
-        Err(error) => Err(error.into()),
+    let problem = match index.counters().await {
+        Ok(counters) if counters.lineage == 0 && recovered.log.first().is_none() => {
+            index.reset(new_id(world)).await?;
+            return begin(recovered, index).await;
+        }
+        Ok(counters) if counters.lineage == 0 => "there is none".to_owned(),
+        Ok(counters) => match catch_up(recovered, index, counters).await {
+            Ok(Some(replayed)) => return Ok(replayed),
+            Ok(None) => "it is of another history, or ahead of the log".to_owned(),
+            Err(OpenError::Index(error @ IndexError::Rows(_))) => error.to_string(),
+            Err(error) => return Err(error),
+        },
+        Err(error @ IndexError::Rows(_)) => error.to_string(),
+        Err(error) => return Err(error.into()),
     };
-    let problem = match replayed {
-        Ok(Some(replayed)) => return Ok(replayed),
-        Ok(None) => "it is of another history".to_owned(),
-        Err(OpenError::Index(error @ IndexError::Rows(_))) => error.to_string(),
-        Err(error) => return Err(error),
-    };
-    let lineage = match first_header(recovered).await? {
-        Some(header) => header.lineage,
-        None => u128::from(world.random()) << 64 | u128::from(world.random()),
-    };
-    if recovered.log.first().is_some() {
-        tracing::warn!(
-            problem,
-            first = recovered.log.first(),
-            last = recovered.log.last(),
-            "rebuilding the metadata index"
-        );
-    }
+    let lineage = first_header(recovered).await?.map_or_else(|| new_id(world), |first| first.lineage);
+    tracing::warn!(problem, last = recovered.log.last(), "making the metadata index anew from the log");
     index.reset(lineage).await?;
-    let replayed = catch_up(recovered, index, Counters::new(lineage)).await?;
-    let replayed = replayed.ok_or(OpenError::Mixed(recovered.log.first().unwrap_or(0)))?;
-    Ok(Replayed { rebuilt: true, ..replayed })
+    Ok(Replayed { rebuilt: true, ..begin(recovered, index).await? })
+}
+
+/// Fills an index that was just reset.
+async fn begin<W: World, I: Index>(recovered: &Recovered<W>, index: &I) -> Result<Replayed, OpenError> {
+    let counters = index.counters().await?;
+    let replayed = catch_up(recovered, index, counters).await?;
+    replayed.ok_or(OpenError::Mixed(recovered.log.first().unwrap_or(0)))
+}
+
+fn new_id(world: &impl World) -> u128 {
+    u128::from(world.random()) << 64 | u128::from(world.random())
 }
 
 /// Gives the index what it lacks. `None` when it is not of the log's history, or ahead of the log.
@@ -149,9 +153,6 @@ async fn catch_up<W: World, I: Index>(
 ) -> Result<Option<Replayed>, OpenError> {
     let log = &recovered.log;
     let last = log.last().unwrap_or(0);
-    if counters.lineage == 0 {
-        return Ok(None);
-    }
     if last < counters.batch {
         return match log.torn() {
             // The index contains it, so it was durable: the crash did not tear it.
@@ -310,7 +311,7 @@ impl<W: World, I: Index> Embedded<W, I> {
             behind: None,
             in_flight: false,
         };
-        let write = WriteId(u128::from(world.random()) << 64 | u128::from(world.random()));
+        let write = WriteId(new_id(&world));
         let embedded = Self { world, store, index, tail: Mutex::new(tail) };
         let opening = Mutation { write, change: Change::OpenWriter { node } };
         match embedded.commit(Arc::new([opening])).await.pop() {
