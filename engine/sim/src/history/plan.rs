@@ -122,7 +122,7 @@ impl Plan {
     fn draw_limits(random: &mut Random, tight: bool) -> Limits {
         if tight {
             let mutations = random.index(3) + 1;
-            Limits { queue: 2, mutations, bytes: 1, mutations_per_lane: 1, queries: 1, look_ups_in_flight: 1 }
+            Limits { queue: 2, mutations, bytes: 1, mutations_per_target: 1, queries: 1, look_ups_in_flight: 1 }
         } else {
             Limits::EMBEDDED
         }
