@@ -3,7 +3,7 @@
 //! Knows no network, no object, no version: it keeps blobs (and the metadata log) on disks, says when they are
 //! durable, and finds them again after any crash. Called by `node` only. Its bytes are described in `docs/FORMAT.md`.
 //!
-//! The order of a start: [`identify`] each device ([`format()`] blank ones), [`recover`] all of them on one core, read
+//! The order of a start: [`identify`] each device ([`format()`] blank ones), [`recover()`] all of them on one core, read
 //! [`Recovered::log`], send each core its [`Share`] and its [`Mail`], [`Store::open`] on every core,
 //! [`LogWriter::open`] on one, [`Store::set_writer`] on every core. The end: [`Store::close`] on every core at once.
 //!

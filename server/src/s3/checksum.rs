@@ -138,12 +138,12 @@ pub(crate) fn of_upload_to_be(head: &Head) -> Result<Option<(ChecksumAlgorithm, 
         ChecksumAlgorithm::Crc64Nvme => ChecksumType::FullObject,
         _ => ChecksumType::Composite,
     });
-    let fits = match (algorithm, of) {
-        (ChecksumAlgorithm::Crc64Nvme, ChecksumType::Composite) => false,
-        (ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256, ChecksumType::FullObject) => false,
-        _ => true,
-    };
-    if !fits {
+    let contradicts = matches!(
+        (algorithm, of),
+        (ChecksumAlgorithm::Crc64Nvme, ChecksumType::Composite)
+            | (ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256, ChecksumType::FullObject)
+    );
+    if contradicts {
         let (of, name) = (type_name(of), algorithm.name().to_ascii_lowercase());
         return Err(S3Error::request(format!(
             "The {of} checksum type cannot be used with the {name} checksum algorithm."

@@ -8,7 +8,7 @@ use crate::limits::{
 };
 use crate::time::WallTime;
 
-/// The first bytes of every record. Records begin at multiples of [`RECORD_ALIGNMENT`], so a search for one steps by it.
+/// The first bytes of every record. Records begin at multiples of `RECORD_ALIGNMENT`, so a search for one steps by it.
 pub const RECORD_MAGIC: [u8; 4] = *b"AnvR";
 /// Where the payload of a large record begins, from the record's beginning: payload blocks lie on units.
 pub const LARGE_PAYLOAD_OFFSET: u32 = RECORD_HEADER_BYTES_MAX as u32;
