@@ -18,12 +18,18 @@ pub(crate) struct Body {
     length: Option<u64>,
     /// The client waits for `100 Continue` before it sends anything.
     awaits_continue: bool,
+    /// The client waits for `100 Continue` although it has nothing to send. RFC 9110 (10.1.1) lets a server leave it out
+    /// then, but botocore takes the next answer of the connection for a copy of the one that came without.
+    pub(crate) awaits_nothing: bool,
     patience: Patience,
     /// Payload bytes given out.
     pub(crate) received: u64,
     /// What went wrong. The connection cannot be used for another request then.
     pub(crate) failure: Option<ReceiveError>,
 }
+
+/// Says that the body may come.
+pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 #[derive(Debug)]
 enum Framing {
@@ -44,6 +50,7 @@ impl Body {
         };
         Self {
             awaits_continue: expects_continue && length != BodyLength::Known(0),
+            awaits_nothing: expects_continue && length == BodyLength::Known(0),
             framing,
             length: if let BodyLength::Known(length) = length { Some(length) } else { None },
             patience: Patience::new(settings.body_grace, settings.body_bytes_per_second_min),
@@ -147,7 +154,7 @@ impl Body {
         if !std::mem::take(&mut self.awaits_continue) || !wire.pending().is_empty() {
             return Ok(());
         }
-        let line = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
+        let line = CONTINUE.to_vec();
         let length = line.len();
         wire.send(line, 0..length, &mut self.patience).await.map_err(|_| ReceiveError::Disconnected)?;
         Ok(())

@@ -11,7 +11,7 @@ use futures_util::future::{Either, select};
 
 use super::IDLE_BYTES_MAX;
 use super::answer::{Extras, encode_head};
-use super::body::{Body, Receiving};
+use super::body::{Body, CONTINUE, Receiving};
 use super::head::{Refusal, Request, Scan, Scanner, parse};
 use super::wire::{Patience, SendError, Wire};
 use crate::http::{Head, Outgoing, Pieces, ReceiveError, Response, Service, request_id};
@@ -110,6 +110,7 @@ async fn exchange<S: Service>(door: &Frontdoor<S>, wire: &mut Wire, out: &mut Ve
     let body_ends = body.is_complete() || drains;
     let close = !request.keep_alive || door.is_stopping() || body.failure.is_some() || !body_ends;
     let mut answer = Answer::new(door, wire, out, &head.request_id, close);
+    answer.continues = body.awaits_nothing;
     let result = answer.send(&head.method, response).await;
     let (status, sent_bytes) = (answer.status, answer.sent_bytes);
     drop(in_flight);
@@ -176,6 +177,8 @@ struct Answer<'a, S: Service> {
     out: &'a mut Vec<u8>,
     request_id: &'a str,
     close: bool,
+    /// `100 Continue` goes in front.
+    continues: bool,
     patience: Patience,
     /// What the client was told.
     status: u16,
@@ -186,7 +189,7 @@ struct Answer<'a, S: Service> {
 impl<'a, S: Service> Answer<'a, S> {
     fn new(door: &'a Frontdoor<S>, wire: &'a mut Wire, out: &'a mut Vec<u8>, request_id: &'a str, close: bool) -> Self {
         let patience = Patience::new(door.settings.send_grace, door.settings.send_bytes_per_second_min);
-        Self { door, wire, out, request_id, close, patience, status: 0, sent_bytes: 0 }
+        Self { door, wire, out, request_id, close, continues: false, patience, status: 0, sent_bytes: 0 }
     }
 
     /// Sends the answer to a request with this method.
@@ -261,6 +264,9 @@ impl<'a, S: Service> Answer<'a, S> {
             close: self.close,
         };
         self.out.clear();
+        if self.continues {
+            self.out.extend_from_slice(CONTINUE);
+        }
         encode_head(self.out, response.status, &response.headers, extras);
     }
 

@@ -20,9 +20,13 @@ fn a_client_that_waits_is_told_to_continue_when_its_body_is_read() {
     client.send("PUT /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc");
     assert_eq!(client.head().status, 200);
     assert_eq!(client.bytes(3), b"abc");
-    // A body of nothing is not waited for.
-    client.send("PUT /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n");
-    assert_eq!(client.answer().status, 200);
+    // A body of nothing is not waited for, but its client is told all the same: on success and on refusal.
+    for (path, status) in [("/echo", 200), ("/missing", 404)] {
+        client.send(format!("PUT {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n"));
+        assert_eq!(client.head().head, "HTTP/1.1 100 Continue\r\n\r\n");
+        let answer = client.answer();
+        assert!(answer.status == status && !answer.closes(), "{answer:?}");
+    }
 }
 
 #[test]
