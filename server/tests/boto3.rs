@@ -1,0 +1,44 @@
+//! Goal: Python programs find S3 as they know it. Method: `clients/boto3_checks.py` with the installed boto3 against the
+//! real binary, one node per group of checks.
+
+mod support;
+
+use support::clients::{python, run};
+use support::node::{Node, scratch};
+
+fn check(group: &str) {
+    let scratch = scratch();
+    let node = Node::start(&scratch.path().join("data"));
+    println!("{}", run(python(&node, "boto3_checks.py").arg(group)));
+    node.stop();
+}
+
+#[test]
+fn buckets() {
+    check("buckets");
+}
+
+#[test]
+fn objects() {
+    check("objects");
+}
+
+#[test]
+fn listing() {
+    check("listing");
+}
+
+#[test]
+fn multipart() {
+    check("multipart");
+}
+
+#[test]
+fn checksums() {
+    check("checksums");
+}
+
+#[test]
+fn refusals() {
+    check("refusals");
+}

@@ -1,0 +1,227 @@
+//! The `anvil` binary in a process of its own.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::s3::{Client, Credentials};
+
+/// A directory for a test's files, on a real file system, removed at the end.
+pub fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the target directory takes files")
+}
+
+/// How a node is started.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The command before the command: `prlimit` and its like. They must end in `exec`, so that the pid is the node's.
+    pub prefix: Vec<String>,
+    /// Another copy of the binary.
+    pub binary: Option<PathBuf>,
+    /// More arguments of `anvil dev`.
+    pub arguments: Vec<String>,
+}
+
+/// A running node, killed when dropped. Its log is shown when the test fails.
+#[derive(Debug)]
+pub struct Node {
+    process: Child,
+    log: PathBuf,
+    /// Where it answers.
+    pub address: SocketAddr,
+    /// What it printed.
+    pub credentials: Credentials,
+    /// From the start of the process to the first 200 of `/ready`.
+    pub start_time: Duration,
+}
+
+impl Node {
+    /// Starts `anvil dev` on a free port and waits until it is ready.
+    pub fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &Options::default())
+    }
+
+    /// The same with options.
+    pub fn start_with(data_dir: &Path, options: &Options) -> Self {
+        let log = data_dir.with_extension("log");
+        let begun = Instant::now();
+        let mut process = spawn(data_dir, options, &log);
+        let lines = drain(process.stdout.take().expect("piped"));
+        let mut printed = Printed::default();
+        let node = loop {
+            match lines.recv_timeout(START_TIME_MAX.saturating_sub(begun.elapsed())) {
+                Ok(line) => printed.read(&line),
+                Err(error) => {
+                    process.kill().ok();
+                    let status = process.wait();
+                    show_log(&log);
+                    panic!("the node did not print its credentials: {error}, {status:?}");
+                }
+            }
+            if let Some((address, credentials)) = printed.complete() {
+                break Self { process, log, address, credentials, start_time: Duration::ZERO };
+            }
+        };
+        node.wait_until_ready(begun)
+    }
+
+    /// Starts it and ends it with SIGKILL after this time, however far it has come.
+    pub fn start_and_kill(data_dir: &Path, after: Duration) {
+        let mut process = spawn(data_dir, &Options::default(), &data_dir.with_extension("log"));
+        std::thread::sleep(after);
+        process.kill().expect("it is our child");
+        process.wait().expect("it is our child");
+    }
+
+    fn wait_until_ready(mut self, begun: Instant) -> Self {
+        while status_of_ready(self.address) != Some(200) {
+            assert!(begun.elapsed() < START_TIME_MAX, "the node is not ready after {START_TIME_MAX:?}");
+            if let Some(status) = self.process.try_wait().expect("it is our child") {
+                panic!("the node ended while it started: {status}");
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+        self.start_time = begun.elapsed();
+        self
+    }
+
+    /// An S3 client with the node's credentials.
+    pub fn client(&self) -> Client {
+        Client::new(self.address, self.credentials.clone())
+    }
+
+    /// The endpoint as clients take it.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// A value of `/proc/PID/status` in bytes, such as `VmHWM`.
+    pub fn memory_bytes(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the node runs");
+        let line = status.lines().find(|line| line.split(':').next() == Some(name)).expect("the kernel knows it");
+        let kib: u64 = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
+        kib << 10
+    }
+
+    /// Ends it as a crash would: SIGKILL.
+    pub fn kill(mut self) {
+        self.process.kill().expect("it is our child");
+        self.process.wait().expect("it is our child");
+    }
+
+    /// Ends it as an operator would: SIGTERM, and exit code 0 in good time.
+    pub fn stop(mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).expect("a pid"));
+        kill(pid, Signal::SIGTERM).expect("it is our child");
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().expect("it is our child") {
+                assert!(status.success(), "after SIGTERM the node ended with {status}");
+                return;
+            }
+            assert!(begun.elapsed() < STOP_TIME_MAX, "the node still runs {STOP_TIME_MAX:?} after SIGTERM");
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+        if std::thread::panicking() {
+            show_log(&self.log);
+        }
+    }
+}
+
+fn spawn(data_dir: &Path, options: &Options, log: &Path) -> Child {
+    let binary = options.binary.clone().unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_anvil")));
+    let mut words = options.prefix.iter().map(Into::into).chain([binary.into_os_string()]);
+    let mut command = Command::new(words.next().expect("the binary at least"));
+    command.args(words).arg("dev").arg("--data-dir").arg(data_dir).args(["--http-bind-addr", "127.0.0.1:0"]);
+    command.args(&options.arguments);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ANVIL_") || name == "HTTP_BIND_ADDR") {
+        command.env_remove(name);
+    }
+    let errors = File::options().create(true).append(true).open(log).expect("the log can be written");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
+    command.spawn().expect("the binary can be started")
+}
+
+/// The credentials among the lines that `anvil dev` prints to be pasted into a shell.
+#[derive(Debug, Default)]
+struct Printed {
+    access_key: Option<String>,
+    secret_key: Option<String>,
+    endpoint: Option<String>,
+}
+
+impl Printed {
+    fn read(&mut self, line: &str) {
+        let Some(assignments) = line.trim().strip_prefix("export ") else { return };
+        for assignment in assignments.split_whitespace() {
+            let Some((name, value)) = assignment.split_once('=') else { continue };
+            let value = Some(value.trim_matches(['\'', '"']).to_owned());
+            match name {
+                "AWS_ACCESS_KEY_ID" => self.access_key = value,
+                "AWS_SECRET_ACCESS_KEY" => self.secret_key = value,
+                "AWS_ENDPOINT_URL" => self.endpoint = value,
+                _ => {}
+            }
+        }
+    }
+
+    fn complete(&self) -> Option<(SocketAddr, Credentials)> {
+        let (Some(access_key), Some(secret_key), Some(endpoint)) = (&self.access_key, &self.secret_key, &self.endpoint)
+        else {
+            return None;
+        };
+        let address = endpoint.trim_start_matches("http://").trim_end_matches('/').parse();
+        let address = address.unwrap_or_else(|_| panic!("{endpoint} is not an endpoint"));
+        Some((address, Credentials { access_key: access_key.clone(), secret_key: secret_key.clone() }))
+    }
+}
+
+/// Reads lines for as long as there are any, so that the node never waits for its reader.
+fn drain(output: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            sender.send(line).ok();
+        }
+    });
+    lines
+}
+
+fn status_of_ready(address: SocketAddr) -> Option<u16> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.write_all(format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.split(' ').nth(1)?.parse().ok()
+}
+
+fn show_log(log: &Path) {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    eprintln!("--- the end of the node's log");
+    lines[lines.len().saturating_sub(60)..].iter().for_each(|line| eprintln!("{line}"));
+    eprintln!("---");
+}
+
+const START_TIME_MAX: Duration = Duration::from_secs(120);
+const STOP_TIME_MAX: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
