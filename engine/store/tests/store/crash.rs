@@ -43,12 +43,12 @@ async fn client(world: SimWorld, store: Store<SimWorld>, known: Shared, mut rand
                 blobs.push(blob);
             }
         }
-        if store.flush(&disks).await.is_ok() {
+        if !disks.is_empty() && store.flush(&disks).await.is_ok() {
             for blob in blobs {
                 known.borrow_mut().blobs.get_mut(&blob).unwrap().1 = true;
             }
         } else {
-            // The disk takes no more writes in this life; do not turn in circles.
+            // The disk is full, or takes no more writes in this life; do not turn in circles.
             world.sleep(std::time::Duration::from_millis(50)).await;
         }
     }
@@ -111,7 +111,9 @@ impl History {
         let Self { seed, lives, writes_max, options, faults } = self;
         let mut random = Random::new(seed ^ 0x5eed);
         let count = 1 + random.index(2);
-        let mut disks = Disks::with(Sim::new(seed, options), count, 512 * MIB);
+        // Small disks have small extents, which are sealed all the time.
+        let capacity_bytes = if seed % 2 == 0 { 512 * MIB } else { 128 * MIB };
+        let mut disks = Disks::with(Sim::new(seed, options), count, capacity_bytes);
         let known = Shared::default();
         for life in 0..=lives {
             let cores = u16::try_from(random.between(1, 4)).unwrap();
