@@ -190,8 +190,9 @@ fn a_former_life_of_an_extent_is_not_seen() {
     header.encode(&mut unit);
     disk.overwrite(start, &unit);
     let node = disks.start(1);
-    let left = readable(&node, &blobs);
-    assert!(left < blobs.len(), "the small blobs of the former life are gone");
+    let (blob, length) = blobs[0];
+    assert_eq!(node.get(0, blob, length), Err(ReadError::Missing(blob)), "a small blob of the former life");
+    assert_eq!(node.report.records_damaged, 0);
     // And appends go on only where nothing was.
     let before = used_units(&disk);
     node.put(0, 100);
