@@ -174,13 +174,9 @@ pub async fn recover<W: World>(
 
 impl<W: World> Recovered<W> {
     /// True when bytes `0..length` of the blob are all there and were written whole: verified by this recovery, or
-    /// flushed before their extent was sealed.
-    ///
-    /// # Panics
-    /// When `length` is 0.
+    /// flushed before their extent was sealed. No bytes are always there.
     #[must_use]
     pub fn holds(&self, blob: BlobId, length: u64) -> bool {
-        assert!(length > 0, "a blob has bytes");
         let window_bytes = RECORD_PAYLOAD_BYTES_MAX as u64;
         let core_count = u16::try_from(self.shares.len()).expect("made of a u16");
         let index = &self.shares[usize::from(blob.home(core_count).0)].index;

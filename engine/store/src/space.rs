@@ -18,8 +18,8 @@ use crate::store::Inner;
 const EXTENTS_AHEAD: usize = 8;
 /// Extents that one growth adds, at most.
 const GROWTH_EXTENTS_MAX: u32 = 4;
-/// Free extents that only the metadata log may take, so that DELETE works on a full disk.
-const EXTENTS_RESERVED: usize = 2;
+/// Bytes in free extents that only the metadata log may take, so that DELETE works on a full disk; one extent at least.
+const RESERVED_BYTES: u32 = 2 << 20;
 /// A disk that could not grow is asked again after so long.
 const GROWTH_RETRY: Duration = Duration::from_secs(10);
 
@@ -148,10 +148,15 @@ impl Space {
     /// What blobs can still take.
     fn free_bytes(&self) -> u64 {
         let growable = if self.exhausted_at.is_some() { 0 } else { self.growable() as usize };
-        let extents = (self.free.len() + growable).saturating_sub(EXTENTS_RESERVED);
+        let extents = (self.free.len() + growable).saturating_sub(self.reserved());
         let partial: u64 =
             self.partial.iter().map(|partial| u64::from(self.superblock.extent_bytes - partial.tail)).sum();
         extents as u64 * u64::from(self.superblock.extent_bytes) + partial
+    }
+
+    /// Free extents that are not for blobs.
+    fn reserved(&self) -> usize {
+        RESERVED_BYTES.div_ceil(self.superblock.extent_bytes) as usize
     }
 
     fn growable(&self) -> u32 {
@@ -163,7 +168,7 @@ impl Space {
     }
 
     fn decide(&mut self, lane: Lane, urgent: bool, now: Moment) -> Decision {
-        let reserved = if lane == Lane::Log { 0 } else { EXTENTS_RESERVED };
+        let reserved = if lane == Lane::Log { 0 } else { self.reserved() };
         if !urgent && self.free.len() <= reserved + 2 * self.core_count {
             return Decision::Refuse(Refused::Scarce);
         }
@@ -202,7 +207,7 @@ impl Space {
             return 0;
         }
         // The first ones singly, so that the first PUT of a new disk does not wait for many to be zeroed.
-        let step = self.superblock.extents_prepared.clamp(1, GROWTH_EXTENTS_MAX);
+        let step = (self.superblock.extents_prepared / 2).clamp(1, GROWTH_EXTENTS_MAX);
         let missing = u32::try_from(EXTENTS_AHEAD - self.free.len()).expect("at most a few");
         step.min(missing).min(self.growable())
     }

@@ -1,7 +1,7 @@
 //! Bytes that go wrong: whatever it is, it is detected and named, the rest is there, and nothing is ever wrong.
 
 use anvil_model::format::{
-    EXTENTS_OFFSET, ExtentHeader, FooterTrailer, RecordHeader, SUPERBLOCK_OFFSETS, UNIT_BYTES, extent_offset,
+    EXTENTS_OFFSET, ExtentHeader, FooterTrailer, RecordHeader, SUPERBLOCK_OFFSETS, Subject, UNIT_BYTES, extent_offset,
 };
 use anvil_model::ids::BlobId;
 use anvil_model::io::DeviceError;
@@ -105,6 +105,32 @@ fn a_unit_with_other_bytes_is_never_taken_for_right() {
     }
     let node = disks.start(1);
     assert_eq!(readable(&node, &blobs), blobs.len(), "nothing was overwritten meanwhile");
+}
+
+/// A whole record, header and payload, in the place of another one of the same size: right in itself, and not the blob
+/// that was asked for. While the node runs, and at its next start.
+#[test]
+fn a_whole_record_in_the_wrong_place_is_not_the_blob() {
+    for length in [3_000, 300_000] {
+        let mut disks = Disks::new(12, 1, CAPACITY);
+        let node = disks.start(1);
+        let (first, second) = (node.put(0, length), node.put(0, length));
+        let record_of = |blob: BlobId| {
+            let subject = Subject::Blob { blob, window: 0 };
+            let units = used_units(disks.disk()).into_iter();
+            let mut records = units.filter_map(|(at, unit)| Some((at, RecordHeader::decode(&unit).ok()?)));
+            let (at, header) = records.find(|(_, header)| header.subject == subject).unwrap();
+            (at, disks.disk().bytes(at, header.record_bytes()))
+        };
+        let ((from, _), (_, other)) = (record_of(first), record_of(second));
+        disks.disk().overwrite(from, &other);
+        assert_eq!(node.get(0, first, length), Err(ReadError::Corrupt(first)));
+        assert_eq!(node.get(0, second, length), Ok(()));
+        node.power_cut();
+        let node = disks.start(1);
+        assert_eq!(node.get(0, first, length), Err(ReadError::Missing(first)));
+        assert_eq!(node.get(0, second, length), Ok(()));
+    }
 }
 
 #[test]
