@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use anvil_model::ids::{CoreId, DiskId, Incarnation};
 use anvil_model::io::{Task as _, World};
+use anvil_model::profile::Profile;
 use anvil_node::Node;
 use anvil_node::metadata::batch::{Inbox, Limits, Service, mailboxes};
 use anvil_node::metadata::client::{Client, Mailboxes};
 use anvil_node::metadata::embedded::{self, Embedded};
 use anvil_runtime::{Core, Disk, DiskOptions, OpenError};
-use anvil_store::{LogWriter, Mail, RecoverError, Share, Store, mail, recover};
+use anvil_store::{LogWriter, Mail, RecoverError, RecoveryReport, Share, Store, mail, recover};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
@@ -141,6 +142,7 @@ struct Host {
 /// # Errors
 /// When it could not serve, or a core broke down.
 pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), StartError> {
+    let began = Instant::now();
     let disks = plan.disks.iter().map(open_disk).collect::<Result<Vec<_>, _>>()?;
     plan.listen.iter().try_for_each(|&address| check_address(address))?;
     let core_count = u16::try_from(plan.runtime.cpus.len()).expect("the configuration bounds the cores");
@@ -178,6 +180,8 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         let told_early = tokio::select! {
             addresses = serving(staged) => {
                 if let Some(addresses) = addresses {
+                    let start_ms = began.elapsed().as_millis();
+                    tracing::info!(?addresses, cores = core_count, profile = %Profile::SINGLE, start_ms, "serving");
                     on_ready(&addresses);
                 }
                 false
@@ -343,13 +347,7 @@ async fn open(
     let devices = disks.iter().copied().zip(devices).collect();
     let recovered = recover(core, devices, core.core_count()).await?;
     let replayed = embedded::replay(core, &recovered, &index).await?;
-    tracing::info!(
-        report = ?recovered.report,
-        batches = replayed.applied,
-        rebuilt = replayed.rebuilt,
-        took = ?core.now().since(began),
-        "recovered"
-    );
+    log_recovery(&recovered.report, &replayed, core.now().since(began));
 
     let (shares, tail) = recovered.into_shares();
     for ((to, share), mail) in opening.seats.into_iter().zip(shares).zip(mail(core.core_count())) {
@@ -368,6 +366,26 @@ async fn open(
     }
     store.close().await;
     result
+}
+
+/// What a start had to read, as numbers that a machine can follow from start to start.
+fn log_recovery(report: &RecoveryReport, replayed: &embedded::Replayed, took: Duration) {
+    tracing::info!(
+        took_ms = took.as_millis(),
+        disks = report.disks,
+        clean = report.clean,
+        extents = report.extents,
+        extents_scanned = report.extents_scanned,
+        scanned_bytes = report.scanned_bytes,
+        records = report.records,
+        batches_replayed = replayed.applied,
+        index_rebuilt = replayed.rebuilt,
+        "recovered"
+    );
+    if report.records_damaged > 0 {
+        let (records, blobs) = (report.records_damaged, report.damaged.len());
+        tracing::warn!(records, blobs, "records are damaged: torn by a crash before they were acknowledged, or rotten");
+    }
 }
 
 fn open_store(core: &Core, shared: &Shared, disks: &[DiskId], share: Share, mail: Mail) -> Store<Core> {
