@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("anvil-store", &["anvil-model"]),
     ("anvil-runtime", &["anvil-model"]),
     ("anvil-node", &["anvil-model", "anvil-digest", "anvil-store"]),
-    ("anvil-sim", &["anvil-model", "anvil-store", "anvil-node"]),
+    ("anvil-sim", &["anvil-model", "anvil-digest", "anvil-store", "anvil-node"]),
     ("anvil", &["anvil-model", "anvil-digest", "anvil-store", "anvil-runtime", "anvil-node"]),
     ("anvil-bench", &["anvil-model", "anvil-digest", "anvil-store", "anvil-runtime", "anvil-node"]),
 ];
