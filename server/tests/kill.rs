@@ -1,18 +1,20 @@
 //! Goal: no acknowledged object is lost and no acknowledged deletion undone by a crash. Method: SIGKILL under load, 20
-//! times; a ledger of what was acknowledged, compared with every byte that is read back after each restart.
+//! times, with another number of cores at each start; a ledger of what was acknowledged, compared with every byte that is read back after each restart.
 
 mod support;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use support::content::{Content, Random};
-use support::node::{Node, scratch};
+use support::node::{Node, Options, scratch};
 use support::s3::Client;
 
-const KILL_COUNT: u64 = 20;
+/// Every sixth of them is an orderly stop: 20 kills and 4 stops.
+const ROUND_COUNT: u64 = 24;
 const WRITER_COUNT: u64 = 8;
 /// Keys of each writer; small enough that most operations overwrite or delete.
 const KEY_COUNT: u64 = 40;
@@ -21,31 +23,37 @@ const BUCKET: &str = "ledger";
 #[test]
 fn what_was_acknowledged_survives_twenty_kills_under_load() {
     let scratch = scratch();
-    let data = scratch.path().join("data");
+    let start = |round: u64| Node::start_with(&scratch.path().join("data"), &options(scratch.path(), round));
     let mut random = Random(0x00a1_1ce5);
     let mut ledgers: Vec<Ledger> = (0..WRITER_COUNT).map(Ledger::new).collect();
-    let mut node = Node::start(&data);
+    let mut node = start(0);
     node.client().put(&format!("/{BUCKET}"), b"").unwrap().succeeded();
-    for round in 1..=KILL_COUNT {
+    for round in 1..=ROUND_COUNT {
+        let (end, how): (fn(Node), _) = if round % 6 == 0 { (Node::stop, "stopped") } else { (Node::kill, "killed") };
         let target = 20 + random.below(600);
-        let (acknowledged, refused) = write_until_killed(node, &mut ledgers, target, &mut random);
+        let (acknowledged, refused) = write_until_ended(node, end, &mut ledgers, target, &mut random);
         if round % 3 == 0 {
             // Recovery is cut short as well.
-            Node::start_and_kill(&data, Duration::from_millis(random.below(200)));
+            let after = Duration::from_millis(random.below(200));
+            Node::start_and_kill(&scratch.path().join("data"), &options(scratch.path(), round + 1), after);
         }
-        node = Node::start(&data);
+        node = start(round);
         println!(
-            "round {round}: killed after {acknowledged} acknowledged operations ({refused} refused), \
+            "round {round}: {how} after {acknowledged} acknowledged operations ({refused} refused), \
              ready again after {:.1?}",
             node.start_time
         );
         verify(&node, &mut ledgers);
     }
-    // What the reads after the last crash settled stays settled over an orderly stop.
     node.stop();
-    let node = Node::start(&data);
-    verify(&node, &mut ledgers);
-    node.stop();
+}
+
+/// Two disks, and another number of cores at each start.
+fn options(scratch: &Path, round: u64) -> Options {
+    let disk = |name: &str| scratch.join(name).display().to_string();
+    let cores = (1 + round % 3).to_string();
+    let arguments = ["--disk".into(), disk("disk-1"), "--disk".into(), disk("disk-2"), "--cores".into(), cores];
+    Options { arguments: arguments.to_vec(), ..Options::default() }
 }
 
 /// The check is worth nothing if it does not see what it looks for.
@@ -73,15 +81,21 @@ fn what_is_lost_or_comes_back_is_noticed() {
     assert!(!check(Some(known), Some(Content { length: 999, ..known })), "a torn object");
 }
 
-/// Lets all writers loose, kills the node after `target` acknowledged operations, and gives how many there were and how
+/// Lets all writers loose, ends the node after `target` acknowledged operations, and gives how many there were and how
 /// many the node refused.
-fn write_until_killed(node: Node, ledgers: &mut [Ledger], target: u64, random: &mut Random) -> (u64, u64) {
-    let (acknowledged, refused, killed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+fn write_until_ended(
+    node: Node,
+    end: impl FnOnce(Node),
+    ledgers: &mut [Ledger],
+    target: u64,
+    random: &mut Random,
+) -> (u64, u64) {
+    let (acknowledged, refused, ended) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         let mut writers = Vec::new();
         for ledger in ledgers.iter_mut() {
             let (mut client, mut random) = (node.client(), Random(random.next()));
-            let (acknowledged, refused, killed) = (&acknowledged, &refused, &killed);
+            let (acknowledged, refused, ended) = (&acknowledged, &refused, &ended);
             writers.push(scope.spawn(move || {
                 loop {
                     match ledger.step(&mut client, &mut random) {
@@ -90,16 +104,16 @@ fn write_until_killed(node: Node, ledgers: &mut [Ledger], target: u64, random: &
                         Outcome::Broken => break,
                     };
                 }
-                // A connection may break only because the node is dead.
-                assert!(killed.load(Ordering::SeqCst), "a connection broke before the node was killed");
+                // A connection may break only because the node ends.
+                assert!(ended.load(Ordering::SeqCst), "a connection broke while the node ran");
             }));
         }
         // A writer that has ended has failed, and fails the test when the scope ends.
         while acknowledged.load(Ordering::Relaxed) < target && !writers.iter().any(|writer| writer.is_finished()) {
             thread::sleep(Duration::from_micros(200));
         }
-        killed.store(true, Ordering::SeqCst);
-        node.kill();
+        ended.store(true, Ordering::SeqCst);
+        end(node);
     });
     (acknowledged.into_inner(), refused.into_inner())
 }

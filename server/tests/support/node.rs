@@ -73,8 +73,8 @@ impl Node {
     }
 
     /// Starts it and ends it with SIGKILL after this time, however far it has come.
-    pub fn start_and_kill(data_dir: &Path, after: Duration) {
-        let mut process = spawn(data_dir, &Options::default(), &data_dir.with_extension("log"));
+    pub fn start_and_kill(data_dir: &Path, options: &Options, after: Duration) {
+        let mut process = spawn(data_dir, options, &data_dir.with_extension("log"));
         std::thread::sleep(after);
         process.kill().expect("it is our child");
         process.wait().expect("it is our child");
