@@ -153,7 +153,7 @@ pub async fn format<W: World>(world: &W, device: &W::Device, options: FormatOpti
         clean: true,
         formatted_at: world.wall_clock(),
     };
-    Ok(write_superblock(world, device, &superblock).await?)
+    Ok(write_superblock(world, device, &superblock, async || device.flush().await).await?)
 }
 
 /// The extent size that suits a disk of this capacity: 64 MiB; on disks below 4 GiB about a 64th of the disk, but room
@@ -206,11 +206,12 @@ pub(crate) async fn read_superblock<W: World>(world: &W, device: &W::Device) -> 
 }
 
 /// Writes both copies, one durable before the other is begun, so that one is whole at every moment. A change is in both
-/// when this returns: the loss of either copy does not bring back what was before.
+/// when this returns: the loss of either copy does not bring back what was before. `flush` flushes the device.
 pub(crate) async fn write_superblock<W: World>(
     world: &W,
     device: &W::Device,
     superblock: &Superblock,
+    flush: impl AsyncFn() -> Result<(), DeviceError>,
 ) -> Result<(), DeviceError> {
     // The first one last: a format that was cut short leaves its place blank.
     for offset in SUPERBLOCK_OFFSETS.into_iter().rev() {
@@ -219,7 +220,7 @@ pub(crate) async fn write_superblock<W: World>(
         let (written, buffer) = device.write(offset, buffer, 0..UNIT_BYTES).await;
         drop(buffer);
         written?;
-        device.flush().await?;
+        flush().await?;
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ pub struct RecoveredLog<W: World> {
     world: W,
     devices: Vec<(DiskId, W::Device)>,
     extent_bytes: Vec<u32>,
-    /// Of several records of one number the one that was written last.
+    /// Of several records of one number the whole one that was written last.
     records: BTreeMap<u64, LogEntry>,
     torn: Option<u64>,
     sequence: u64,
@@ -78,9 +78,13 @@ impl<W: World> RecoveredLog<W> {
         entries.sort_unstable_by_key(|entry| (entry.sequence, entry.place.offset));
         let (whole, damaged): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.whole);
         // Of equal numbers the later one stays.
-        let records: BTreeMap<_, _> = whole.into_iter().map(|entry| (entry.number, entry)).collect();
+        let mut records: BTreeMap<_, _> = whole.into_iter().map(|entry| (entry.number, entry)).collect();
         let last = records.last_key_value().map(|(&number, _)| number);
         let torn = damaged.iter().map(|entry| entry.number).filter(|&number| Some(number) > last).max();
+        for entry in damaged.into_iter().filter(|entry| Some(entry.number) < last) {
+            // It must be there: whether it still is damaged, its reader finds out.
+            records.entry(entry.number).or_insert(entry);
+        }
         Self { world, devices, extent_bytes, records, torn, sequence }
     }
 

@@ -227,8 +227,8 @@ impl Gathered {
     fn enter(&mut self, disk: u16, extent_bytes: u32, found: &Found) {
         let report = &mut self.report;
         report.extents += 1;
-        report.records += (found.entries.len() + found.damaged.len()) as u64;
-        report.records_damaged += found.damaged.len() as u64;
+        report.records += found.entries.len() as u64;
+        report.records_damaged += found.entries.iter().filter(|entry| entry.damaged).count() as u64;
         if found.open.is_some() {
             report.extents_scanned += 1;
             report.scanned_bytes += u64::from(extent_bytes);
@@ -237,9 +237,9 @@ impl Gathered {
             self.log_sequence = self.log_sequence.max(sequence);
         }
         let name = found.header.name;
-        let entries = found.entries.iter().map(|entry| (entry, true));
-        for (entry, whole) in entries.chain(found.damaged.iter().map(|entry| (entry, false))) {
+        for entry in &found.entries {
             let place = place_of(disk, name.extent, entry);
+            let whole = !entry.damaged;
             match entry.subject {
                 Subject::Blob { blob, window } if whole => {
                     let home = blob.home(self.core_count);
@@ -303,7 +303,8 @@ impl<W: World> DiskRecovery<'_, W> {
         let mut space = self.extents(superblock).await?;
         space.superblock.clean = false;
         space.superblock.generation += 1;
-        let written = write_superblock(self.world, self.device, &space.superblock).await;
+        let flush = async || self.device.flush().await;
+        let written = write_superblock(self.world, self.device, &space.superblock, flush).await;
         written.map_err(|error| self.device_error(error))?;
         Ok(space)
     }
@@ -386,7 +387,7 @@ impl<W: World> DiskRecovery<'_, W> {
         let mut gathered = self.gathered.borrow_mut();
         gathered.enter(self.ordinal, extent_bytes, &found);
         let Found { header, entries, open, .. } = found;
-        let Some(tail) = open else {
+        let Some(tail) = open.filter(|tail| !tail.unreadable) else {
             return;
         };
         let records = entries.len();

@@ -35,8 +35,6 @@ pub(crate) struct Found {
     pub(crate) header: ExtentHeader,
     /// By their offsets.
     pub(crate) entries: Vec<FooterEntry>,
-    /// Records whose header is whole and whose payload is not.
-    pub(crate) damaged: Vec<FooterEntry>,
     /// Absent when the extent has a footer.
     pub(crate) open: Option<Tail>,
 }
@@ -48,6 +46,8 @@ pub(crate) struct Tail {
     pub(crate) records_end: u32,
     /// Behind the last byte that is not zero, in units.
     pub(crate) zeros_start: u32,
+    /// A unit could not be read: another time it may be, and who knows what is in it.
+    pub(crate) unreadable: bool,
 }
 
 /// Looks at the header, then takes the footer or else scans.
@@ -67,7 +67,7 @@ pub(crate) async fn examine<W: World>(
     if let Some((in_footer, entries)) = extent.footer().await?
         && (in_footer.name, in_footer.kind) == (header.name, header.kind)
     {
-        return Ok(Examined::Used(Found { header, entries, damaged: Vec::new(), open: None }));
+        return Ok(Examined::Used(Found { header, entries, open: None }));
     }
     let scan = extent.scan(Some(header.name.incarnation)).await?;
     Ok(Examined::Used(scan.found(header)))
@@ -81,13 +81,13 @@ pub(crate) async fn rescue<W: World>(
 ) -> Result<Option<Found>, DeviceError> {
     let extent = Extent { world, device, place };
     if let Some((header, entries)) = extent.footer().await? {
-        return Ok(Some(Found { header, entries, damaged: Vec::new(), open: None }));
+        return Ok(Some(Found { header, entries, open: None }));
     }
     let scan = extent.scan(None).await?;
     let Some(incarnation) = scan.incarnation else {
         return Ok(None);
     };
-    let first = scan.entries.iter().chain(&scan.damaged).next().expect("an incarnation comes from a record");
+    let first = scan.entries.first().expect("an incarnation comes from a record");
     let kind = match first.subject {
         Subject::Blob { .. } => ExtentKind::Data,
         Subject::Log { sequence, .. } => ExtentKind::Log { sequence },
@@ -132,11 +132,11 @@ struct Scan {
     /// Given, or that of the first record.
     incarnation: Option<u64>,
     entries: Vec<FooterEntry>,
-    damaged: Vec<FooterEntry>,
     records_end: usize,
     used_end: usize,
     /// There are bytes that are neither zero nor of a whole record.
     unexplained: bool,
+    unreadable: bool,
 }
 
 /// How a chunk was left.
@@ -189,7 +189,7 @@ impl<W: World> Extent<'_, W> {
             return Ok(first);
         }
         let second = self.scan_once(incarnation).await?;
-        Ok(if second.entries.len() >= first.entries.len() { second } else { first })
+        Ok(if second.whole_records() >= first.whole_records() { second } else { first })
     }
 
     async fn scan_once(&self, incarnation: Option<u64>) -> Result<Scan, DeviceError> {
@@ -201,6 +201,7 @@ impl<W: World> Extent<'_, W> {
             let length = BUFFER_BYTES.min(extent_bytes - start);
             let (buffer, whole) = self.read(start, length).await?;
             scan.unexplained |= !whole;
+            scan.unreadable |= !whole;
             let last = start + length == extent_bytes;
             at = match scan.take(&self.place, &buffer[..length], start, at - start, last) {
                 Next::At(next) => next,
@@ -271,12 +272,9 @@ impl Scan {
                     }
                     if let Some(payload) = chunk.get(payload..end) {
                         self.incarnation = Some(header.name.incarnation);
-                        if header.verifies_all(payload) {
-                            self.entries.push(FooterEntry::of(&header));
-                        } else {
-                            self.damaged.push(FooterEntry::of(&header));
-                            self.unexplained = true;
-                        }
+                        let damaged = !header.verifies_all(payload);
+                        self.entries.push(FooterEntry { damaged, ..FooterEntry::of(&header) });
+                        self.unexplained |= damaged;
                         at += header.record_bytes();
                         self.records_end = start + at;
                         self.used_end = start + at;
@@ -291,6 +289,10 @@ impl Scan {
         Next::At(start + at)
     }
 
+    fn whole_records(&self) -> usize {
+        self.entries.iter().filter(|entry| !entry.damaged).count()
+    }
+
     /// The header of a record of this life of this extent that belongs at `offset`.
     fn record_at(&self, place: &ExtentPlace, bytes: &[u8], offset: usize) -> Option<RecordHeader> {
         let header = RecordHeader::decode(bytes).ok()?;
@@ -302,7 +304,11 @@ impl Scan {
 
     fn found(self, header: ExtentHeader) -> Found {
         let units = |end: usize| u32::try_from(in_units(end)).expect("an extent is at most 1 GiB");
-        let tail = Tail { records_end: units(self.records_end), zeros_start: units(self.used_end) };
-        Found { header, entries: self.entries, damaged: self.damaged, open: Some(tail) }
+        let tail = Tail {
+            records_end: units(self.records_end),
+            zeros_start: units(self.used_end),
+            unreadable: self.unreadable,
+        };
+        Found { header, entries: self.entries, open: Some(tail) }
     }
 }

@@ -267,7 +267,7 @@ impl<W: World> Inner<W> {
         self.serve_space(disk);
     }
 
-    async fn grow_by(&self, disk: u16, extents: u32) -> Result<(), DeviceError> {
+    async fn grow_by(self: &Rc<Self>, disk: u16, extents: u32) -> Result<(), DeviceError> {
         let mut superblock = self.space(disk).borrow().superblock;
         let first = superblock.extents_prepared;
         superblock.extents_prepared += extents;
@@ -275,8 +275,7 @@ impl<W: World> Inner<W> {
         let device = &self.disk(disk).device;
         device.grow(extent_offset(superblock.extents_prepared, superblock.extent_bytes)).await?;
         // The disk must know of an extent, durably, before anything in it is acknowledged.
-        let written = write_superblock(&self.world, device, &superblock).await;
-        written.inspect_err(|error| self.fail_disk(disk, *error))?;
+        write_superblock(&self.world, device, &superblock, async || self.flush_disk(disk).await).await?;
         let mut space = self.space(disk).borrow_mut();
         space.superblock = superblock;
         space.free.extend(first..superblock.extents_prepared);
@@ -284,10 +283,11 @@ impl<W: World> Inner<W> {
     }
 
     /// Marks a disk of this core clean, as the last thing that is written to it.
-    pub(crate) async fn mark_clean(&self, disk: u16) -> Result<(), DeviceError> {
+    pub(crate) async fn mark_clean(self: &Rc<Self>, disk: u16) -> Result<(), DeviceError> {
         let mut superblock = self.space(disk).borrow().superblock;
         superblock.generation += 1;
         superblock.clean = true;
-        write_superblock(&self.world, &self.disk(disk).device, &superblock).await
+        let device = &self.disk(disk).device;
+        write_superblock(&self.world, device, &superblock, async || self.flush_disk(disk).await).await
     }
 }

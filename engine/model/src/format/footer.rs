@@ -16,6 +16,7 @@ use crate::time::WallTime;
 pub const FOOTER_ENTRY_BYTES: usize = 32;
 
 const MAGIC: [u8; 8] = *b"AnvilFtr";
+const FLAG_DAMAGED: u8 = 1;
 const TRAILER_BYTES: usize = 128;
 const CHECKSUM_OFFSET: usize = TRAILER_BYTES - 8;
 
@@ -32,6 +33,9 @@ pub struct FooterEntry {
     pub payload_offset: u32,
     /// How long the payload is.
     pub payload_bytes: u32,
+    /// The payload was not whole when the footer was made: torn by a crash, rotten, or damaged on its way to us. It is
+    /// named all the same, so that its blob is corrupt rather than missing, and whole again if the bytes are.
+    pub damaged: bool,
 }
 
 /// The last bytes of a sealed extent.
@@ -70,7 +74,7 @@ impl FooterEntry {
     #[must_use]
     pub fn of(header: &RecordHeader) -> Self {
         let RecordHeader { subject, offset, payload_offset, payload_bytes, .. } = *header;
-        Self { subject, offset, payload_offset, payload_bytes }
+        Self { subject, offset, payload_offset, payload_bytes, damaged: false }
     }
 
     fn encode(&self, bytes: &mut [u8]) {
@@ -83,7 +87,7 @@ impl FooterEntry {
             .u32(self.payload_bytes)
             .u16(payload_offset)
             .u8(kind)
-            .u8(0);
+            .u8(if self.damaged { FLAG_DAMAGED } else { 0 });
     }
 
     /// Reads one entry; the caller has verified the footer's checksum.
@@ -102,10 +106,15 @@ impl FooterEntry {
         let payload_bytes = reader.u32()?;
         let payload_offset = u32::from(reader.u16()?);
         let subject = Subject::from_fields(reader.u8()?, id, window)?;
+        let damaged = match reader.u8()? {
+            0 => false,
+            FLAG_DAMAGED => true,
+            _ => return None,
+        };
         let possible = (1..=RECORD_PAYLOAD_BYTES_MAX).contains(&(payload_bytes as usize))
             && (1..=LARGE_PAYLOAD_OFFSET).contains(&payload_offset)
             && offset as usize >= UNIT_BYTES;
-        possible.then_some(Self { subject, offset, payload_offset, payload_bytes })
+        possible.then_some(Self { subject, offset, payload_offset, payload_bytes, damaged })
     }
 }
 

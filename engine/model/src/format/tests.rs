@@ -125,12 +125,12 @@ proptest! {
     #[test]
     fn a_footer_survives(
         header in headers(),
-        fields in proptest::collection::vec((subjects(), 4096..u32::MAX, 1..=4096_u32, 1..=1_u32 << 20), 0..300),
+        fields in proptest::collection::vec((subjects(), 4096..u32::MAX, 1..=4096_u32, 1..=1_u32 << 20, any::<bool>()), 0..300),
     ) {
         let entries: Vec<_> = fields
             .into_iter()
-            .map(|(subject, offset, payload_offset, payload_bytes)| {
-                FooterEntry { subject, offset, payload_offset, payload_bytes }
+            .map(|(subject, offset, payload_offset, payload_bytes, damaged)| {
+                FooterEntry { subject, offset, payload_offset, payload_bytes, damaged }
             })
             .collect();
         let bytes = encode_footer(&header, &entries);
