@@ -206,6 +206,36 @@ fn acknowledged_bytes_survive_a_cut_after_every_write() {
     }
 }
 
+/// A footer speaks for its records: nobody else flushes here, so what it names is there only if sealing flushed first.
+#[test]
+fn a_footer_names_only_what_is_durable() {
+    let mut sealed = 0;
+    for seed in 0..60 {
+        let mut disks = Disks::new(3000 + seed, 1, 64 * MIB);
+        let node = disks.start(1);
+        node.put(0, 1_000_000);
+        let known: Rc<RefCell<Vec<(BlobId, u64)>>> = Rc::default();
+        let (store, begun) = (node.stores[0].clone(), Rc::clone(&known));
+        let writer = node.life.spawn(0, move |world| async move {
+            for _ in 0..4 {
+                let blob = store.new_blob();
+                begun.borrow_mut().push((blob, 1_000_000));
+                write(&world, &store, store.place(), blob, 1_000_000).await.unwrap();
+            }
+        });
+        let end = node.life.steps() + 40 + 3 * seed;
+        node.life.run_while(|| node.life.steps() < end && !writer.is_done());
+        node.power_cut();
+        let node = disks.try_start(1, &known.borrow()).unwrap();
+        sealed += node.report.extents - node.report.extents_scanned;
+        for &blob in &node.held {
+            assert_eq!(node.get(0, blob, 1_000_000), Ok(()), "seed {seed}");
+        }
+        drop(known);
+    }
+    assert!(sealed > 60, "{sealed} footers were read");
+}
+
 /// A device whose flushes lie is noticed by these tests: otherwise they prove nothing.
 #[test]
 fn a_lying_flush_is_caught() {
