@@ -5,6 +5,7 @@ use anvil_model::object::{Checksum, ChecksumAlgorithm, ChecksumType, Etag};
 
 use super::rows::PartRow;
 use crate::multipart::PartName;
+use crate::payload::digest_algorithm;
 
 /// `<md5 of the parts' md5s>-<parts>`, as AWS makes it. A part's tag that is not an MD5 counts with its text.
 pub(super) fn etag(parts: &[&PartRow]) -> Etag {
@@ -26,7 +27,7 @@ pub(super) fn checksum(parts: &[&PartRow], algorithm: ChecksumAlgorithm, of: Che
     }
     let value = match of {
         ChecksumType::Composite => {
-            let mut digest = Digest::new(kernel(algorithm));
+            let mut digest = Digest::new(digest_algorithm(algorithm));
             parts.iter().for_each(|part| digest.update(&part.checksum.value));
             digest.finish().to_vec()
         }
@@ -36,7 +37,7 @@ pub(super) fn checksum(parts: &[&PartRow], algorithm: ChecksumAlgorithm, of: Che
             }
             let (first, rest) = parts.split_first()?;
             rest.iter().fold(first.checksum.value.clone(), |sum, part| {
-                combine(kernel(algorithm), &sum, &part.checksum.value, part.size).to_vec()
+                combine(digest_algorithm(algorithm), &sum, &part.checksum.value, part.size).to_vec()
             })
         }
     };
@@ -69,16 +70,6 @@ fn md5_of(etag: &Etag) -> Option<u128> {
     if digits { u128::from_str_radix(&etag.0, 16).ok() } else { None }
 }
 
-fn kernel(algorithm: ChecksumAlgorithm) -> Algorithm {
-    match algorithm {
-        ChecksumAlgorithm::Crc32 => Algorithm::Crc32,
-        ChecksumAlgorithm::Crc32c => Algorithm::Crc32c,
-        ChecksumAlgorithm::Crc64Nvme => Algorithm::Crc64Nvme,
-        ChecksumAlgorithm::Sha1 => Algorithm::Sha1,
-        ChecksumAlgorithm::Sha256 => Algorithm::Sha256,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use anvil_model::ids::WriteId;
@@ -98,7 +89,11 @@ mod tests {
             write: WriteId(0),
             size: bytes.len() as u64,
             etag: Etag(sum(Algorithm::Md5).to_string()),
-            checksum: Checksum { algorithm, of: ChecksumType::FullObject, value: sum(kernel(algorithm)).to_vec() },
+            checksum: Checksum {
+                algorithm,
+                of: ChecksumType::FullObject,
+                value: sum(digest_algorithm(algorithm)).to_vec(),
+            },
             crc64nvme: u64::from_be_bytes(crc),
             last_modified: WallTime { unix_ms: 0 },
             slice: None,
