@@ -43,6 +43,12 @@ pub trait World: Clone + 'static {
     /// Runs `future` on this core.
     #[must_use = "dropping a task cancels it"]
     fn spawn(&self, future: impl Future<Output = ()> + 'static) -> Self::Task;
+    /// Runs `future` on this core behind the tasks of [`Self::spawn`]: for scrub, reclaim and the sweep, which no
+    /// client waits for. It is slowed down by them and never stopped.
+    #[must_use = "dropping a task cancels it"]
+    fn spawn_background(&self, future: impl Future<Output = ()> + 'static) -> Self::Task {
+        self.spawn(future)
+    }
     /// A buffer from this core's pool; waits, first come first served, until one is free. Contents are undefined
     /// (but initialised).
     fn buffer(&self, reserve: Reserve) -> impl Future<Output = Self::Buffer> + 'static;
