@@ -63,7 +63,7 @@ impl Device for SimDevice {
         let device = self.clone();
         async move {
             let (promise, wait) = promise(&device.executor, "a read");
-            let latency = device.disk.state.borrow_mut().latency_nanos();
+            let latency = device.disk.state.borrow_mut().latency_nanos(Operation::Read);
             let executor = Rc::clone(&device.executor);
             executor.after(latency, move || device.complete_read(offset, buffer, range, promise));
             wait.await
@@ -88,7 +88,7 @@ impl Device for SimDevice {
         let bound = self.disk.state.borrow().flush_bound();
         async move {
             let (promise, wait) = promise(&device.executor, "a flush");
-            let latency = device.disk.state.borrow_mut().latency_nanos();
+            let latency = device.begin_flush();
             let executor = Rc::clone(&device.executor);
             executor.after(latency, move || device.complete_flush(bound, promise));
             wait.await
@@ -106,7 +106,7 @@ impl Device for SimDevice {
                 let mut disk = device.disk.state.borrow_mut();
                 let operation = disk.operation();
                 disk.growing.insert(operation, size_bytes);
-                (operation, disk.latency_nanos() * 4)
+                (operation, disk.latency_nanos(Operation::Grow))
             };
             let executor = Rc::clone(&device.executor);
             executor.after(latency, move || device.complete_grow(operation, size_bytes, promise));
@@ -140,7 +140,13 @@ impl SimDevice {
         disk.counts.writes_begun += 1;
         let operation = disk.operation();
         disk.writing.insert(operation, writing);
-        (operation, disk.latency_nanos())
+        (operation, disk.latency_nanos(Operation::Write))
+    }
+
+    fn begin_flush(&self) -> u64 {
+        let mut disk = self.disk.state.borrow_mut();
+        disk.counts.flushes_begun += 1;
+        disk.latency_nanos(Operation::Flush)
     }
 
     fn complete_write(&self, operation: u64, promise: Promise<Outcome>) {

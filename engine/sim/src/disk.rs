@@ -28,8 +28,10 @@ pub struct DiskOptions {
     pub space_bytes: u64,
     /// See [`Geometry::volatile_cache`]. Only said: writes need a flush either way.
     pub volatile_cache: bool,
-    /// An operation takes up to so many nanoseconds, and now and then 20 times as many.
+    /// A read or write takes up to so many nanoseconds, and now and then 20 times as many.
     pub latency_nanos_max: u64,
+    /// The same for a flush, and a quarter of what growing takes.
+    pub flush_nanos_max: u64,
     /// Flushes complete and make nothing durable. No code survives this: it is for proving that tests notice.
     pub flush_lies: bool,
 }
@@ -42,6 +44,7 @@ impl Default for DiskOptions {
             space_bytes: 1 << 40,
             volatile_cache: true,
             latency_nanos_max: 300_000,
+            flush_nanos_max: 300_000,
             flush_lies: false,
         }
     }
@@ -90,6 +93,8 @@ pub struct DiskCounts {
     pub writes_begun: u64,
     /// Writes that were completed, well or not.
     pub writes: u64,
+    /// Flushes that were begun.
+    pub flushes_begun: u64,
     /// Flushes that were completed, well or not.
     pub flushes: u64,
     /// Bytes of all completed writes.
@@ -274,8 +279,12 @@ impl DiskState {
         self.operation_next
     }
 
-    pub(crate) fn latency_nanos(&mut self) -> u64 {
-        let max = self.options.latency_nanos_max.max(1);
+    pub(crate) fn latency_nanos(&mut self, operation: Operation) -> u64 {
+        let max = match operation {
+            Operation::Read | Operation::Write => self.options.latency_nanos_max.max(1),
+            Operation::Flush => self.options.flush_nanos_max.max(1),
+            Operation::Grow => self.options.flush_nanos_max.max(1) * 4,
+        };
         let slow = if self.random.one_in(100) { 20 } else { 1 };
         1 + self.random.below(max * slow)
     }

@@ -84,12 +84,13 @@ fn run_campaign(mut campaign: Campaign) -> ExitCode {
             println!("FAILED, replay with: cargo sim -- {}\n{}", failure.seed, failure.problem);
         }
         println!(
-            "{} histories, {} lives, {} operations, {} steps in {:.1} s; go on with --from {}",
+            "{} histories, {} lives, {} operations, {} steps in {:.1} s; {:?}; go on with --from {}",
             summary.histories,
             summary.total.lives,
             summary.total.operations,
             summary.total.steps,
             summary.took.as_secs_f64(),
+            summary.total.reached,
             summary.next,
         );
         if !summary.failures.is_empty() {

@@ -4,13 +4,14 @@ use anvil_model::ids::{DiskId, NodeId};
 use anvil_model::io::{Task, World};
 use anvil_node::Node;
 use anvil_node::metadata::batch::{Limits, Service, mailboxes};
-use anvil_node::metadata::embedded::{Embedded, OpenError, replay};
+use anvil_node::metadata::embedded::{Embedded, OpenError, Replayed, replay};
 use anvil_node::metadata::{Client as Metadata, MetadataError, Refusal};
 use anvil_store::{
-    FormatError, FormatOptions, IdentifyError, Identity, LogWriter, RecoverError, Store, format, identify, mail,
-    recover,
+    FormatError, FormatOptions, IdentifyError, Identity, LogWriter, RecoverError, RecoveryReport, Store, format,
+    identify, mail, recover,
 };
 
+use super::Reached;
 use super::client::{CALLER, bucket};
 use crate::disk::SimDisk;
 use crate::index::IndexFile;
@@ -35,6 +36,23 @@ pub(super) struct Running {
     pub(super) nodes: Vec<Node<SimWorld>>,
     pub(super) metadata: Vec<Metadata<SimWorld>>,
     pub(super) stores: Vec<Store<SimWorld>>,
+    pub(super) start: Start,
+}
+
+/// What a start found.
+pub(super) struct Start {
+    recovery: RecoveryReport,
+    replayed: Replayed,
+}
+
+impl Start {
+    pub(super) fn count(&self, reached: &mut Reached) {
+        reached.torn += u64::from(self.recovery.records_damaged > 0);
+        reached.rescued += u64::from(self.recovery.extents_rescued > 0);
+        reached.void += u64::from(self.replayed.void.is_some());
+        reached.rebuilt += u64::from(self.replayed.rebuilt);
+        reached.replayed += u64::from(self.replayed.applied > 0);
+    }
 }
 
 /// Why a node did not start.
@@ -59,6 +77,7 @@ impl Parts {
         let log_world = self.worlds[log_core].clone();
         let index = self.index.open(&log_world);
         let replayed = replay(&first, &recovered, &index).await.map_err(BootError::Open)?;
+        let start = Start { recovery: recovered.report.clone(), replayed };
         let (shares, tail) = recovered.into_shares();
         let stores: Vec<Store<SimWorld>> = self
             .worlds
@@ -87,7 +106,7 @@ impl Parts {
         };
         let nodes: Vec<Node<SimWorld>> = cores.map(node).collect();
         make_bucket(&nodes[0]).await;
-        Ok(Running { nodes, metadata, stores })
+        Ok(Running { nodes, metadata, stores, start })
     }
 
     /// Whose the disks are; those that are blank become ours.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{HistoryOptions, Report, run};
+use super::{HistoryOptions, Reached, Report, run};
 
 /// Histories to run: `count` seeds from `from` on.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +93,22 @@ impl Report {
         self.lives += other.lives;
         self.operations += other.operations;
         self.steps += other.steps;
+        self.reached.add(other.reached);
+    }
+}
+
+impl Reached {
+    fn add(&mut self, other: Self) {
+        self.crashes += other.crashes;
+        self.torn += other.torn;
+        self.void += other.void;
+        self.replayed += other.replayed;
+        self.rebuilt += other.rebuilt;
+        self.rescued += other.rescued;
+        self.unknown += other.unknown;
+        self.full += other.full;
+        self.device_errors += other.device_errors;
+        self.refused_starts += other.refused_starts;
     }
 }
 

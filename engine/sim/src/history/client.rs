@@ -19,6 +19,7 @@ use anvil_node::put::{Expected, PutError, PutObject, Stored};
 use anvil_node::{Caller, Node};
 use anvil_store::ReadError;
 
+use super::Reached;
 use super::payload::{self, Left, Payload};
 use super::record::{Fate, Record, Running, Seen, Value};
 use crate::random::Random;
@@ -30,6 +31,9 @@ pub(super) struct Shared {
     pub(super) keys: usize,
     /// What a client may be told beyond what a healthy node says.
     pub(super) tolerance: Cell<Tolerance>,
+    pub(super) reached: Cell<Reached>,
+    /// True while clients use the node.
+    pub(super) serving: Cell<bool>,
     values: RefCell<BTreeMap<Value, About>>,
     /// Uploads whose parts were acknowledged and that nobody completes or aborts at the moment.
     pending: RefCell<Vec<Upload>>,
@@ -91,6 +95,8 @@ impl Shared {
             record: RefCell::default(),
             keys,
             tolerance: Cell::new(tolerance),
+            reached: Cell::default(),
+            serving: Cell::default(),
             values: RefCell::default(),
             pending: RefCell::default(),
         }
@@ -98,6 +104,12 @@ impl Shared {
 
     pub(super) fn set_closing(&self, closing: bool) {
         self.tolerance.set(Tolerance { closing, ..self.tolerance.get() });
+    }
+
+    pub(super) fn reach(&self, note: impl FnOnce(&mut Reached)) {
+        let mut reached = self.reached.get();
+        note(&mut reached);
+        self.reached.set(reached);
     }
 
     fn new_value(&self, size: u64, parts: Vec<Range<u64>>) -> Value {
@@ -559,6 +571,12 @@ impl Shared {
 
     fn fate_of_put_error(&self, error: &PutError<Left>) -> Fate {
         let tolerance = self.tolerance.get();
+        match error {
+            PutError::Full => self.reach(|reached| reached.full = 1),
+            PutError::Device(_) => self.reach(|reached| reached.device_errors = 1),
+            PutError::Metadata(MetadataError::Unknown) => self.reach(|reached| reached.unknown += 1),
+            _ => {}
+        }
         match error {
             PutError::Body(Left) => Fate::Refused,
             PutError::Metadata(error) => fate_of_error(error),

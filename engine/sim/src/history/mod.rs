@@ -25,7 +25,7 @@ use crate::world::SimWorld;
 use boot::{Parts, Running};
 pub use campaign::{Campaign, Failure, Summary};
 use client::{Client, Shared};
-use plan::{End, LifePlan, Plan};
+use plan::{Cut, End, LifePlan, Plan};
 
 /// What is changed in a history beside what its seed says.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,7 +36,7 @@ pub struct HistoryOptions {
     pub verbose: bool,
 }
 
-/// What happened in a history.
+/// What happened in a history, or in many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// A hash of all that happened: the same for the same seed.
@@ -47,6 +47,33 @@ pub struct Report {
     pub operations: u64,
     /// Polls and events.
     pub steps: u64,
+    /// How often that was reached which is rare and matters.
+    pub reached: Reached,
+}
+
+/// Rare states: a campaign that does not reach them proves little.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// Lives that were cut short.
+    pub crashes: u64,
+    /// Starts that found torn records.
+    pub torn: u64,
+    /// Starts that declared the last batch of the log void.
+    pub void: u64,
+    /// Starts that gave the index batches that it lacked.
+    pub replayed: u64,
+    /// Starts that made the index anew.
+    pub rebuilt: u64,
+    /// Starts that found an extent without its header.
+    pub rescued: u64,
+    /// Writes whose outcome their client never learned.
+    pub unknown: u64,
+    /// Histories in which the disks became full.
+    pub full: u64,
+    /// Histories in which an operation of a device failed before a client.
+    pub device_errors: u64,
+    /// Starts that damage prevented, with a reason.
+    pub refused_starts: u64,
 }
 
 /// Runs the history of this seed.
@@ -102,6 +129,7 @@ impl History {
             }
         }
         self.report.trace = self.sim.trace();
+        self.report.reached = self.shared.reached.get();
         self.report.operations = self.shared.record.borrow().count() as u64;
     }
 
@@ -110,13 +138,16 @@ impl History {
         // The life before may have ended in the middle of its accidents.
         self.disks.iter().for_each(|disk| disk.set_faults(Faults::default()));
         self.shared.set_closing(false);
+        self.shared.serving.set(false);
         let life = self.sim.start(plan.cores);
         let main = self.begin(&life, plan);
-        life.run_while(|| !main.is_done() && life.steps() < plan.cut_after_steps);
+        let mut cutter = Cutter::new(plan.cut, &self.disks);
+        life.run_while(|| !main.is_done() && !cutter.cuts(life.steps(), self.shared.serving.get()));
         let ended = main.take();
         drop(main);
         self.report.lives += 1;
         self.report.steps += life.steps();
+        self.shared.reach(|reached| reached.crashes += u64::from(ended.is_none()));
         if self.options.verbose {
             let how = if ended.is_some() { "ended" } else { "was cut" };
             println!("life {} {how} after {} steps: {:?}", self.report.lives, life.steps(), plan.end);
@@ -157,10 +188,12 @@ impl History {
         life.spawn(core, |world| async move {
             match parts.boot().await {
                 Ok(running) => {
+                    town.shared.reach(|reached| running.start.count(reached));
                     town.live(world, running).await;
                     Ended::Done
                 }
                 Err(error) => {
+                    town.shared.reach(|reached| reached.refused_starts += 1);
                     let excused = town.shared.tolerance.get().damage;
                     assert!(excused, "the node does not start: {error:?}");
                     Ended::DidNotStart
@@ -168,6 +201,42 @@ impl History {
             }
         })
     }
+}
+
+/// Decides when a life is cut short.
+struct Cutter<'d> {
+    cut: Cut,
+    disks: &'d [SimDisk],
+    /// Flushes until then.
+    flushes_before: u64,
+    served: bool,
+    at_step: Option<u64>,
+}
+
+impl<'d> Cutter<'d> {
+    fn new(cut: Cut, disks: &'d [SimDisk]) -> Self {
+        Self { cut, disks, flushes_before: flushes(disks), served: false, at_step: None }
+    }
+
+    fn cuts(&mut self, step: u64, serving: bool) -> bool {
+        if serving && !self.served {
+            self.served = true;
+            self.flushes_before = flushes(self.disks);
+        }
+        match self.cut {
+            Cut::Never => false,
+            Cut::AtStep(at) => step >= at,
+            Cut::InFlush { serving, flush, steps } => {
+                let due = serving == self.served && flushes(self.disks) >= self.flushes_before + flush;
+                let at = if due { *self.at_step.get_or_insert(step + steps) } else { self.at_step.unwrap_or(u64::MAX) };
+                step >= at
+            }
+        }
+    }
+}
+
+fn flushes(disks: &[SimDisk]) -> u64 {
+    disks.iter().map(|disk| disk.counts().flushes_begun).sum()
 }
 
 /// Those who use a node in one life, and those who make it hard.
@@ -185,6 +254,7 @@ impl Town {
             self.client(&running).verify().await;
         }
         self.set_accidents(true);
+        self.shared.serving.set(true);
         let clients: Vec<Client> = (0..self.plan.clients).map(|_| self.client(&running)).collect();
         let done = clients.into_iter().map(|client| {
             let (done, wait) = tokio::sync::oneshot::channel();

@@ -28,8 +28,8 @@ pub(super) struct LifePlan {
     pub(super) clients: u32,
     /// Per client.
     pub(super) operations: u32,
-    /// It ends after so many steps, if it has not ended by itself.
-    pub(super) cut_after_steps: u64,
+    /// When it ends, if it has not ended by itself.
+    pub(super) cut: Cut,
     pub(super) end: End,
     /// Everything is read before the clients come.
     pub(super) verify_first: bool,
@@ -38,6 +38,20 @@ pub(super) struct LifePlan {
     pub(super) faults: Faults,
     /// Of a million batches of changes, so many meet a bad line.
     pub(super) lossy_share: u32,
+}
+
+/// When a life is cut short.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cut {
+    Never,
+    /// At this step.
+    AtStep(u64),
+    /// So many steps after this flush of the start began, or after this one since clients came: where most is at stake.
+    InFlush {
+        serving: bool,
+        flush: u64,
+        steps: u64,
+    },
 }
 
 /// How a life ends, also one that was done.
@@ -60,6 +74,9 @@ enum Accidents {
 /// The least extent, one that holds a window and little else, and larger ones.
 const EXTENT_BYTES: [u64; 4] = [(1 << 20) + (64 << 10), 2 << 20, 4 << 20, 8 << 20];
 
+/// Of an operation of a disk, at most: a fast SSD, a busy one, a hard disk.
+const LATENCY_NANOS: [u64; 3] = [20_000, 300_000, 5_000_000];
+
 /// Fewer buffers than these, and an operation could wait for itself.
 const BUFFERS_MIN: usize = 4;
 const BUFFERS_RESERVED_MIN: usize = 2;
@@ -78,7 +95,8 @@ impl Plan {
         let mut lives: Vec<LifePlan> = (0..life_count).map(|_| LifePlan::draw(random, accidents)).collect();
         // Two more without a crash: what was found stays found.
         for last in lives.iter_mut().rev().take(1) {
-            last.cut_after_steps = u64::MAX;
+            last.cut = Cut::Never;
+            last.operations /= 2;
             last.close = true;
         }
         lives.push(LifePlan::quiet(random));
@@ -114,7 +132,8 @@ impl Plan {
             capacity_bytes_max,
             space_bytes: capacity_bytes_max - missing * extent_bytes,
             volatile_cache: random.one_in(2),
-            latency_nanos_max: *random.pick(&[20_000, 300_000, 5_000_000]),
+            latency_nanos_max: *random.pick(&LATENCY_NANOS),
+            flush_nanos_max: *random.pick(&LATENCY_NANOS),
             flush_lies: false,
         }
     }
@@ -129,15 +148,24 @@ impl Plan {
     }
 }
 
+impl Cut {
+    fn draw(random: &mut Random) -> Self {
+        match random.below(8) {
+            0 => Self::AtStep(random.between(1, 1 << 7)),
+            1 | 2 => Self::AtStep(random.between(1, 1 << 12)),
+            3 => Self::InFlush { serving: false, flush: random.between(1, 20), steps: random.below(8) },
+            _ => Self::InFlush { serving: true, flush: random.between(1, 16), steps: random.below(8) },
+        }
+    }
+}
+
 impl LifePlan {
     fn draw(random: &mut Random, accidents: Accidents) -> Self {
-        // Early cuts meet the start and the recovery, late ones the clients.
-        let magnitude = random.between(4, 14);
         Self {
             cores: *random.pick(&[1, 2, 2, 3, 4]),
             clients: u32::try_from(random.between(1, 6)).expect("few"),
-            operations: u32::try_from(random.between(2, 14)).expect("few"),
-            cut_after_steps: random.between(1, 1 << magnitude),
+            operations: u32::try_from(random.between(4, 24)).expect("few"),
+            cut: Cut::draw(random),
             end: if random.one_in(3) { End::Kill } else { End::PowerCut },
             verify_first: random.one_in(2),
             close: random.one_in(2),
@@ -149,7 +177,7 @@ impl LifePlan {
     fn quiet(random: &mut Random) -> Self {
         Self {
             clients: 0,
-            cut_after_steps: u64::MAX,
+            cut: Cut::Never,
             faults: Faults::default(),
             lossy_share: 0,
             ..Self::draw(random, Accidents::None)
@@ -162,15 +190,15 @@ impl LifePlan {
         match accidents {
             Accidents::DeviceErrors => Faults {
                 read_error: share(30_000),
-                write_error: share(20_000),
+                write_error: share(40_000),
                 write_no_space: share(10_000),
-                flush_error: share(20_000),
+                flush_error: share(60_000),
                 grow_error: share(300_000),
                 ..Faults::default()
             },
             Accidents::Damage => Faults {
-                misdirected_write: share(10_000),
-                write_bit_flip: share(20_000),
+                misdirected_write: share(20_000),
+                write_bit_flip: share(60_000),
                 read_bit_flip: share(20_000),
                 ..Faults::default()
             },
