@@ -12,7 +12,7 @@
 //! - An operation whose future was dropped goes on, owns its buffer until its end, and a write among them is then kept,
 //!   dropped or torn.
 //! - A write that fails left any part of itself. A flush that fails made the oldest of the writes that it covers
-//!   durable, or none, or all; the others stay as they were.
+//!   durable, or none, or all; the others are read as written, but no other flush of this process makes them durable.
 //! - Growing that was cut short leaves the old size, the new one, or one between. The new part is zero.
 //! - As far as [`Faults`](crate::Faults) says: EIO, no space, wrong bits at rest and on the way, misdirected writes.
 //!   And the disk may go away for good.

@@ -131,6 +131,15 @@ struct Landed {
     number: u64,
     offset: u64,
     bytes: Vec<u8>,
+    /// A flush that covered it failed: no other flush of this process covers it.
+    forsaken: bool,
+}
+
+impl Landed {
+    fn overlaps(&self, other: &Self) -> bool {
+        let end = |landed: &Self| landed.offset + landed.bytes.len() as u64;
+        self.offset < end(other) && other.offset < end(self)
+    }
 }
 
 /// A write that the device still owns.
@@ -356,7 +365,7 @@ impl DiskState {
 
     fn land(&mut self, offset: u64, bytes: Vec<u8>) {
         self.live.write(offset, &bytes);
-        self.unflushed.push_back(Landed { number: self.landed_next, offset, bytes });
+        self.unflushed.push_back(Landed { number: self.landed_next, offset, bytes, forsaken: false });
         self.landed_next += 1;
     }
 
@@ -370,16 +379,27 @@ impl DiskState {
         self.landed_next
     }
 
-    /// Makes the writes below `bound` durable. A flush that fails may have done so with the oldest of them.
+    /// Makes the writes below `bound` durable. A flush that fails may have done so with the oldest of them, and forsakes
+    /// the others.
     pub(crate) fn flush(&mut self, bound: u64, failed: bool) {
         if self.options.flush_lies {
             return;
         }
         let covered = self.unflushed.partition_point(|landed| landed.number < bound);
-        let count = if failed { self.random.below(covered as u64 + 1) as usize } else { covered };
-        for Landed { offset, bytes, .. } in self.unflushed.drain(..count) {
-            self.durable.write(offset, &bytes);
+        let count = if failed { self.random.index(covered + 1) } else { covered };
+        self.unflushed.iter_mut().take(covered).skip(count).for_each(|landed| landed.forsaken = true);
+        let now: Vec<Landed> = self.unflushed.drain(..count).collect();
+        let mut forsaken = Vec::new();
+        for landed in now {
+            if landed.forsaken {
+                forsaken.push(landed);
+                continue;
+            }
+            self.durable.write(landed.offset, &landed.bytes);
+            // What is older than this must not come back over it.
+            forsaken.retain(|older: &Landed| !older.overlaps(&landed));
         }
+        forsaken.into_iter().rev().for_each(|landed| self.unflushed.push_front(landed));
     }
 
     /// Decides what became of operations whose process is gone.
@@ -388,6 +408,7 @@ impl DiskState {
         for write in writing.values() {
             self.land_some(write);
         }
+        self.unflushed.iter_mut().for_each(|landed| landed.forsaken = false);
         for (_, size) in std::mem::take(&mut self.growing) {
             let unit = u64::from(self.options.unit_bytes);
             let most = size.min(self.options.space_bytes / unit * unit);

@@ -29,6 +29,8 @@ use crate::world::SimWorld;
 pub(super) struct Shared {
     pub(super) record: RefCell<Record>,
     pub(super) keys: usize,
+    /// Most objects are about as large as a window.
+    pub(super) large: bool,
     /// What a client may be told beyond what a healthy node says.
     pub(super) tolerance: Cell<Tolerance>,
     pub(super) reached: Cell<Reached>,
@@ -90,10 +92,11 @@ fn key(index: usize) -> Key {
 }
 
 impl Shared {
-    pub(super) fn new(keys: usize, tolerance: Tolerance) -> Self {
+    pub(super) fn new(keys: usize, large: bool, tolerance: Tolerance) -> Self {
         Self {
             record: RefCell::default(),
             keys,
+            large,
             tolerance: Cell::new(tolerance),
             reached: Cell::default(),
             serving: Cell::default(),
@@ -178,6 +181,9 @@ impl Client {
 /// Writes.
 impl Client {
     fn size(&mut self) -> u64 {
+        if self.shared.large && self.random.one_in(2) {
+            return self.random.between(700 << 10, 1100 << 10);
+        }
         match self.random.below(40) {
             0..4 => 0,
             4..12 => 1 + self.random.below(64),

@@ -89,7 +89,7 @@ pub fn run(seed: u64, options: HistoryOptions) -> Report {
     let sim = Sim::new(seed, plan.sim);
     let disk_options = DiskOptions { flush_lies: options.flush_lies, ..plan.disk };
     let disks = (0..plan.disks).map(|_| sim.disk(disk_options)).collect();
-    let shared = Rc::new(Shared::new(plan.keys, plan.tolerance));
+    let shared = Rc::new(Shared::new(plan.keys, plan.large, plan.tolerance));
     let index = IndexFile::new(random.fork());
     let mut history = History { sim, disks, index, shared, plan, options, random, report: Report::default() };
     history.play();

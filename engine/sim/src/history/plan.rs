@@ -17,6 +17,8 @@ pub(super) struct Plan {
     pub(super) extent_bytes: u64,
     pub(super) limits: Limits,
     pub(super) keys: usize,
+    /// Most objects are about as large as a window.
+    pub(super) large: bool,
     pub(super) tolerance: Tolerance,
     pub(super) lives: Vec<LifePlan>,
 }
@@ -72,7 +74,8 @@ enum Accidents {
 }
 
 /// The least extent, one that holds a window and little else, and larger ones.
-const EXTENT_BYTES: [u64; 4] = [(1 << 20) + (64 << 10), 2 << 20, 4 << 20, 8 << 20];
+const EXTENT_BYTES: [u64; 4] = [EXTENT_BYTES_MIN, EXTENT_BYTES_MIN, 3 << 20, 8 << 20];
+const EXTENT_BYTES_MIN: u64 = (1 << 20) + (64 << 10);
 
 /// Of an operation of a disk, at most: a fast SSD, a busy one, a hard disk.
 const LATENCY_NANOS: [u64; 3] = [20_000, 300_000, 5_000_000];
@@ -100,6 +103,7 @@ impl Plan {
             last.close = true;
         }
         lives.push(LifePlan::quiet(random));
+        let large = random.one_in(5);
         let extent_bytes = *random.pick(&EXTENT_BYTES);
         Self {
             sim: SimOptions {
@@ -112,6 +116,7 @@ impl Plan {
             extent_bytes,
             limits: Self::draw_limits(random, tight),
             keys: random.index(6) + 1,
+            large,
             tolerance: Tolerance {
                 device_errors: accidents == Accidents::DeviceErrors,
                 full: accidents == Accidents::Full,
