@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anvil_sim::history::{Campaign, HistoryOptions, Summary, run};
+use anvil_sim::history::{Campaign, HistoryOptions, Reached, Summary, run};
 
 /// Where the histories of a test run begin, unless `ANVIL_SIM_FROM` says otherwise.
 const FROM: u64 = 1_000_000;
@@ -35,6 +35,14 @@ fn no_history_loses_or_resurrects_anything_or_stands_still() {
         summary.failures[0].seed
     );
     assert_eq!(summary.histories, count);
+    if count >= COUNT {
+        let Reached { crashes, torn, void, replayed, rebuilt, rescued, unknown, full, device_errors, refused_starts } =
+            summary.total.reached;
+        let rare = [torn, void, rescued, full, device_errors];
+        assert!(rare.iter().all(|&count| count >= 20), "{:?}", summary.total.reached);
+        assert!([crashes, replayed, rebuilt, unknown].iter().all(|&count| count >= 400), "{:?}", summary.total.reached);
+        assert!(refused_starts < count / 20, "damage that stops a start is a small part of all");
+    }
 }
 
 #[test]
