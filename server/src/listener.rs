@@ -1,5 +1,5 @@
 //! The door of one core: accepts connections, looks at their first bytes, hands them to a protocol, and sees them off
-//! when the node stops. A connection stays on the core that accepted it.
+//! when the node stops. A connection stays on the core where the runtime placed it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -15,6 +15,7 @@ use crate::disk::Device;
 use crate::doorbell::Doorbell;
 use crate::driver::Driver;
 use crate::entropy::Entropy;
+use crate::net::placement::Placement;
 use crate::pool::{Buffer, Pool};
 use crate::receive_ring::ReceiveRing;
 use crate::start::Options;
@@ -40,6 +41,7 @@ pub(crate) struct Inner {
     entropy: RefCell<Entropy>,
     pub(crate) bell: Arc<Doorbell>,
     pub(crate) stats: Arc<CoreStats>,
+    pub(crate) placement: Arc<Placement>,
     stats_of_all: Arc<[Arc<CoreStats>]>,
 }
 
@@ -48,7 +50,12 @@ pub(crate) type Refusal = (&'static str, std::io::Error);
 
 impl Inner {
     /// Makes everything that a core owns, on the thread that will run it.
-    pub(crate) fn new(id: CoreId, options: &Options, stats_of_all: Arc<[Arc<CoreStats>]>) -> Result<Rc<Self>, Refusal> {
+    pub(crate) fn new(
+        id: CoreId,
+        options: &Options,
+        stats_of_all: Arc<[Arc<CoreStats>]>,
+        placement: Arc<Placement>,
+    ) -> Result<Rc<Self>, Refusal> {
         let stats = Arc::clone(&stats_of_all[usize::from(id.0)]);
         let pool = Pool::new(options.buffers_per_core, options.progress_reserve, Arc::clone(&stats))
             .map_err(|error| ("map its buffers", error))?;
@@ -70,6 +77,7 @@ impl Inner {
             entropy: RefCell::new(Entropy::new()),
             bell,
             stats,
+            placement,
             stats_of_all,
         }))
     }

@@ -10,6 +10,7 @@ use anvil_model::ids::CoreId;
 
 use crate::core::{Core, Inner};
 use crate::executor;
+use crate::net::placement::Placement;
 use crate::pool;
 use crate::probe::{ProbeError, probe};
 use crate::stats::CoreStats;
@@ -153,6 +154,7 @@ where
     options.check()?;
     probe()?;
     let stats: Arc<[Arc<CoreStats>]> = options.cpus.iter().map(|_| Arc::default()).collect();
+    let placement = Placement::new(Arc::clone(&stats));
     let (options, main) = (Arc::new(options), Arc::new(main));
     let (ready, readies) = mpsc::channel();
     let (end, ends) = mpsc::channel();
@@ -161,9 +163,9 @@ where
     for (id, cpu) in (0..).map(CoreId).zip(options.cpus.clone()) {
         let (go, going) = mpsc::channel();
         let (options, main, stats) = (Arc::clone(&options), Arc::clone(&main), Arc::clone(&stats));
-        let (ready, end) = (ready.clone(), end.clone());
+        let (ready, end, placement) = (ready.clone(), end.clone(), Arc::clone(&placement));
         let body = move || {
-            let Some(inner) = prepare(id, cpu, &options, stats, &ready) else { return };
+            let Some(inner) = prepare(id, cpu, &options, (stats, placement), &ready) else { return };
             drop(ready);
             // A closed channel means that another core failed to start.
             if going.recv().is_err() {
@@ -203,10 +205,11 @@ fn prepare(
     id: CoreId,
     cpu: usize,
     options: &Options,
-    stats: Arc<[Arc<CoreStats>]>,
+    (stats, placement): (Arc<[Arc<CoreStats>]>, Arc<Placement>),
     ready: &Sender<Ready>,
 ) -> Option<std::rc::Rc<Inner>> {
-    let made = pin(cpu).map_err(|source| ("run on its CPU", source)).and_then(|()| Inner::new(id, options, stats));
+    let made = pin(cpu).map_err(|source| ("run on its CPU", source));
+    let made = made.and_then(|()| Inner::new(id, options, stats, placement));
     let (inner, report) = match made {
         Ok(inner) => (Some(inner), Ok(())),
         Err((step, source)) => (None, Err(StartError::Core { core: id, step, source })),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that one core writes and every thread may read.
+/// A number that any thread may read; its core writes it, and who gives it a connection.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -58,8 +58,10 @@ pub struct CoreStats {
     pub wakes_remote: Counter,
     /// How many of those found the core asleep and rang its doorbell.
     pub doorbells: Counter,
-    /// Connections accepted.
+    /// Connections placed on this core.
     pub connections_accepted: Counter,
+    /// Of those, the ones that are open now. New ones go to the core with the fewest.
+    pub connections_open: Counter,
     /// Bytes received from sockets.
     pub received_bytes: Counter,
     /// Bytes sent to sockets.

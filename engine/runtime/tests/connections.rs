@@ -6,8 +6,9 @@ use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -368,7 +369,7 @@ fn a_broken_connection_is_an_error() {
 #[test]
 fn cores_share_an_address() {
     let (sender, addresses) = mpsc::channel();
-    let address = Arc::new(std::sync::OnceLock::new());
+    let address = Arc::new(OnceLock::new());
     let counts = Arc::new([const { std::sync::atomic::AtomicUsize::new(0) }; 2]);
     let counted = Arc::clone(&counts);
     let client = thread::spawn(move || {
@@ -382,7 +383,6 @@ fn cores_share_an_address() {
     run(options(2), move |core| {
         let (sender, address, counts) = (sender.clone(), Arc::clone(&address), Arc::clone(&counted));
         async move {
-            use std::sync::atomic::Ordering::Relaxed;
             let index = usize::from(core.core().0);
             let mut listener = if index == 0 {
                 let listener = listen(&core);
@@ -407,6 +407,73 @@ fn cores_share_an_address() {
     });
     client.join().unwrap();
     for count in counts.iter() {
-        assert!(count.load(std::sync::atomic::Ordering::Relaxed) > 0, "{counts:?}");
+        assert!(count.load(Relaxed) > 0, "{counts:?}");
     }
+}
+
+/// Connections are placed by load: two on two cores land on different ones, eight are four and four, and when those of
+/// one core have closed, the next ones go there. The kernel's hash alone would do that once in many runs.
+#[test]
+fn connections_are_placed_by_load() {
+    let (addresses, address) = mpsc::channel();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (stopping, shared) = (Arc::clone(&stop), Arc::new(OnceLock::new()));
+    let client = thread::spawn(move || {
+        let address: SocketAddr = address.recv().unwrap();
+        // Gives the connection and the core that it is on.
+        let connect = || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            let mut core = [0];
+            stream.read_exact(&mut core).unwrap();
+            (usize::from(core[0]), stream)
+        };
+        let count = |open: &[(usize, TcpStream)]| [0, 1].map(|core| open.iter().filter(|(on, _)| *on == core).count());
+        let mut open: Vec<_> = (0..2).map(|_| connect()).collect();
+        assert_eq!(count(&open), [1, 1]);
+        open.extend((0..6).map(|_| connect()));
+        assert_eq!(count(&open), [4, 4]);
+        for core in [0, 1] {
+            // The server closes a connection when its peer has, and then sends nothing more: wait for that.
+            for (on, stream) in &mut open {
+                if *on == core {
+                    stream.shutdown(std::net::Shutdown::Write).unwrap();
+                    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+                }
+            }
+            open.retain(|(on, _)| *on != core);
+            open.extend((0..4).map(|_| connect()));
+            assert_eq!(count(&open), [4, 4], "after those of core {core} had closed");
+        }
+        stopping.store(true, Relaxed);
+    });
+    run(options(2), move |core| {
+        let (addresses, shared, stop) = (addresses.clone(), Arc::clone(&shared), Arc::clone(&stop));
+        async move {
+            let mut listener = if core.core().0 == 0 {
+                let listener = listen(&core);
+                shared.set(listener.local_addr()).unwrap();
+                listener
+            } else {
+                wait_until(&core, "the first core listens", || shared.get().is_some()).await;
+                let listener = Listener::bind(&core, *shared.get().unwrap()).unwrap();
+                addresses.send(listener.local_addr()).unwrap();
+                listener
+            };
+            let serving = core.clone();
+            let _server = core.spawn(async move {
+                loop {
+                    let (mut connection, _) = listener.accept().await.unwrap();
+                    let stats = serving.stats();
+                    let id = u8::try_from(serving.core().0).unwrap();
+                    anvil_model::io::Task::detach(serving.spawn(async move {
+                        connection.send(vec![id], 0..1).await.0.unwrap();
+                        assert!(connection.receive().await.unwrap().is_empty());
+                        assert!(stats.connections_open.value() > 0);
+                    }));
+                }
+            });
+            wait_until(&core, "the client is done", || stop.load(Relaxed)).await;
+        }
+    });
+    client.join().unwrap();
 }

@@ -51,7 +51,8 @@ fn core_samples(cores: &[Arc<CoreStats>]) -> Vec<Sample> {
         sample("task_polls", "Times that a task was polled", Counter, |s| s.polls.value()),
         sample("remote_wakes", "Wakes that came from another thread", Counter, |s| s.wakes_remote.value()),
         sample("doorbells", "Remote wakes that found the core asleep", Counter, |s| s.doorbells.value()),
-        sample("connections_accepted", "Connections accepted", Counter, |s| s.connections_accepted.value()),
+        sample("connections_accepted", "Connections placed on the core", Counter, |s| s.connections_accepted.value()),
+        sample("connections_open", "Connections of the core that are open", Gauge, |s| s.connections_open.value()),
         sample("socket_received_bytes", "Bytes received from sockets", Counter, |s| s.received_bytes.value()),
         sample("socket_sent_bytes", "Bytes sent to sockets", Counter, |s| s.sent_bytes.value()),
     ]

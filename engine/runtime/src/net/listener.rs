@@ -7,19 +7,24 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use anvil_model::io::World as _;
+
 use super::address::RawAddress;
 use super::connection::Connection;
-use super::socket::Socket;
+use super::placement::{Entry, Guest};
+use super::socket::{self, Socket};
 use crate::core::{Core, Inner};
 use crate::driver::Arrival;
 use crate::op::{Stream, accept};
 use crate::timer::Sleep;
 
-/// A listening socket of one core. Several cores may listen on one address; the kernel spreads the connections.
+/// A listening socket of one core. Several cores may listen on one address; then a connection goes to the one that has
+/// the fewest, whichever accepted it.
 pub struct Listener {
     inner: Rc<Inner>,
     socket: Rc<Socket>,
     address: SocketAddr,
+    entry: Entry,
     stream: Option<Stream>,
     pause: Option<Sleep>,
     /// How long the next pause is; back at the minimum after a connection.
@@ -40,7 +45,8 @@ impl Listener {
         socket.listen()?;
         let address = socket.local_addr()?;
         let inner = Rc::clone(&core.inner);
-        Ok(Self { inner, socket: Rc::new(socket), address, stream: None, pause: None, pause_next: PAUSE_MIN })
+        let entry = inner.placement.enter(address, core.core());
+        Ok(Self { inner, socket: Rc::new(socket), address, entry, stream: None, pause: None, pause_next: PAUSE_MIN })
     }
 
     /// Where it listens.
@@ -63,6 +69,9 @@ impl Listener {
     /// # Errors
     /// When the socket itself fails; it does not recover then.
     pub fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<io::Result<(Connection, SocketAddr)>> {
+        if let Poll::Ready(Some(guest)) = self.entry.inbox.poll_recv(context) {
+            return Poll::Ready(Ok(self.welcome(guest)));
+        }
         loop {
             if let Some(pause) = &mut self.pause {
                 ready!(Future::poll(Pin::new(pause), context));
@@ -72,12 +81,11 @@ impl Listener {
             let stream = self.stream.get_or_insert_with(|| accept::accept(inner, socket));
             match ready!(stream.poll_next(context)) {
                 Some(Arrival::Connection(fd)) => {
-                    let socket = Socket::new(fd);
                     self.pause_next = PAUSE_MIN;
                     // It may have gone again already; then it has no other end.
-                    if let Ok(peer) = socket.peer_addr() {
-                        self.inner.stats.connections_accepted.add(1);
-                        return Poll::Ready(Ok((Connection::new(Rc::clone(&self.inner), socket), peer)));
+                    let Ok(peer) = socket::peer_of(&fd) else { continue };
+                    if let Some(guest) = self.entry.place(fd, peer) {
+                        return Poll::Ready(Ok(self.welcome(guest)));
                     }
                 }
                 Some(Arrival::Failed(errno)) => {
@@ -89,6 +97,11 @@ impl Listener {
                 None => self.stream = None,
             }
         }
+    }
+
+    fn welcome(&self, guest: Guest) -> (Connection, SocketAddr) {
+        self.inner.stats.connections_accepted.add(1);
+        (Connection::new(Rc::clone(&self.inner), guest.socket), guest.peer)
     }
 
     /// What accept(2) says about one connection, or about a shortage, is no end of the listener.

@@ -1,8 +1,9 @@
-//! TCP on one core: listeners and connections that never leave it.
+//! TCP on one core: listeners, and connections that never leave the core that they were placed on.
 
 pub(crate) mod address;
 mod connection;
 mod listener;
+pub(crate) mod placement;
 mod reader;
 pub(crate) mod socket;
 mod writer;

@@ -5,16 +5,26 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use super::address::RawAddress;
+use super::placement::Load;
 
 /// Closed when the last of its owners lets go: the connection's halves, and every operation that the kernel has.
 #[derive(Debug)]
 pub(crate) struct Socket {
+    /// Of an accepted connection. Before the descriptor, so that who sees it closed sees its place free.
+    #[expect(dead_code, reason = "its drop counts")]
+    load: Option<Load>,
     fd: OwnedFd,
 }
 
 impl Socket {
-    pub(crate) const fn new(fd: OwnedFd) -> Self {
-        Self { fd }
+    /// An accepted connection, which counts for its core until it is closed.
+    pub(crate) const fn counted(fd: OwnedFd, load: Load) -> Self {
+        Self { fd, load: Some(load) }
+    }
+
+    /// The same connection, which counts elsewhere.
+    pub(crate) fn moved(self, load: Load) -> Self {
+        Self { load: Some(load), ..self }
     }
 
     /// A new TCP socket for addresses of this family.
@@ -23,7 +33,7 @@ impl Socket {
         let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
         check(fd)?;
         // SAFETY: the descriptor is new and nobody else knows it.
-        Ok(Self::new(unsafe { OwnedFd::from_raw_fd(fd) }))
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, load: None })
     }
 
     pub(crate) fn fd(&self) -> RawFd {
@@ -46,11 +56,6 @@ impl Socket {
         RawAddress::ask(|address, length| unsafe { libc::getsockname(self.fd(), address, length) })
     }
 
-    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        // SAFETY: as in `local_addr`.
-        RawAddress::ask(|address, length| unsafe { libc::getpeername(self.fd(), address, length) })
-    }
-
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let how = match how {
             Shutdown::Read => libc::SHUT_RD,
@@ -67,6 +72,12 @@ impl Socket {
         // SAFETY: the kernel reads an int from a local variable.
         check(unsafe { libc::setsockopt(self.fd(), level, name, (&raw const value).cast(), length) })
     }
+}
+
+/// Who is on the other end of a connection.
+pub(crate) fn peer_of(fd: &OwnedFd) -> io::Result<SocketAddr> {
+    // SAFETY: as in `Socket::local_addr`.
+    RawAddress::ask(|address, length| unsafe { libc::getpeername(fd.as_raw_fd(), address, length) })
 }
 
 fn check(status: libc::c_int) -> io::Result<()> {
