@@ -190,7 +190,7 @@ impl fmt::Display for Etag {
 pub struct WriteConditions {
     /// `If-None-Match: *`: there must be no current version.
     pub absent: bool,
-    /// `If-Match`: the current version must have this tag.
+    /// `If-Match`: the current version must have this tag; `*` is any tag.
     pub etag: Option<Etag>,
 }
 

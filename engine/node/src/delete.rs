@@ -28,7 +28,8 @@ impl<W: World> Node<W> {
         self.delete_key(bucket, key, conditions).await
     }
 
-    /// Deletes up to `PAGE_KEYS_MAX` keys of a bucket; each has its own outcome, in the order given.
+    /// Deletes up to `PAGE_KEYS_MAX` keys of a bucket, each under its own conditions and with its own outcome, in the order
+    /// given.
     ///
     /// # Errors
     /// When the bucket is not there or not the caller's: then nothing was deleted.
@@ -36,10 +37,10 @@ impl<W: World> Node<W> {
         &self,
         caller: Caller,
         bucket: BucketName,
-        keys: Vec<Key>,
+        keys: Vec<(Key, WriteConditions)>,
     ) -> Result<Vec<Result<(), MetadataError>>, MetadataError> {
         let bucket = bucket_ref(&self.metadata.bucket(caller.path(bucket)).await?);
-        let deletes = keys.into_iter().map(|key| self.delete_key(bucket, key, WriteConditions::default()));
+        let deletes = keys.into_iter().map(|(key, conditions)| self.delete_key(bucket, key, conditions));
         Ok(stream::iter(deletes).buffered(DELETES_IN_FLIGHT).collect().await)
     }
 

@@ -12,7 +12,7 @@ use anvil_store::{Piece, ReadError};
 use tokio::sync::oneshot;
 
 use crate::metadata::MetadataError;
-use crate::metadata::query::{FoundObject, ReadFrom};
+use crate::metadata::query::{FoundObject, FoundPart, FoundParts, ReadFrom};
 use crate::metadata::rows::{Content, SegmentRow};
 use crate::{Caller, Node};
 
@@ -34,6 +34,8 @@ pub struct Found {
     pub last_modified: WallTime,
     /// Parts, when it was uploaded in parts.
     pub parts: Option<u16>,
+    /// The part that was asked for by [`ReadFrom::Part`], if the version has it.
+    pub part: Option<FoundPart>,
     bucket: BucketId,
     version: Generation,
     /// In order; those of a version in parts are the first ones that the read was said to want.
@@ -96,6 +98,22 @@ impl<W: World> Node<W> {
         Ok(Found::from(*found))
     }
 
+    /// Finds the current version of a key and a page of the parts that it was made of: those above number `after`, at
+    /// most `max`.
+    ///
+    /// # Errors
+    /// When there is none, or it may not be read.
+    pub async fn object_parts(
+        &self,
+        caller: Caller,
+        bucket: BucketName,
+        key: Key,
+        after: u16,
+        max: usize,
+    ) -> Result<FoundParts, MetadataError> {
+        self.metadata.object_parts(caller.path(bucket), key, after, max).await.map(|found| *found)
+    }
+
     /// Reads `range` (within `0..found.size`) of a version that was found.
     ///
     /// # Panics
@@ -130,6 +148,7 @@ impl From<FoundObject> for Found {
             size: version.size,
             last_modified: version.last_modified,
             parts: version.parts,
+            part: found.part,
             bucket: found.bucket.id,
             version: version.generation,
             segments,

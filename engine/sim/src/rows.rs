@@ -217,6 +217,18 @@ impl Rows for MemoryRows {
         Ok(self.segments.range(of(first)..of(range.end)).map(|(_, row)| row.clone()).take(max).collect())
     }
 
+    fn segments_of_parts(
+        &self,
+        bucket: BucketId,
+        version: Generation,
+        after: u16,
+        max: usize,
+    ) -> Result<Vec<SegmentRow>, RowsError> {
+        let all = self.segments.range((bucket, version, 0)..=(bucket, version, u64::MAX));
+        let begun = all.filter(|(_, row)| row.part.as_ref().is_some_and(|part| part.number > after));
+        Ok(begun.map(|(_, row)| row.clone()).take(max).collect())
+    }
+
     fn put_segment(&mut self, bucket: BucketId, version: Generation, row: &SegmentRow) -> Result<(), RowsError> {
         Rc::make_mut(&mut self.segments).insert((bucket, version, row.start), row.clone());
         Ok(())

@@ -440,6 +440,20 @@ impl Rows for Sqlite {
         )
     }
 
+    fn segments_of_parts(
+        &self,
+        bucket: BucketId,
+        version: Generation,
+        after: u16,
+        max: usize,
+    ) -> Result<Vec<SegmentRow>, RowsError> {
+        let sql = format!(
+            "SELECT {} FROM segments WHERE bucket = ?1 AND version = ?2 AND part > ?3 ORDER BY start LIMIT ?4",
+            columns::SEGMENT
+        );
+        self.many(&sql, params![int(bucket.0), int(version.0), after, limit(max)], columns::segment)
+    }
+
     fn put_segment(&mut self, bucket: BucketId, version: Generation, row: &SegmentRow) -> Result<(), RowsError> {
         let sql = format!(
             "INSERT OR REPLACE INTO segments (bucket, version, {}) \

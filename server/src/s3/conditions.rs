@@ -73,6 +73,17 @@ pub(crate) fn of_write(head: &Head) -> Result<WriteConditions, S3Error> {
     Ok(WriteConditions { absent, etag })
 }
 
+/// Reads the conditions of a deletion, which beside a tag also takes `*`: whatever is there.
+///
+/// # Errors
+/// As [`of_write`].
+pub(crate) fn of_delete(head: &Head) -> Result<WriteConditions, S3Error> {
+    match single(head, "if-match")? {
+        Some("*") => Ok(WriteConditions { absent: false, etag: Some(Etag("*".to_owned())) }),
+        _ => of_write(head),
+    }
+}
+
 /// Refuses conditions on a write that takes none: passed over, they would protect nothing.
 ///
 /// # Errors
@@ -178,5 +189,7 @@ mod tests {
         assert!(refuse(&head("PUT", "/abc", &[("content-type", "a")])).is_ok());
         assert_eq!(refuse(&head("PUT", "/abc", &[("if-match", "a")])).unwrap_err().code(), "NotImplemented");
         assert_eq!(read(&[("if-match", "a"), ("if-match", "b")]).unwrap_err().code(), "InvalidArgument");
+        let any = of_delete(&head("DELETE", "/abc/k", &[("if-match", "*")])).unwrap();
+        assert_eq!(any, WriteConditions { absent: false, etag: Some(Etag("*".to_owned())) });
     }
 }

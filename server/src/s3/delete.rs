@@ -1,7 +1,7 @@
 //! DeleteObject and DeleteObjects.
 
 use anvil_model::limits::PAGE_KEYS_MAX;
-use anvil_model::object::{BucketName, Key};
+use anvil_model::object::{BucketName, Etag, Key, WriteConditions};
 
 use super::error::{Code, S3Error};
 use super::route::object_key;
@@ -12,7 +12,7 @@ use crate::http::Incoming;
 
 impl S3 {
     pub(super) async fn delete_object(&self, request: &Request<'_>, bucket: BucketName, key: Key) -> Answer {
-        let conditions = conditions::of_write(request.head)?;
+        let conditions = conditions::of_delete(request.head)?;
         if conditions.absent {
             return Err(S3Error::header_not_implemented("If-None-Match"));
         }
@@ -28,18 +28,21 @@ impl S3 {
         incoming: &mut I,
     ) -> Answer {
         let document = request.document(payload, incoming, DOCUMENT_BYTES_MAX).await?;
-        let Delete { quiet, keys } = Delete::read(&document)?;
-        let (names, keys): (Vec<String>, Vec<Result<Key, S3Error>>) =
-            keys.into_iter().map(|name| (name.clone(), object_key(name.into_bytes()))).unzip();
-        let valid = keys.iter().filter_map(|key| key.as_ref().ok().cloned()).collect();
-        let mut outcomes = self.node.delete_objects(request.caller, bucket, valid).await?.into_iter();
+        let Delete { quiet, objects } = Delete::read(&document)?;
+        let keys: Vec<Result<Key, S3Error>> =
+            objects.iter().map(|object| object_key(object.key.clone().into_bytes())).collect();
+        let valid = keys.iter().zip(&objects).filter_map(|(key, object)| {
+            let conditions = WriteConditions { absent: false, etag: object.etag.clone() };
+            Some((key.as_ref().ok()?.clone(), conditions))
+        });
+        let mut outcomes = self.node.delete_objects(request.caller, bucket, valid.collect()).await?.into_iter();
         let outcomes = keys.into_iter().map(|key| {
             key.and_then(|_| {
                 let outcome = outcomes.next().ok_or_else(|| S3Error::new(Code::INTERNAL_ERROR))?;
                 outcome.map_err(S3Error::from)
             })
         });
-        Ok(xml_response(result_xml(quiet, names.iter().map(String::as_str).zip(outcomes))))
+        Ok(xml_response(result_xml(quiet, objects.iter().zip(outcomes))))
     }
 }
 
@@ -47,27 +50,37 @@ impl S3 {
 #[derive(Debug, PartialEq, Eq)]
 struct Delete {
     quiet: bool,
-    keys: Vec<String>,
+    objects: Vec<Wanted>,
+}
+
+/// One object to be deleted.
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted {
+    key: String,
+    /// Its null version was named.
+    null_version: bool,
+    /// The tag that it must have; `*` is any.
+    etag: Option<Etag>,
 }
 
 impl Delete {
     fn read(document: &[u8]) -> Result<Self, S3Error> {
         let mut xml = XmlReader::open(document, "Delete")?;
-        let mut delete = Self { quiet: false, keys: Vec::new() };
+        let mut delete = Self { quiet: false, objects: Vec::new() };
         while let Some(name) = xml.child()? {
             match name.as_str() {
-                "Object" if delete.keys.len() < PAGE_KEYS_MAX => delete.keys.push(read_object(&mut xml)?),
+                "Object" if delete.objects.len() < PAGE_KEYS_MAX => delete.objects.push(read_object(&mut xml)?),
                 "Quiet" => delete.quiet = xml.text()?.trim().eq_ignore_ascii_case("true"),
                 _ => return Err(S3Error::new(Code::MALFORMED_XML)),
             }
         }
         xml.finish()?;
-        if delete.keys.is_empty() { Err(S3Error::new(Code::MALFORMED_XML)) } else { Ok(delete) }
+        if delete.objects.is_empty() { Err(S3Error::new(Code::MALFORMED_XML)) } else { Ok(delete) }
     }
 }
 
-fn read_object(xml: &mut XmlReader<'_>) -> Result<String, S3Error> {
-    let mut key = None;
+fn read_object(xml: &mut XmlReader<'_>) -> Result<Wanted, S3Error> {
+    let (mut key, mut null_version, mut etag) = (None, false, None);
     while let Some(name) = xml.child()? {
         match name.as_str() {
             "Key" if key.is_none() => key = Some(xml.text()?),
@@ -76,23 +89,30 @@ fn read_object(xml: &mut XmlReader<'_>) -> Result<String, S3Error> {
                 if version != "null" {
                     return Err(S3Error::argument("VersionId", &version, "Invalid version id specified"));
                 }
+                null_version = true;
             }
-            // Conditions: not passed over, and not there yet.
-            "ETag" | "LastModifiedTime" | "Size" => return Err(S3Error::new(Code::NOT_IMPLEMENTED)),
+            "ETag" if etag.is_none() => etag = Some(Etag(conditions::unquote(&xml.text()?).to_owned())),
+            // Conditions of directory buckets: not passed over, and not there.
+            "LastModifiedTime" | "Size" => return Err(S3Error::new(Code::NOT_IMPLEMENTED)),
             _ => return Err(S3Error::new(Code::MALFORMED_XML)),
         }
     }
-    key.filter(|key| !key.is_empty()).ok_or_else(|| S3Error::new(Code::MALFORMED_XML))
+    let key = key.filter(|key| !key.is_empty()).ok_or_else(|| S3Error::new(Code::MALFORMED_XML))?;
+    Ok(Wanted { key, null_version, etag })
 }
 
-fn result_xml<'a>(quiet: bool, outcomes: impl Iterator<Item = (&'a str, Result<(), S3Error>)>) -> Vec<u8> {
+fn result_xml<'a>(quiet: bool, outcomes: impl Iterator<Item = (&'a Wanted, Result<(), S3Error>)>) -> Vec<u8> {
     XmlWriter::document("DeleteResult", |xml| {
-        for (key, outcome) in outcomes {
+        for (Wanted { key, null_version, .. }, outcome) in outcomes {
+            let write_name = |xml: &mut XmlWriter| {
+                xml.text("Key", key);
+                xml.optional("VersionId", null_version.then_some("null"));
+            };
             match outcome {
                 Ok(()) if quiet => {}
-                Ok(()) => xml.element("Deleted", |xml| xml.text("Key", key)),
+                Ok(()) => xml.element("Deleted", write_name),
                 Err(error) => xml.element("Error", |xml| {
-                    xml.text("Key", key);
+                    write_name(xml);
                     xml.text("Code", error.code());
                     xml.text("Message", error.message());
                 }),
@@ -111,7 +131,15 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<(bool, Vec<String>), &'static str> {
-        Delete::read(text.as_bytes()).map(|delete| (delete.quiet, delete.keys)).map_err(|error| error.code())
+        let names = |objects: Vec<Wanted>| objects.into_iter().map(|object| object.key).collect();
+        Delete::read(text.as_bytes()).map(|d| (d.quiet, names(d.objects))).map_err(|error| error.code())
+    }
+
+    #[test]
+    fn an_object_may_be_named_with_its_version_and_its_tag() {
+        let text = "<Delete><Object><Key>a</Key><VersionId>null</VersionId><ETag>\"t\"</ETag></Object></Delete>";
+        let expected = Wanted { key: "a".to_owned(), null_version: true, etag: Some(Etag("t".to_owned())) };
+        assert_eq!(Delete::read(text.as_bytes()).unwrap().objects, [expected]);
     }
 
     #[test]
@@ -135,7 +163,7 @@ mod tests {
             ("<Delete><Object><Key>a</Key><Key>b</Key></Object></Delete>", "MalformedXML"),
             ("<Delete><Thing/></Delete>", "MalformedXML"),
             ("<Delete><Object><Key>a</Key><VersionId>v1</VersionId></Object></Delete>", "InvalidArgument"),
-            ("<Delete><Object><Key>a</Key><ETag>t</ETag></Object></Delete>", "NotImplemented"),
+            ("<Delete><Object><Key>a</Key><Size>1</Size></Object></Delete>", "NotImplemented"),
         ] {
             assert_eq!(read(text), Err(code), "{text}");
         }
@@ -154,11 +182,17 @@ mod tests {
 
     #[test]
     fn the_result_names_each_key() {
-        let outcomes = || [("a&b", Ok(())), ("c", Err(S3Error::new(Code::ACCESS_DENIED)))].into_iter();
+        let wanted = |key: &str, null_version| Wanted { key: key.to_owned(), null_version, etag: None };
+        let objects = [wanted("a&b", true), wanted("c", false)];
+        let outcomes = || objects.iter().zip([Ok(()), Err(S3Error::new(Code::ACCESS_DENIED))]);
         let text = |quiet| String::from_utf8(result_xml(quiet, outcomes())).unwrap();
         let error =
             "<Error><Key>c</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error></DeleteResult>";
-        assert!(text(false).ends_with(&format!("<Deleted><Key>a&amp;b</Key></Deleted>{error}")), "{}", text(false));
+        assert!(
+            text(false).ends_with(&format!("<Deleted><Key>a&amp;b</Key><VersionId>null</VersionId></Deleted>{error}")),
+            "{}",
+            text(false)
+        );
         assert!(text(true).ends_with(&format!("2006-03-01/\">{error}")), "{}", text(true));
     }
 }

@@ -62,6 +62,7 @@ codes! {
     INVALID_DIGEST = "InvalidDigest", 400, "The Content-MD5 you specified was invalid.";
     INVALID_LOCATION_CONSTRAINT = "InvalidLocationConstraint", 400, "The specified location-constraint is not valid";
     INVALID_PART = "InvalidPart", 400, "One or more of the specified parts could not be found.  The part may not have been uploaded, or the specified entity tag may not match the part's entity tag.";
+    INVALID_PART_NUMBER = "InvalidPartNumber", 416, "The requested partnumber is not satisfiable";
     INVALID_PART_ORDER = "InvalidPartOrder", 400, "The list of parts was not in ascending order. Parts must be ordered by part number.";
     INVALID_RANGE = "InvalidRange", 416, "The requested range is not satisfiable";
     INVALID_REQUEST = "InvalidRequest", 400, "Invalid Request";
@@ -74,6 +75,14 @@ codes! {
     MISSING_CONTENT_LENGTH = "MissingContentLength", 411, "You must provide the Content-Length HTTP header.";
     NOT_IMPLEMENTED = "NotImplemented", 501, "A header or query you provided implies functionality that is not implemented.";
     NO_SUCH_BUCKET = "NoSuchBucket", 404, "The specified bucket does not exist";
+    NO_SUCH_BUCKET_POLICY = "NoSuchBucketPolicy", 404, "The bucket policy does not exist";
+    NO_SUCH_CORS_CONFIGURATION = "NoSuchCORSConfiguration", 404, "The CORS configuration does not exist";
+    NO_SUCH_ENCRYPTION_CONFIGURATION = "ServerSideEncryptionConfigurationNotFoundError", 404, "The server side encryption configuration was not found";
+    NO_SUCH_LIFECYCLE_CONFIGURATION = "NoSuchLifecycleConfiguration", 404, "The lifecycle configuration does not exist";
+    NO_SUCH_OBJECT_LOCK_CONFIGURATION = "ObjectLockConfigurationNotFoundError", 404, "Object Lock configuration does not exist for this bucket";
+    NO_SUCH_REPLICATION_CONFIGURATION = "ReplicationConfigurationNotFoundError", 404, "The replication configuration was not found";
+    NO_SUCH_TAG_SET = "NoSuchTagSet", 404, "The TagSet does not exist";
+    NO_SUCH_WEBSITE_CONFIGURATION = "NoSuchWebsiteConfiguration", 404, "The specified bucket does not have a website configuration";
     NO_SUCH_KEY = "NoSuchKey", 404, "The specified key does not exist.";
     NO_SUCH_UPLOAD = "NoSuchUpload", 404, "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed.";
     OPERATION_ABORTED = "OperationAborted", 409, "A conflicting conditional operation is currently in progress against this resource. Try again.";

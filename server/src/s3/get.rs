@@ -6,20 +6,23 @@ use std::ops::Range;
 use anvil_model::object::{BucketName, Checksum, Etag, Headers, Key};
 use anvil_model::time::WallTime;
 use anvil_node::get::Found;
-use anvil_node::metadata::query::ReadFrom;
+use anvil_node::metadata::query::{FoundPart, ReadFrom};
 
 use super::conditions::{self, Verdict};
 use super::error::{Code, S3Error};
 use super::headers::{is_field_value, single};
 use super::query::Query;
 use super::range::{Asked, Selection};
+use super::route::part_number;
 use super::{Answer, Request, S3, checksum, date};
 use crate::http::{Head, Outgoing, Response};
 
 impl S3 {
     pub(super) async fn get_object(&self, request: &Request<'_>, bucket: BucketName, key: Key) -> Answer {
-        let found = self.node.open(request.caller, bucket, key, Some(read_from(request.head)?)).await?;
-        let Reply { status, headers, bytes } = reply(request.head, &request.query, &Version::from(&found))?;
+        let part = asked_part(request.head, &request.query)?;
+        let read_from = part.map_or_else(|| read_from(request.head), |number| Ok(ReadFrom::Part(number)))?;
+        let found = self.node.open(request.caller, bucket, key, Some(read_from)).await?;
+        let Reply { status, headers, bytes } = reply(request.head, &request.query, part, &Version::from(&found))?;
         let body = match bytes {
             Some(bytes) if !bytes.is_empty() => {
                 Outgoing::Object { length: bytes.end - bytes.start, reader: self.node.read(&found, bytes) }
@@ -30,11 +33,23 @@ impl S3 {
     }
 
     pub(super) async fn head_object(&self, request: &Request<'_>, bucket: BucketName, key: Key) -> Answer {
-        let found = self.node.open(request.caller, bucket, key, None).await?;
-        let Reply { status, headers, bytes } = reply(request.head, &request.query, &Version::from(&found))?;
+        let part = asked_part(request.head, &request.query)?;
+        let found = self.node.open(request.caller, bucket, key, part.map(ReadFrom::Part)).await?;
+        let Reply { status, headers, bytes } = reply(request.head, &request.query, part, &Version::from(&found))?;
         let body = bytes.map_or(Outgoing::Empty, |bytes| Outgoing::Announced(bytes.end - bytes.start));
         Ok(Response { status, headers, body })
     }
+}
+
+/// The part that `partNumber` names.
+fn asked_part(head: &Head, query: &Query) -> Result<Option<u16>, S3Error> {
+    if !query.has("partNumber") {
+        return Ok(None);
+    }
+    if single(head, "range")?.is_some() {
+        return Err(S3Error::request("Cannot specify both Range header and partNumber query parameter"));
+    }
+    part_number(query).map(Some)
 }
 
 /// Where the read will most likely begin, for the look-up to bring the places along.
@@ -54,6 +69,7 @@ struct Version<'a> {
     size: u64,
     last_modified: WallTime,
     parts: Option<u16>,
+    part: Option<&'a FoundPart>,
 }
 
 impl<'a> From<&'a Found> for Version<'a> {
@@ -65,6 +81,7 @@ impl<'a> From<&'a Found> for Version<'a> {
             size: found.size,
             last_modified: found.last_modified,
             parts: found.parts,
+            part: found.part.as_ref(),
         }
     }
 }
@@ -78,14 +95,17 @@ struct Reply {
     bytes: Option<Range<u64>>,
 }
 
-/// Decides how a GET or HEAD of this version is answered.
-fn reply(head: &Head, query: &Query, version: &Version<'_>) -> Result<Reply, S3Error> {
+/// Decides how a GET or HEAD of this version is answered; `part` is the number of the only part that is wanted.
+fn reply(head: &Head, query: &Query, part: Option<u16>, version: &Version<'_>) -> Result<Reply, S3Error> {
     match conditions::judge(head, version.etag, version.last_modified)? {
         Verdict::Failed(condition) => return Err(conditions::failed(condition)),
         Verdict::NotModified => {
             return Ok(Reply { status: 304, headers: validators(version), bytes: None });
         }
         Verdict::Proceed => {}
+    }
+    if let Some(number) = part {
+        return part_reply(head, query, number, version);
     }
     let header = single(head, "range")?;
     let applies = header.is_some() && conditions::range_applies(head, version.etag, version.last_modified)?;
@@ -95,17 +115,11 @@ fn reply(head: &Head, query: &Query, version: &Version<'_>) -> Result<Reply, S3E
     described(&mut headers, query, version)?;
     match selection {
         Selection::Whole => {
-            if single(head, "x-amz-checksum-mode")?.is_some_and(|mode| mode.eq_ignore_ascii_case("ENABLED")) {
-                let Checksum { algorithm, of, .. } = *version.checksum;
-                let value = checksum::text(version.checksum, version.parts);
-                headers.push((checksum::header_name(algorithm).into(), value));
-                headers.push(("x-amz-checksum-type".into(), checksum::type_name(of).to_owned()));
-            }
+            push_checksum(&mut headers, head, version, version.checksum)?;
             Ok(Reply { status: 200, headers, bytes: Some(0..version.size) })
         }
         Selection::Part(bytes) => {
-            let (first, last, size) = (bytes.start, bytes.end - 1, version.size);
-            headers.push(("Content-Range".into(), format!("bytes {first}-{last}/{size}")));
+            headers.push(content_range(&bytes, version.size));
             Ok(Reply { status: 206, headers, bytes: Some(bytes) })
         }
         Selection::Unsatisfiable => Err(S3Error::new(Code::INVALID_RANGE)
@@ -113,6 +127,49 @@ fn reply(head: &Head, query: &Query, version: &Version<'_>) -> Result<Reply, S3E
             .with("ActualObjectSize", version.size.to_string())
             .with_header("Content-Range", format!("bytes */{}", version.size))),
     }
+}
+
+/// Decides how a GET or HEAD of one part is answered. An object that was not uploaded in parts is its own first part.
+fn part_reply(head: &Head, query: &Query, number: u16, version: &Version<'_>) -> Result<Reply, S3Error> {
+    let (bytes, checksum) = match (version.parts, version.part) {
+        (None, _) if number == 1 => (0..version.size, version.checksum),
+        (Some(_), Some(found)) => (found.start..found.start + found.part.size, &found.part.checksum),
+        _ => {
+            return Err(S3Error::new(Code::INVALID_PART_NUMBER)
+                .with("PartNumberRequested", number.to_string())
+                .with("ActualPartCount", version.parts.unwrap_or(1).to_string()));
+        }
+    };
+    let mut headers = validators(version);
+    described(&mut headers, query, version)?;
+    if let Some(count) = version.parts {
+        headers.push(("x-amz-mp-parts-count".into(), count.to_string()));
+    }
+    push_checksum(&mut headers, head, version, checksum)?;
+    // No range of bytes is empty: an empty part has no form but that of a whole answer.
+    if bytes.is_empty() {
+        return Ok(Reply { status: 200, headers, bytes: Some(bytes) });
+    }
+    headers.push(content_range(&bytes, version.size));
+    Ok(Reply { status: 206, headers, bytes: Some(bytes) })
+}
+
+fn content_range(bytes: &Range<u64>, size: u64) -> (Cow<'static, str>, String) {
+    ("Content-Range".into(), format!("bytes {}-{}/{size}", bytes.start, bytes.end - 1))
+}
+
+/// Says the checksum of the bytes that are answered, to those who want it.
+fn push_checksum(
+    headers: &mut Vec<(Cow<'static, str>, String)>,
+    head: &Head,
+    version: &Version<'_>,
+    checksum: &Checksum,
+) -> Result<(), S3Error> {
+    if single(head, "x-amz-checksum-mode")?.is_some_and(|mode| mode.eq_ignore_ascii_case("ENABLED")) {
+        headers.push((checksum::header_name(checksum.algorithm).into(), checksum::text(checksum, version.parts)));
+        headers.push(("x-amz-checksum-type".into(), checksum::type_name(version.checksum.of).to_owned()));
+    }
+    Ok(())
 }
 
 /// What a cache compares.
@@ -161,11 +218,22 @@ const CONTENT_TYPE_DEFAULT: &str = "binary/octet-stream";
 #[cfg(test)]
 mod tests {
     use anvil_model::object::{ChecksumAlgorithm, ChecksumType};
+    use anvil_node::metadata::rows::SegmentPart;
 
     use super::*;
     use crate::s3::tests::head;
 
     fn answer(target: &str, request: &[(&str, &str)], size: u64) -> Result<Reply, S3Error> {
+        answer_of_parts(target, request, size, Some(2), None)
+    }
+
+    fn answer_of_parts(
+        target: &str,
+        request: &[(&str, &str)],
+        size: u64,
+        parts: Option<u16>,
+        part: Option<&FoundPart>,
+    ) -> Result<Reply, S3Error> {
         let kept = Headers {
             content_type: Some("text/plain".to_owned()),
             user: vec![("a".to_owned(), "b".to_owned())],
@@ -179,10 +247,49 @@ mod tests {
             checksum: &checksum,
             size,
             last_modified: WallTime { unix_ms: 784_111_777_000 },
-            parts: Some(2),
+            parts,
+            part,
         };
         let head = head("GET", target, request);
-        reply(&head, &Query::read(head.query.as_deref())?, &version)
+        let query = Query::read(head.query.as_deref())?;
+        reply(&head, &query, asked_part(&head, &query)?, &version)
+    }
+
+    #[test]
+    fn a_part_comes_with_its_place_and_its_own_checksum() {
+        let checksum =
+            Checksum { algorithm: ChecksumAlgorithm::Crc32, of: ChecksumType::FullObject, value: vec![4, 5, 6, 7] };
+        let part = SegmentPart { number: 7, size: 4, etag: Etag("p".to_owned()), checksum };
+        let found = FoundPart { start: 6, part };
+        let mode = [("x-amz-checksum-mode", "ENABLED")];
+        let reply = answer_of_parts("/abc/k?partNumber=7", &mode, 10, Some(2), Some(&found)).unwrap();
+        assert_eq!((reply.status, reply.bytes.clone()), (206, Some(6..10)));
+        let told = lines(&reply);
+        for line in [
+            "x-amz-mp-parts-count: 2",
+            "Content-Range: bytes 6-9/10",
+            "x-amz-checksum-crc32: BAUGBw==",
+            "x-amz-checksum-type: COMPOSITE",
+        ] {
+            assert!(told.iter().any(|told| told == line), "{line} of {told:?}");
+        }
+        let whole = answer_of_parts("/abc/k?partNumber=1", &[], 10, None, None).unwrap();
+        assert_eq!((whole.status, whole.bytes.clone()), (206, Some(0..10)));
+        assert!(!lines(&whole).iter().any(|line| line.starts_with("x-amz-mp-parts-count")));
+        assert_eq!(answer_of_parts("/abc/k?partNumber=1", &[], 0, None, None).unwrap().status, 200);
+    }
+
+    #[test]
+    fn a_part_that_is_not_there_is_not_a_range() {
+        let refused = |target: &str, headers: &[(&str, &str)], parts| {
+            let error = answer_of_parts(target, headers, 10, parts, None).unwrap_err();
+            (error.code(), error.status())
+        };
+        assert_eq!(refused("/abc/k?partNumber=3", &[], Some(2)), ("InvalidPartNumber", 416));
+        assert_eq!(refused("/abc/k?partNumber=2", &[], None), ("InvalidPartNumber", 416));
+        assert_eq!(refused("/abc/k?partNumber=0", &[], Some(2)), ("InvalidArgument", 400));
+        assert_eq!(refused("/abc/k?partNumber=10001", &[], Some(2)), ("InvalidArgument", 400));
+        assert_eq!(refused("/abc/k?partNumber=1", &[("range", "bytes=0-1")], Some(2)), ("InvalidRequest", 400));
     }
 
     fn lines(reply: &Reply) -> Vec<String> {

@@ -7,6 +7,7 @@
 //! - Nothing of a body is read before its head is authenticated.
 //! - What changes what is stored is honoured or refused, never passed over: `route::SUBRESOURCES`, `headers::HONOURED`.
 
+mod attributes;
 mod bucket;
 mod checksum;
 mod conditions;
@@ -22,7 +23,9 @@ mod put;
 mod query;
 mod range;
 mod route;
+mod settings;
 mod uploads;
+mod versions;
 mod xml;
 
 use std::borrow::Cow;
@@ -117,8 +120,10 @@ impl S3 {
             BucketOperation::GetBucketAcl => self.get_bucket_acl(request, bucket).await,
             BucketOperation::ListObjects => self.list_objects(request, bucket).await,
             BucketOperation::ListObjectsV2 => self.list_objects_v2(request, bucket).await,
+            BucketOperation::ListObjectVersions => self.list_object_versions(request, bucket).await,
             BucketOperation::ListMultipartUploads => self.list_uploads(request, bucket).await,
             BucketOperation::DeleteObjects => self.delete_objects(request, bucket, payload, incoming).await,
+            setting => self.get_bucket_setting(request, bucket, setting).await,
         }
     }
 
@@ -137,6 +142,11 @@ impl S3 {
             ObjectOperation::HeadObject => self.head_object(request, bucket, key).await,
             ObjectOperation::DeleteObject => self.delete_object(request, bucket, key).await,
             ObjectOperation::GetObjectAcl => self.get_object_acl(request, bucket, key).await,
+            ObjectOperation::GetObjectAttributes => self.get_object_attributes(request, bucket, key).await,
+            ObjectOperation::GetObjectTagging => self.get_object_tagging(request, bucket, key).await,
+            ObjectOperation::GetObjectRetention | ObjectOperation::GetObjectLegalHold => {
+                self.get_object_lock(request, bucket, key).await
+            }
             ObjectOperation::CreateMultipartUpload => self.create_upload(request, bucket, key).await,
             ObjectOperation::UploadPart => {
                 let number = route::part_number(&request.query)?;

@@ -51,14 +51,19 @@ operations! {
     /// Operations on a bucket.
     BucketOperation {
         CreateBucket, HeadBucket, DeleteBucket, GetBucketLocation, GetBucketVersioning, GetBucketAcl, ListObjects,
-        ListObjectsV2, ListMultipartUploads, DeleteObjects,
+        ListObjectsV2, ListObjectVersions, ListMultipartUploads, DeleteObjects, GetObjectLockConfiguration,
+        GetBucketPolicy, GetBucketPolicyStatus, GetBucketTagging, GetBucketLifecycleConfiguration,
+        GetBucketEncryption, GetBucketCors, GetBucketReplication, GetBucketWebsite,
+        GetBucketNotificationConfiguration, GetBucketLogging, GetBucketAccelerateConfiguration,
+        GetBucketRequestPayment, GetBucketOwnershipControls, GetPublicAccessBlock,
     }
 }
 
 operations! {
     /// Operations on an object.
     ObjectOperation {
-        PutObject, GetObject, HeadObject, DeleteObject, GetObjectAcl, CreateMultipartUpload, UploadPart, ListParts,
+        PutObject, GetObject, HeadObject, DeleteObject, GetObjectAcl, GetObjectAttributes, GetObjectTagging,
+        GetObjectRetention, GetObjectLegalHold, CreateMultipartUpload, UploadPart, ListParts,
         CompleteMultipartUpload, AbortMultipartUpload,
     }
 }
@@ -77,8 +82,24 @@ const BUCKET: &[Row<BucketOperation>] = &[
     ("GET", &["acl"], BucketOperation::GetBucketAcl),
     ("GET", &[], BucketOperation::ListObjects),
     ("GET", &["list-type"], BucketOperation::ListObjectsV2),
+    ("GET", &["versions"], BucketOperation::ListObjectVersions),
     ("GET", &["uploads"], BucketOperation::ListMultipartUploads),
     ("POST", &["delete"], BucketOperation::DeleteObjects),
+    ("GET", &["object-lock"], BucketOperation::GetObjectLockConfiguration),
+    ("GET", &["policy"], BucketOperation::GetBucketPolicy),
+    ("GET", &["policyStatus"], BucketOperation::GetBucketPolicyStatus),
+    ("GET", &["tagging"], BucketOperation::GetBucketTagging),
+    ("GET", &["lifecycle"], BucketOperation::GetBucketLifecycleConfiguration),
+    ("GET", &["encryption"], BucketOperation::GetBucketEncryption),
+    ("GET", &["cors"], BucketOperation::GetBucketCors),
+    ("GET", &["replication"], BucketOperation::GetBucketReplication),
+    ("GET", &["website"], BucketOperation::GetBucketWebsite),
+    ("GET", &["notification"], BucketOperation::GetBucketNotificationConfiguration),
+    ("GET", &["logging"], BucketOperation::GetBucketLogging),
+    ("GET", &["accelerate"], BucketOperation::GetBucketAccelerateConfiguration),
+    ("GET", &["requestPayment"], BucketOperation::GetBucketRequestPayment),
+    ("GET", &["ownershipControls"], BucketOperation::GetBucketOwnershipControls),
+    ("GET", &["publicAccessBlock"], BucketOperation::GetPublicAccessBlock),
 ];
 
 const OBJECT: &[Row<ObjectOperation>] = &[
@@ -86,7 +107,13 @@ const OBJECT: &[Row<ObjectOperation>] = &[
     ("GET", &[], ObjectOperation::GetObject),
     ("HEAD", &[], ObjectOperation::HeadObject),
     ("DELETE", &[], ObjectOperation::DeleteObject),
+    ("GET", &["partNumber"], ObjectOperation::GetObject),
+    ("HEAD", &["partNumber"], ObjectOperation::HeadObject),
     ("GET", &["acl"], ObjectOperation::GetObjectAcl),
+    ("GET", &["attributes"], ObjectOperation::GetObjectAttributes),
+    ("GET", &["tagging"], ObjectOperation::GetObjectTagging),
+    ("GET", &["retention"], ObjectOperation::GetObjectRetention),
+    ("GET", &["legal-hold"], ObjectOperation::GetObjectLegalHold),
     ("POST", &["uploads"], ObjectOperation::CreateMultipartUpload),
     ("PUT", &["partNumber", "uploadId"], ObjectOperation::UploadPart),
     ("GET", &["uploadId"], ObjectOperation::ListParts),
@@ -187,9 +214,17 @@ impl Route {
         match self {
             Self::Service(_) => false,
             Self::Bucket(_, operation) => matches!(operation, B::CreateBucket | B::DeleteBucket | B::DeleteObjects),
-            Self::Object(_, _, operation) => {
-                !matches!(operation, O::GetObject | O::HeadObject | O::GetObjectAcl | O::ListParts)
-            }
+            Self::Object(_, _, operation) => !matches!(
+                operation,
+                O::GetObject
+                    | O::HeadObject
+                    | O::GetObjectAcl
+                    | O::GetObjectAttributes
+                    | O::GetObjectTagging
+                    | O::GetObjectRetention
+                    | O::GetObjectLegalHold
+                    | O::ListParts
+            ),
         }
     }
 
@@ -320,7 +355,14 @@ mod tests {
             ("GET", "/abc", "ListObjects abc"),
             ("GET", "/abc?prefix=a&delimiter=/", "ListObjects abc"),
             ("GET", "/abc/?list-type=2&prefix=a", "ListObjectsV2 abc"),
+            ("GET", "/abc?versions&prefix=p", "ListObjectVersions abc"),
             ("GET", "/abc?uploads", "ListMultipartUploads abc"),
+            ("GET", "/abc?policy", "GetBucketPolicy abc"),
+            ("GET", "/abc?object-lock", "GetObjectLockConfiguration abc"),
+            ("GET", "/abc/k?partNumber=1", "GetObject abc k"),
+            ("HEAD", "/abc/k?partNumber=1&versionId=null", "HeadObject abc k"),
+            ("GET", "/abc/k?attributes", "GetObjectAttributes abc k"),
+            ("GET", "/abc/k?tagging", "GetObjectTagging abc k"),
             ("POST", "/abc?delete", "DeleteObjects abc"),
             ("PUT", "/abc/k", "PutObject abc k"),
             ("PUT", "/abc/k?x-id=PutObject", "PutObject abc k"),
@@ -364,15 +406,16 @@ mod tests {
             }
         }
         for (method, target) in [
-            ("GET", "/abc/k?tagging"),
+            ("PUT", "/abc/k?tagging"),
             ("DELETE", "/abc/k?tagging"),
-            ("GET", "/abc/k?partNumber=1"),
+            ("GET", "/abc/k?partNumber=1&tagging"),
             ("PUT", "/abc/k?partNumber=1"),
             ("PUT", "/abc/k?uploadId=u"),
             ("PUT", "/abc/k?partNumber=1&uploadId=u&tagging"),
-            ("GET", "/abc?versions"),
+            ("PUT", "/abc?versions"),
             ("GET", "/abc?list-type=2&versions"),
-            ("GET", "/abc?policy"),
+            ("GET", "/abc?inventory"),
+            ("GET", "/abc?policy&versions"),
             ("DELETE", "/abc?lifecycle"),
             ("POST", "/abc"),
             ("POST", "/abc/k"),

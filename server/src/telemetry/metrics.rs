@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use super::access::{self, Exchange};
 
 /// What requests are counted by: the names of AWS's API, and those of our own.
-pub const OPERATIONS: [&str; 36] = [
+pub const OPERATIONS: [&str; 53] = [
     "Other",
     "Refused",
     "Health",
@@ -50,6 +50,23 @@ pub const OPERATIONS: [&str; 36] = [
     "PutBucketVersioning",
     "GetBucketAcl",
     "GetObjectAcl",
+    "GetObjectRetention",
+    "GetObjectLegalHold",
+    "GetObjectLockConfiguration",
+    "GetBucketPolicy",
+    "GetBucketPolicyStatus",
+    "GetBucketTagging",
+    "GetBucketLifecycleConfiguration",
+    "GetBucketEncryption",
+    "GetBucketCors",
+    "GetBucketReplication",
+    "GetBucketWebsite",
+    "GetBucketNotificationConfiguration",
+    "GetBucketLogging",
+    "GetBucketAccelerateConfiguration",
+    "GetBucketRequestPayment",
+    "GetBucketOwnershipControls",
+    "GetPublicAccessBlock",
     "PostObject",
     "NotImplemented",
 ];

@@ -4,6 +4,7 @@ The endpoint and the credentials come from the environment, as for any program t
 """
 
 import base64
+import concurrent.futures
 import hashlib
 import os
 import random
@@ -82,6 +83,35 @@ class Buckets:
         refused("BucketNotEmpty", 409, s3.delete_bucket, Bucket="full")
         s3.delete_object(Bucket="full", Key="a")
         s3.delete_bucket(Bucket="full")
+
+    def settings_that_were_never_made(self):
+        s3.create_bucket(Bucket="settings")
+        s3.put_object(Bucket="settings", Key="key", Body=b"")
+        for call, code in [
+            (s3.get_object_lock_configuration, "ObjectLockConfigurationNotFoundError"),
+            (s3.get_bucket_policy, "NoSuchBucketPolicy"),
+            (s3.get_bucket_policy_status, "NoSuchBucketPolicy"),
+            (s3.get_bucket_tagging, "NoSuchTagSet"),
+            (s3.get_bucket_lifecycle_configuration, "NoSuchLifecycleConfiguration"),
+            (s3.get_bucket_encryption, "ServerSideEncryptionConfigurationNotFoundError"),
+            (s3.get_bucket_cors, "NoSuchCORSConfiguration"),
+            (s3.get_bucket_replication, "ReplicationConfigurationNotFoundError"),
+            (s3.get_bucket_website, "NoSuchWebsiteConfiguration"),
+        ]:
+            refused(code, 404, call, Bucket="settings")
+            refused("NoSuchBucket", 404, call, Bucket="missing")
+        for call in [s3.get_bucket_notification_configuration, s3.get_bucket_logging, s3.get_bucket_accelerate_configuration]:
+            answer = call(Bucket="settings")
+            assert set(answer) == {"ResponseMetadata"}, answer
+        assert s3.get_bucket_request_payment(Bucket="settings")["Payer"] == "BucketOwner"
+        rules = s3.get_bucket_ownership_controls(Bucket="settings")["OwnershipControls"]["Rules"]
+        assert rules == [{"ObjectOwnership": "BucketOwnerEnforced"}], rules
+        block = s3.get_public_access_block(Bucket="settings")["PublicAccessBlockConfiguration"]
+        assert len(block) == 4 and all(block.values()), block
+        assert s3.get_object_tagging(Bucket="settings", Key="key")["TagSet"] == []
+        refused("NoSuchKey", 404, s3.get_object_tagging, Bucket="settings", Key="missing")
+        refused("InvalidRequest", 400, s3.get_object_retention, Bucket="settings", Key="key")
+        refused("InvalidRequest", 400, s3.get_object_legal_hold, Bucket="settings", Key="key")
 
     def a_bucket_made_anew_is_empty(self):
         for _ in range(3):
@@ -213,6 +243,63 @@ class Objects:
         s3.put_object(Body=b"2", IfMatch=tag, **here)
         assert body("objects", "written-once") == b"2"
         refused("NoSuchKey", 404, s3.put_object, Bucket="objects", Key="never", Body=b"2", IfMatch=tag)
+
+    def conditions_on_deletes(self):
+        here = {"Bucket": "objects", "Key": "deleted-if"}
+        refused("PreconditionFailed", 412, s3.delete_object, IfMatch="*", **here)
+        tag = s3.put_object(Body=b"1", **here)["ETag"]
+        refused("PreconditionFailed", 412, s3.delete_object, IfMatch='"d41d8cd98f00b204e9800998ecf8427e"', **here)
+        s3.delete_object(IfMatch=tag, **here)
+        refused("404", 404, s3.head_object, **here)
+        for key in ["if-a", "if-b"]:
+            s3.put_object(Bucket="objects", Key=key, Body=b"1")
+        wanted = [{"Key": "if-a", "ETag": tag}, {"Key": "if-b", "ETag": '"other"', "VersionId": "null"}]
+        answer = s3.delete_objects(Bucket="objects", Delete={"Objects": wanted})
+        assert [entry["Key"] for entry in answer["Deleted"]] == ["if-a"], answer
+        assert [(entry["Key"], entry["Code"]) for entry in answer["Errors"]] == [("if-b", "PreconditionFailed")], answer
+        assert body("objects", "if-b") == b"1"
+
+    def of_many_writers_one_wins(self):
+        def attempt(number, **conditions):
+            try:
+                writer.put_object(Bucket="objects", Key="contended", Body=str(number).encode(), **conditions)
+                return number
+            except ClientError as error:
+                assert error.response["Error"]["Code"] == "PreconditionFailed", error
+                return None
+
+        writer = client(config={"max_pool_connections": 24})
+        with concurrent.futures.ThreadPoolExecutor(24) as pool:
+            winners = [number for number in pool.map(lambda number: attempt(number, IfNoneMatch="*"), range(24)) if number is not None]
+            assert len(winners) == 1, winners
+            assert body("objects", "contended") == str(winners[0]).encode()
+            for _ in range(3):
+                tag = s3.head_object(Bucket="objects", Key="contended")["ETag"]
+                winners = [n for n in pool.map(lambda n: attempt(100 + n, IfMatch=tag), range(24)) if n is not None]
+                assert len(winners) == 1, winners
+                assert body("objects", "contended") == str(winners[0]).encode()
+                s3.put_object(Bucket="objects", Key="contended", Body=b"again")
+
+    def null_versions(self):
+        s3.create_bucket(Bucket="versions")
+        for key in ["a", "b/1", "b/2", "c"]:
+            s3.put_object(Bucket="versions", Key=key, Body=key.encode())
+        answer = s3.list_object_versions(Bucket="versions")
+        found = [(entry["Key"], entry["VersionId"], entry["IsLatest"], entry["Size"]) for entry in answer["Versions"]]
+        assert found == [("a", "null", True, 1), ("b/1", "null", True, 3), ("b/2", "null", True, 3), ("c", "null", True, 1)]
+        assert "DeleteMarkers" not in answer and not answer["IsTruncated"]
+        answer = s3.list_object_versions(Bucket="versions", Delimiter="/")
+        assert [entry["Prefix"] for entry in answer["CommonPrefixes"]] == ["b/"], answer
+        pages = s3.get_paginator("list_object_versions").paginate(Bucket="versions", PaginationConfig={"PageSize": 1})
+        assert [entry["Key"] for page in pages for entry in page.get("Versions", [])] == ["a", "b/1", "b/2", "c"]
+        assert body("versions", "a", VersionId="null") == b"a"
+        assert s3.head_object(Bucket="versions", Key="a", VersionId="null")["ContentLength"] == 1
+        s3.delete_object(Bucket="versions", Key="a", VersionId="null")
+        wanted = [{"Key": key, "VersionId": "null"} for key in ["b/1", "b/2", "c"]]
+        answer = s3.delete_objects(Bucket="versions", Delete={"Objects": wanted})
+        assert answer["Deleted"] == wanted, answer
+        assert "Versions" not in s3.list_object_versions(Bucket="versions")
+        assert "Status" not in s3.get_bucket_versioning(Bucket="versions")
 
     def keys_are_any_text(self):
         keys = [
@@ -457,6 +544,54 @@ class Multipart:
         refused("NoSuchBucket", 404, s3.create_multipart_upload, Bucket="missing", Key="x")
 
 
+    def parts_by_number(self):
+        bodies = [(1, sample(5 * MIB, 1)), (3, sample(5 * MIB + 9, 3)), (9, b"end")]
+        upload = self.begin("numbered", ChecksumAlgorithm="CRC32")
+        parts = []
+        for number, data in bodies:
+            answer = s3.upload_part(PartNumber=number, Body=data, ChecksumAlgorithm="CRC32", **upload)
+            parts.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": answer["ChecksumCRC32"]})
+        s3.complete_multipart_upload(MultipartUpload={"Parts": parts}, **upload)
+        here = {"Bucket": "multipart", "Key": "numbered"}
+        whole = s3.head_object(**here)
+        start = 0
+        for (number, data), part in zip(bodies, parts):
+            for call in [s3.get_object, s3.head_object]:
+                answer = call(PartNumber=number, ChecksumMode="ENABLED", **here)
+                assert (answer["PartsCount"], answer["ContentLength"]) == (3, len(data)), answer
+                place = f"bytes {start}-{start + len(data) - 1}/{whole['ContentLength']}"
+                got = answer["ResponseMetadata"]["HTTPHeaders"]["content-range"]
+                assert (answer["ResponseMetadata"]["HTTPStatusCode"], got) == (206, place), answer
+                assert answer["ChecksumCRC32"] == part["ChecksumCRC32"], answer
+                assert answer["ETag"] == whole["ETag"]
+            assert body("multipart", "numbered", PartNumber=number) == data
+            start += len(data)
+        for number in [2, 10]:
+            refused("InvalidPartNumber", 416, s3.get_object, PartNumber=number, **here)
+            refused("416", 416, s3.head_object, PartNumber=number, **here)
+        refused("InvalidRequest", 400, s3.get_object, PartNumber=1, Range="bytes=0-1", **here)
+        s3.put_object(Bucket="multipart", Key="single", Body=b"whole")
+        answer = s3.get_object(Bucket="multipart", Key="single", PartNumber=1)
+        assert answer["Body"].read() == b"whole" and "PartsCount" not in answer, answer
+        assert answer["ContentRange"] == "bytes 0-4/5", answer
+        refused("InvalidPartNumber", 416, s3.get_object, Bucket="multipart", Key="single", PartNumber=2)
+
+        wanted = ["ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"]
+        answer = s3.get_object_attributes(ObjectAttributes=wanted, MaxParts=2, **here)
+        assert f'"{answer["ETag"]}"' == whole["ETag"]
+        assert (answer["ObjectSize"], answer["StorageClass"]) == (whole["ContentLength"], "STANDARD")
+        assert answer["Checksum"]["ChecksumType"] == "COMPOSITE" and answer["Checksum"]["ChecksumCRC32"].endswith("-3")
+        listed = answer["ObjectParts"]
+        assert (listed["TotalPartsCount"], listed["IsTruncated"], listed["NextPartNumberMarker"]) == (3, True, 3), listed
+        rest = s3.get_object_attributes(ObjectAttributes=["ObjectParts"], PartNumberMarker=3, **here)["ObjectParts"]
+        found = [(part["PartNumber"], part["Size"], part["ChecksumCRC32"]) for part in listed["Parts"] + rest["Parts"]]
+        expected = [(number, len(data), part["ChecksumCRC32"]) for (number, data), part in zip(bodies, parts)]
+        assert found == expected and not rest["IsTruncated"], found
+        answer = s3.get_object_attributes(Bucket="multipart", Key="single", ObjectAttributes=wanted)
+        assert answer["ObjectSize"] == 5 and "ObjectParts" not in answer, answer
+        refused("NoSuchKey", 404, s3.get_object_attributes, Bucket="multipart", Key="none", ObjectAttributes=wanted)
+
+
 class Checksums:
     def __init__(self):
         s3.create_bucket(Bucket="checksums")
@@ -597,7 +732,6 @@ class Refusals:
         tags = {"TagSet": [{"Key": "a", "Value": "b"}]}
         for call, arguments in [
             (s3.put_object_tagging, {"Tagging": tags, **here}),
-            (s3.get_object_tagging, here),
             (s3.delete_object_tagging, here),
             (s3.put_object_retention, {"Retention": {"Mode": "GOVERNANCE"}, **here}),
             (s3.put_object_legal_hold, {"LegalHold": {"Status": "ON"}, **here}),
@@ -607,10 +741,12 @@ class Refusals:
             (s3.put_object, {"Body": b"harm", "StorageClass": "GLACIER", **here}),
             (s3.put_object, {"Body": b"harm", "ACL": "public-read", **here}),
             (s3.put_bucket_versioning, {"Bucket": "refusals", "VersioningConfiguration": {"Status": "Enabled"}}),
-            (s3.get_bucket_policy, {"Bucket": "refusals"}),
+            (s3.put_bucket_policy, {"Bucket": "refusals", "Policy": "{}"}),
             (s3.delete_bucket_policy, {"Bucket": "refusals"}),
             (s3.delete_bucket_tagging, {"Bucket": "refusals"}),
-            (s3.list_object_versions, {"Bucket": "refusals"}),
+            (s3.put_bucket_tagging, {"Bucket": "refusals", "Tagging": tags}),
+            (s3.list_bucket_inventory_configurations, {"Bucket": "refusals"}),
+            (s3.restore_object, {"RestoreRequest": {"Days": 1}, **here}),
         ]:
             refused("NotImplemented", 501, call, **arguments)
             self.unharmed()

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::MetadataError;
 use super::mutation::{Change, Mutation, Outcome};
-use super::query::{Answer, BucketPath, FoundObject, FoundUpload, Prepared, Query, ReadFrom};
+use super::query::{Answer, BucketPath, FoundObject, FoundParts, FoundUpload, Prepared, Query, ReadFrom};
 use super::rows::{BlobRow, BucketRow, Counters, GarbageRow, SegmentRow};
 use crate::list::{ListObjects, Page};
 use crate::multipart::{ListUploads, PartsPage, UploadsPage};
@@ -176,6 +176,20 @@ impl<W: World> Client<W> {
     ) -> Result<Vec<SegmentRow>, MetadataError> {
         match self.look_up(Query::Segments { bucket, version, range }).await? {
             Answer::Segments(segments) => Ok(segments),
+            other => mismatch(&other),
+        }
+    }
+
+    /// [`Query::ObjectParts`].
+    pub async fn object_parts(
+        &self,
+        bucket: BucketPath,
+        key: Key,
+        after: u16,
+        max: usize,
+    ) -> Result<Box<FoundParts>, MetadataError> {
+        match self.look_up(Query::ObjectParts { bucket, key, after, max }).await? {
+            Answer::ObjectParts(found) => Ok(found),
             other => mismatch(&other),
         }
     }

@@ -134,12 +134,14 @@ pub enum MetadataError {
 /// delete marker). Asked before the body, to save it, and again under the lock.
 ///
 /// # Errors
-/// `PreconditionFailed`, or `NoSuchKey` for a tag that must match where there is nothing (as AWS answers).
+/// `PreconditionFailed`, or `NoSuchKey` for a tag that must match where there is nothing (as AWS answers). The tag `*`
+/// stands for any, and is a failed condition where there is none.
 pub fn check_conditions(conditions: &WriteConditions, current: Option<&Etag>) -> Result<(), Refusal> {
     if conditions.absent && current.is_some() {
         return Err(Refusal::PreconditionFailed);
     }
     match (&conditions.etag, current) {
+        (Some(wanted), None) if wanted.0 == "*" => Err(Refusal::PreconditionFailed),
         (Some(_), None) => Err(Refusal::NoSuchKey),
         (Some(wanted), Some(current)) if wanted != current && wanted.0 != "*" => Err(Refusal::PreconditionFailed),
         _ => Ok(()),

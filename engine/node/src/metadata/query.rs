@@ -8,7 +8,8 @@ use anvil_model::object::{BucketName, Etag, Key};
 
 use super::mutation::{BucketRef, Outcome};
 use super::rows::{
-    BlobRow, BucketRow, BucketState, Content, Counters, GarbageRow, Rows, RowsError, SegmentRow, UploadRow, VersionRow,
+    BlobRow, BucketRow, BucketState, Content, Counters, GarbageRow, Rows, RowsError, SegmentPart, SegmentRow,
+    UploadRow, VersionRow,
 };
 use super::{Refusal, pages};
 use crate::list::{ListObjects, Page};
@@ -44,6 +45,17 @@ pub enum Query {
         version: Generation,
         /// Which bytes are wanted.
         range: Range<u64>,
+    },
+    /// The current version of a key, and a page of the parts that it was made of.
+    ObjectParts {
+        /// In which bucket.
+        bucket: BucketPath,
+        /// Which key.
+        key: Key,
+        /// Those above this number.
+        after: u16,
+        /// At most, up to `PAGE_KEYS_MAX`.
+        max: usize,
     },
     /// What a write must know before its body comes.
     Prepare {
@@ -121,6 +133,8 @@ pub enum ReadFrom {
     Start(u64),
     /// So many bytes before the end.
     Last(u64),
+    /// With the part of this number.
+    Part(u16),
 }
 
 /// The answer to the [`Query`] of the same name.
@@ -129,6 +143,7 @@ pub enum ReadFrom {
 pub enum Answer {
     Object(Box<FoundObject>),
     Segments(Vec<SegmentRow>),
+    ObjectParts(Box<FoundParts>),
     Prepared(Prepared),
     Bucket(BucketRow),
     Buckets(Vec<BucketRow>),
@@ -151,6 +166,28 @@ pub struct FoundObject {
     pub version: VersionRow,
     /// Where its content is segments: the first [`SEGMENTS_PER_PAGE`] that hold what the read will want.
     pub segments: Vec<SegmentRow>,
+    /// Where a read was to begin with a part of this version: that part.
+    pub part: Option<FoundPart>,
+}
+
+/// A part of a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundPart {
+    /// Where in the version it begins.
+    pub start: u64,
+    /// What is kept of it.
+    pub part: SegmentPart,
+}
+
+/// A page of a version's parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundParts {
+    /// The version.
+    pub version: VersionRow,
+    /// In order of their numbers; none for a version that was not uploaded in parts.
+    pub parts: Vec<SegmentPart>,
+    /// True when there are more behind the last one.
+    pub more: bool,
 }
 
 /// What a write knows before its body comes. The conditions are checked again under the lock.
@@ -212,6 +249,9 @@ fn answer(rows: &impl Rows, query: &Query) -> Result<Answer, No> {
         Query::Segments { bucket, version, range } => {
             Answer::Segments(rows.segments(*bucket, *version, range.clone(), SEGMENTS_PER_PAGE)?)
         }
+        Query::ObjectParts { bucket, key, after, max } => {
+            Answer::ObjectParts(Box::new(object_parts(rows, bucket, key, *after, (*max).min(PAGE_KEYS_MAX))?))
+        }
         Query::Prepare { bucket, key } => {
             let bucket = usable(rows, bucket)?;
             let current = rows.head(bucket.id, key.as_bytes())?.filter(|version| !version.delete_marker);
@@ -242,11 +282,15 @@ fn answer(rows: &impl Rows, query: &Query) -> Result<Answer, No> {
 
 fn object(rows: &impl Rows, bucket: &BucketPath, key: &Key, read_from: Option<ReadFrom>) -> Result<FoundObject, No> {
     let bucket = usable(rows, bucket)?;
-    let version = rows.head(bucket.id, key.as_bytes())?.filter(|version| !version.delete_marker);
-    let version = version.ok_or(Refusal::NoSuchKey)?;
+    let version = current(rows, &bucket, key)?;
+    let part = match read_from {
+        Some(ReadFrom::Part(number)) => part(rows, &bucket, &version, number)?,
+        _ => None,
+    };
     let start = match read_from {
         Some(ReadFrom::Start(start)) => Some(start),
         Some(ReadFrom::Last(length)) => Some(version.size.saturating_sub(length)),
+        Some(ReadFrom::Part(_)) => part.as_ref().map(|part| part.start),
         None => None,
     };
     let segments = match (version.content, start) {
@@ -255,7 +299,40 @@ fn object(rows: &impl Rows, bucket: &BucketPath, key: &Key, read_from: Option<Re
         }
         _ => Vec::new(),
     };
-    Ok(FoundObject { bucket: reference(&bucket), version, segments })
+    Ok(FoundObject { bucket: reference(&bucket), version, segments, part })
+}
+
+fn object_parts(rows: &impl Rows, bucket: &BucketPath, key: &Key, after: u16, max: usize) -> Result<FoundParts, No> {
+    let bucket = usable(rows, bucket)?;
+    let version = current(rows, &bucket, key)?;
+    let mut begun = match (version.content, max) {
+        (Content::Segments, 1..) => rows.segments_of_parts(bucket.id, version.generation, after, max + 1)?,
+        _ => Vec::new(),
+    };
+    let more = begun.len() > max;
+    begun.truncate(max);
+    let parts = begun.into_iter().filter_map(|segment| segment.part).collect();
+    Ok(FoundParts { version, parts, more })
+}
+
+fn current(rows: &impl Rows, bucket: &BucketRow, key: &Key) -> Result<VersionRow, No> {
+    let version = rows.head(bucket.id, key.as_bytes())?.filter(|version| !version.delete_marker);
+    Ok(version.ok_or(Refusal::NoSuchKey)?)
+}
+
+fn part(
+    rows: &impl Rows,
+    bucket: &BucketRow,
+    version: &VersionRow,
+    number: u16,
+) -> Result<Option<FoundPart>, RowsError> {
+    if version.content != Content::Segments {
+        return Ok(None);
+    }
+    let from = rows.segments_of_parts(bucket.id, version.generation, number.saturating_sub(1), 1)?;
+    let part =
+        from.into_iter().next().and_then(|SegmentRow { start, part, .. }| Some(FoundPart { start, part: part? }));
+    Ok(part.filter(|found| found.part.number == number))
 }
 
 /// The bucket of that name, if the caller may use it. Never answered from anything but its row.

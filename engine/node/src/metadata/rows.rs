@@ -435,6 +435,14 @@ pub trait Rows {
         range: Range<u64>,
         max: usize,
     ) -> Result<Vec<SegmentRow>, RowsError>;
+    /// The segments of a version at which a part with a number above `after` begins, in order.
+    fn segments_of_parts(
+        &self,
+        bucket: BucketId,
+        version: Generation,
+        after: u16,
+        max: usize,
+    ) -> Result<Vec<SegmentRow>, RowsError>;
     fn put_segment(&mut self, bucket: BucketId, version: Generation, row: &SegmentRow) -> Result<(), RowsError>;
     /// Drops all segments of a version.
     fn delete_segments(&mut self, bucket: BucketId, version: Generation) -> Result<(), RowsError>;

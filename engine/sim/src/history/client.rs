@@ -263,7 +263,8 @@ impl Client {
         let keys: Vec<usize> = (0..self.shared.keys).filter(|_| self.random.one_in(2)).collect();
         let begin = |index: &usize| self.shared.record.borrow_mut().begin_write(*index, None, None);
         let writes: Vec<Running> = keys.iter().map(begin).collect();
-        let result = self.node.delete_objects(CALLER, bucket(), keys.into_iter().map(key).collect()).await;
+        let wanted = keys.into_iter().map(|index| (key(index), WriteConditions::default())).collect();
+        let result = self.node.delete_objects(CALLER, bucket(), wanted).await;
         let fates: Vec<Fate> = match &result {
             Ok(results) => results.iter().map(fate).collect(),
             Err(error) => writes.iter().map(|_| fate_of_error(error)).collect(),

@@ -30,7 +30,8 @@ macro_rules! metadata_suite {
             uploads: an_object_of_parts_is_read_by_ranges, a_wrong_list_is_refused, a_completion_is_repeated_safely,
                 the_last_part_of_a_number_wins, an_aborted_upload_leaves_garbage, an_upload_is_named_by_all_three,
                 checksums_follow_the_upload, completion_honours_conditions, completions_and_parts_exclude_each_other,
-                ten_thousand_parts_are_read_a_page_at_a_time, parts_are_listed_by_number;
+                ten_thousand_parts_are_read_a_page_at_a_time, parts_are_listed_by_number,
+                parts_of_an_object_are_found_by_number;
             lists: pages_agree_with_a_map, positions_work_when_their_rows_are_gone, uploads_are_listed_like_keys;
             histories: random_histories_agree_with_a_map;
         );

@@ -105,7 +105,7 @@ pub async fn conditions_are_checked_under_the_lock(metadata: &impl Metadata) {
     let attempt = caller.object(2);
 
     assert_eq!(caller.put_if(bucket, "k", &attempt, matching("x")).await, Err(Refusal::NoSuchKey));
-    assert_eq!(caller.put_if(bucket, "k", &attempt, matching("*")).await, Err(Refusal::NoSuchKey));
+    assert_eq!(caller.put_if(bucket, "k", &attempt, matching("*")).await, Err(Refusal::PreconditionFailed));
     assert_eq!(caller.commit(delete(matching("x"))).await, Err(Refusal::NoSuchKey));
     assert!(caller.put_if(bucket, "k", &attempt, absent()).await.is_ok(), "a refused write claimed nothing");
     let tag = attempt.etag.0.clone();

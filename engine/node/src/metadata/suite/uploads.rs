@@ -325,6 +325,11 @@ pub async fn ten_thousand_parts_are_read_a_page_at_a_time(metadata: &impl Metada
         assert_eq!(rows.len(), left.min(SEGMENTS_PER_PAGE));
         assert_eq!(rows[0].start, middle * PART_BYTES_MIN);
     }
+    for number in [1, 5_000, PARTS] {
+        let rows = segments(&caller, "k", ReadFrom::Part(number)).await;
+        assert_eq!(rows[0].start, u64::from(number - 1) * PART_BYTES_MIN);
+        assert!(rows.len() <= SEGMENTS_PER_PAGE);
+    }
     let version = caller.object_at("bucket", "k").await.expect("it is there").version.generation;
     let (start, end) = (100 * PART_BYTES_MIN, 102 * PART_BYTES_MIN);
     let rows = match caller.ask(Query::Segments { bucket: bucket.id, version, range: start..end }).await {
@@ -334,6 +339,54 @@ pub async fn ten_thousand_parts_are_read_a_page_at_a_time(metadata: &impl Metada
     assert_eq!(rows.iter().map(|row| row.start).collect::<Vec<_>>(), [start, start + PART_BYTES_MIN]);
     caller.delete(bucket, "k").await.expect("it is there");
     assert_eq!(caller.garbage().await.len(), usize::from(PARTS));
+}
+
+/// The parts of an object are found by their numbers, gaps and all, and listed a page at a time.
+pub async fn parts_of_an_object_are_found_by_number(metadata: &impl Metadata) {
+    let caller = Caller::open(metadata).await;
+    let bucket = caller.create_bucket("bucket").await;
+    let sizes = [(2, PART_BYTES_MIN), (5, PART_BYTES_MIN + 7), (9, 0)];
+    let (upload, parts) = uploaded(&caller, bucket, "k", &sizes).await;
+    let list: Vec<_> = parts.iter().collect();
+    completed(caller.commit(completion(bucket, "k", upload, &list)).await);
+
+    let found = async |name: &str, number| {
+        let query = Query::Object { bucket: path("bucket"), key: key(name), read_from: Some(ReadFrom::Part(number)) };
+        match caller.ask(query).await {
+            Ok(Answer::Object(found)) => (found.part, found.segments.first().map(|segment| segment.start)),
+            other => panic!("an object is not {other:?}"),
+        }
+    };
+    let starts = [0, PART_BYTES_MIN, 2 * PART_BYTES_MIN + 7];
+    for (part, start) in parts.iter().zip(starts) {
+        let (place, first) = found("k", part.number).await;
+        let place = place.expect("the object has it");
+        assert_eq!((place.start, place.part.number, place.part.size), (start, part.number, part.size));
+        assert_eq!((place.part.etag, place.part.checksum), (part.etag.clone(), part.checksum.clone()));
+        assert_eq!(first, (part.size > 0).then_some(start), "a part without bytes needs no segments");
+    }
+    for missing in [1, 3, 8, 10, u16::MAX] {
+        assert_eq!(found("k", missing).await, (None, None));
+    }
+    caller.put(bucket, "single", 3).await;
+    assert_eq!(found("single", 1).await.0, None);
+
+    let page = async |name: &str, after, max| {
+        let query = Query::ObjectParts { bucket: path("bucket"), key: key(name), after, max };
+        match caller.ask(query).await {
+            Ok(Answer::ObjectParts(found)) => {
+                (found.parts.iter().map(|part| part.number).collect::<Vec<_>>(), found.more, found.version.size)
+            }
+            other => panic!("parts are not {other:?}"),
+        }
+    };
+    let size = starts[2];
+    assert_eq!(page("k", 0, 1000).await, (vec![2, 5, 9], false, size));
+    assert_eq!(page("k", 0, 2).await, (vec![2, 5], true, size));
+    assert_eq!(page("k", 5, 1).await, (vec![9], false, size));
+    assert_eq!(page("k", 9, 1).await, (vec![], false, size));
+    assert_eq!(page("k", 0, 0).await, (vec![], false, size));
+    assert_eq!(page("single", 0, 1000).await, (vec![], false, 3));
 }
 
 /// Parts come by number, with what they were stored with.
