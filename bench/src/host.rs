@@ -47,6 +47,16 @@ impl Host {
             command: std::env::args().collect(),
         }
     }
+
+    /// Prints what a run was made on.
+    pub(crate) fn print(&self) {
+        println!("machine   {}, Linux {}", self.machine, self.kernel);
+        println!("cpu       {} (CPU {} of {}), governor {}", self.cpu_model, self.cpu, self.cpu_count, self.governor);
+        println!("command   {} (version {})", self.command.join(" "), self.version);
+        if self.debug_build {
+            println!("warning   built without optimisation: CPU figures mean nothing, take --release");
+        }
+    }
 }
 
 /// What holds the bytes of a path.

@@ -1,10 +1,13 @@
-//! `anvil-bench`: measures the parts that Anvil is made of, on this machine, through Anvil's own code.
+//! `anvil-bench`: measures the parts that Anvil is made of, on this machine, through Anvil's own code, and whole nodes
+//! as a client sees them.
 //!
 //! Every figure comes with the machine, the command and the conditions that made it.
 #![forbid(unsafe_code)]
 
 mod disk;
 mod host;
+mod s3;
+mod signals;
 mod units;
 
 use std::process::ExitCode;
@@ -14,7 +17,7 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures what Anvil is made of, through Anvil's own I/O path.
+/// Measures disks through Anvil's own I/O path, and S3 endpoints as a client.
 #[derive(Debug, Parser)]
 #[command(name = "anvil-bench", version)]
 struct Cli {
@@ -26,15 +29,18 @@ struct Cli {
 enum What {
     /// Measures disks: sequential and random reads and writes with direct I/O, and flushes
     Disk(disk::Args),
+    /// Loads an S3 endpoint: as many requests at once as there are connections, each as soon as the one before it is answered
+    S3(s3::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().what {
         What::Disk(args) => disk::run(&args),
+        What::S3(args) => s3::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<disk::Interrupted>() => ExitCode::from(130),
+        Err(error) if error.is::<signals::Interrupted>() => ExitCode::from(130),
         Err(error) => {
             eprintln!("anvil-bench: {error:#}");
             ExitCode::FAILURE

@@ -18,6 +18,7 @@ use anvil_runtime::{Options, available_cpus};
 use anyhow::{Context, bail, ensure};
 
 use crate::host::{Host, Medium};
+use crate::signals::{self, Interrupted};
 use crate::units;
 use measure::{Event, Job};
 use plan::Plan;
@@ -60,11 +61,6 @@ pub(crate) struct Args {
     destroy_device: bool,
 }
 
-/// The user ended the run. What was measured so far has been printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("interrupted")]
-pub(crate) struct Interrupted;
-
 /// Measures every path and prints what was seen.
 ///
 /// # Errors
@@ -78,14 +74,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Some(cpu) => cpu,
         None => *cpus.first().context("this process may use no CPU")?,
     };
-    let interrupted = catch_signals().context("cannot catch signals")?;
+    let interrupted = signals::catch().context("cannot catch signals")?;
 
     let mut report = Report { host: Host::look(cpu, cpus.len()), plan: plan.clone(), disks: Vec::new() };
     // Every path is looked at before anything is written to any of them.
     let targets: Vec<Target> =
         args.paths.iter().map(|path| Target::claim(path, args.destroy_device)).collect::<Result<_, _>>()?;
     if !args.json {
-        report::print_host(&report.host);
+        report.host.print();
     }
     let share = args.duration / u32::try_from(targets.len()).context("too many paths")?;
     for target in targets {
@@ -170,14 +166,4 @@ fn fit(size: u64, geometry: Geometry, plan: &Plan) -> anyhow::Result<u64> {
     let size = size - size % measure::FILL_STEP_BYTES.max(plan.block_bytes_max());
     ensure!(size > 0, "there is no room for {}", units::show_size(measure::FILL_STEP_BYTES));
     Ok(size)
-}
-
-/// A flag that the first Ctrl-C, SIGTERM or SIGHUP raises; the second one ends the process at once.
-fn catch_signals() -> std::io::Result<Arc<AtomicBool>> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))?;
-        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
-    }
-    Ok(interrupted)
 }

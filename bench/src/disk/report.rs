@@ -79,16 +79,6 @@ impl fmt::Display for Phase {
     }
 }
 
-/// Prints what the run was made on.
-pub(super) fn print_host(host: &Host) {
-    println!("machine   {}, Linux {}", host.machine, host.kernel);
-    println!("cpu       {} (CPU {} of {}), governor {}", host.cpu_model, host.cpu, host.cpu_count, host.governor);
-    println!("command   {} (version {})", host.command.join(" "), host.version);
-    if host.debug_build {
-        println!("warning   built without optimisation: CPU figures mean nothing, take --release");
-    }
-}
-
 /// What the user sees while the run goes on: a bar on a terminal's stderr, rows on stdout.
 pub(super) struct Display {
     bar: ProgressBar,

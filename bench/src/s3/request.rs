@@ -1,0 +1,120 @@
+//! Requests to one bucket, signed and written out.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+
+use super::payload::Payload;
+use super::sign::{AmzDate, Signer};
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Operation {
+    /// PutObject
+    Put,
+    /// GetObject, compared byte by byte
+    Get,
+    /// HeadObject
+    Head,
+    /// ListObjectsV2, 1,000 keys a page
+    List,
+    /// DeleteObject
+    Delete,
+}
+
+impl Operation {
+    pub(super) const ALL: [Self; 5] = [Self::Put, Self::Get, Self::Head, Self::List, Self::Delete];
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Put => "put",
+            Self::Get => "get",
+            Self::Head => "head",
+            Self::List => "list",
+            Self::Delete => "delete",
+        })
+    }
+}
+
+/// Where the requests go.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// As the `Host` header says it.
+    pub(super) host: String,
+    pub(super) address: SocketAddr,
+    pub(super) bucket: String,
+    /// In front of every key.
+    pub(super) prefix: String,
+    pub(super) signer: Signer,
+}
+
+impl Target {
+    /// The key of an object by its number.
+    pub(super) fn key(&self, number: u64) -> String {
+        format!("{}{number:010}", self.prefix)
+    }
+
+    /// The head of a request for an object.
+    pub(super) fn object(&self, method: &str, number: u64, payload: Option<&Payload>) -> String {
+        self.head(method, &format!("/{}/{}", self.bucket, self.key(number)), "", payload)
+    }
+
+    /// The head of a request for a page of keys.
+    pub(super) fn list(&self, continuation: Option<&str>) -> String {
+        let mut query = String::new();
+        if let Some(token) = continuation {
+            write!(query, "continuation-token={}&", encode(token)).expect("a String takes everything");
+        }
+        write!(query, "list-type=2&max-keys=1000&prefix={}", encode(&self.prefix)).expect("a String takes everything");
+        self.head("GET", &format!("/{}", self.bucket), &query, None)
+    }
+
+    /// The head of a request for the bucket itself.
+    pub(super) fn bucket(&self, method: &str) -> String {
+        self.head(method, &format!("/{}", self.bucket), "", None)
+    }
+
+    fn head(&self, method: &str, path: &str, query: &str, payload: Option<&Payload>) -> String {
+        let date = AmzDate::now();
+        let content_sha256 = payload.map_or(NOTHING_SHA256, |payload| &payload.content_sha256);
+        let mut headers =
+            vec![("host", &*self.host), ("x-amz-content-sha256", content_sha256), ("x-amz-date", date.as_str())];
+        for (name, value) in payload.iter().flat_map(|payload| &payload.headers) {
+            headers.push((name, value));
+        }
+        headers.sort_unstable();
+        let authorization = self.signer.authorization(method, path, query, &headers, &date);
+        let mut head = String::with_capacity(1024);
+        let mark = if query.is_empty() { "" } else { "?" };
+        write!(head, "{method} {path}{mark}{query} HTTP/1.1\r\n").expect("a String takes everything");
+        for (name, value) in headers {
+            write!(head, "{name}: {value}\r\n").expect("a String takes everything");
+        }
+        let length = payload.map_or(0, |payload| payload.wire().len());
+        write!(head, "authorization: {authorization}\r\ncontent-length: {length}\r\n\r\n")
+            .expect("a String takes everything");
+        head
+    }
+}
+
+/// Whether a name can stand in a path as it is.
+pub(super) fn is_plain(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte))
+        && !name.split('/').any(|segment| matches!(segment, "." | ".."))
+}
+
+/// The characters that SigV4 leaves as they are.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+fn encode(value: &str) -> impl fmt::Display {
+    utf8_percent_encode(value, RESERVED)
+}
+
+/// SHA-256 of no bytes.
+const NOTHING_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

@@ -1,0 +1,123 @@
+//! What a worker has seen, added up over all of them at the end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::request::Operation;
+
+/// All operations.
+#[derive(Clone, Debug)]
+pub(super) struct Tally([Seen; Operation::ALL.len()]);
+
+/// One kind of operation.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    /// Operations that succeeded.
+    pub(super) operations: u64,
+    /// Bytes of objects that they moved.
+    pub(super) bytes: u64,
+    /// Objects that they put, read, listed or deleted.
+    pub(super) objects: u64,
+    /// Microseconds from the first byte sent to the last received.
+    pub(super) latency_us: Histogram<u64>,
+    /// Microseconds from the first byte sent to the first received.
+    pub(super) first_byte_us: Histogram<u64>,
+    /// What failed, by the code of the answer or of the connection.
+    pub(super) errors: BTreeMap<String, u64>,
+}
+
+/// An operation that succeeded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Success {
+    pub(super) bytes: u64,
+    pub(super) objects: u64,
+    pub(super) latency: Duration,
+    pub(super) first_byte: Duration,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Seen {
+            operations: 0,
+            bytes: 0,
+            objects: 0,
+            latency_us: histogram(),
+            first_byte_us: histogram(),
+            errors: BTreeMap::new(),
+        }))
+    }
+}
+
+impl Tally {
+    pub(super) fn succeeded(&mut self, operation: Operation, success: &Success) {
+        let seen = &mut self.0[operation as usize];
+        seen.operations += 1;
+        seen.bytes += success.bytes;
+        seen.objects += success.objects;
+        seen.latency_us.saturating_record(micros(success.latency));
+        seen.first_byte_us.saturating_record(micros(success.first_byte));
+    }
+
+    pub(super) fn failed(&mut self, operation: Operation, code: String) {
+        let errors = &mut self.0[operation as usize].errors;
+        let code = if errors.len() < CODES_MAX { code } else { "other".to_owned() };
+        *errors.entry(code).or_default() += 1;
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        for (seen, other) in self.0.iter_mut().zip(&other.0) {
+            seen.operations += other.operations;
+            seen.bytes += other.bytes;
+            seen.objects += other.objects;
+            seen.latency_us.add(&other.latency_us).expect("all have the same bounds");
+            seen.first_byte_us.add(&other.first_byte_us).expect("all have the same bounds");
+            for (code, count) in &other.errors {
+                *seen.errors.entry(code.clone()).or_default() += count;
+            }
+        }
+    }
+
+    /// Those that were tried.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Operation, &Seen)> {
+        Operation::ALL.into_iter().zip(&self.0).filter(|(_, seen)| seen.operations > 0 || !seen.errors.is_empty())
+    }
+}
+
+/// Different codes that one worker keeps apart.
+const CODES_MAX: usize = 32;
+const LATENCY_US_MAX: u64 = 600_000_000;
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are valid")
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_added_up() {
+        let success = |millis| Success {
+            bytes: 10,
+            objects: 1,
+            latency: Duration::from_millis(millis),
+            first_byte: Duration::from_millis(1),
+        };
+        let (mut one, mut two) = (Tally::default(), Tally::default());
+        one.succeeded(Operation::Get, &success(5));
+        two.succeeded(Operation::Get, &success(9));
+        two.failed(Operation::Get, "503 SlowDown".to_owned());
+        one.add(&two);
+        let all: Vec<_> = one.iter().collect();
+        assert_eq!(all.len(), 1);
+        let (operation, seen) = &all[0];
+        assert_eq!((*operation, seen.operations, seen.bytes), (Operation::Get, 2, 20));
+        assert!(seen.latency_us.max() >= 9_000 && seen.errors["503 SlowDown"] == 1);
+    }
+}
