@@ -253,6 +253,11 @@ impl Rows for MemoryRows {
         Ok(())
     }
 
+    fn blobs(&self, after: Option<BlobId>, max: usize) -> Result<Vec<BlobRow>, RowsError> {
+        let from = after.map_or(Unbounded, Excluded);
+        Ok(self.blobs.range((from, Unbounded)).map(|(_, row)| row.clone()).take(max).collect())
+    }
+
     fn garbage(&self, after: Option<(Generation, BlobId)>, max: usize) -> Result<Vec<GarbageRow>, RowsError> {
         let from = after.map_or(Unbounded, Excluded);
         Ok(self.garbage.range((from, Unbounded)).map(|(_, row)| row.clone()).take(max).collect())

@@ -510,6 +510,13 @@ impl Rows for Sqlite {
         self.run("DELETE FROM blobs WHERE blob = ?1", [blob_bytes(blob)])
     }
 
+    fn blobs(&self, after: Option<BlobId>, max: usize) -> Result<Vec<BlobRow>, RowsError> {
+        // No blob has the id 0: lives are counted from 1.
+        let after = after.map_or([0; 16], blob_bytes);
+        let sql = format!("SELECT {} FROM blobs WHERE blob > ?1 ORDER BY blob LIMIT ?2", columns::BLOB);
+        self.many(&sql, params![after, limit(max)], columns::blob)
+    }
+
     fn garbage(&self, after: Option<(Generation, BlobId)>, max: usize) -> Result<Vec<GarbageRow>, RowsError> {
         let sql = "SELECT generation, blob, since_ms FROM garbage WHERE (generation, blob) > (?1, ?2) \
                    ORDER BY generation, blob LIMIT ?3";

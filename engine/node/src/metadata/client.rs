@@ -287,6 +287,14 @@ impl<W: World> Client<W> {
         }
     }
 
+    /// [`Query::Blobs`].
+    pub async fn blobs(&self, after: Option<BlobId>, max: usize) -> Result<Vec<BlobRow>, MetadataError> {
+        match self.look_up(Query::Blobs { after, max }).await? {
+            Answer::Blobs(rows) => Ok(rows),
+            other => mismatch(&other),
+        }
+    }
+
     /// [`Query::Counters`].
     pub async fn counters(&self) -> Result<Counters, MetadataError> {
         match self.look_up(Query::Counters).await? {

@@ -122,6 +122,13 @@ pub enum Query {
     },
     /// A blob's row.
     Blob(BlobId),
+    /// Rows of blobs, by id.
+    Blobs {
+        /// Those after this one.
+        after: Option<BlobId>,
+        /// At most, up to `PAGE_KEYS_MAX`.
+        max: usize,
+    },
     /// Where the metadata stands.
     Counters,
 }
@@ -154,6 +161,7 @@ pub enum Answer {
     Write(Option<Outcome>),
     Garbage(Vec<GarbageRow>),
     Blob(Option<BlobRow>),
+    Blobs(Vec<BlobRow>),
     Counters(Counters),
 }
 
@@ -276,6 +284,7 @@ fn answer(rows: &impl Rows, query: &Query) -> Result<Answer, No> {
         Query::Write(write) => Answer::Write(rows.write(*write)?.map(|row| row.outcome)),
         Query::Garbage { after, max } => Answer::Garbage(rows.garbage(*after, (*max).min(PAGE_KEYS_MAX))?),
         Query::Blob(blob) => Answer::Blob(rows.blob(*blob)?),
+        Query::Blobs { after, max } => Answer::Blobs(rows.blobs(*after, (*max).min(PAGE_KEYS_MAX))?),
         Query::Counters => Answer::Counters(rows.counters()?),
     })
 }

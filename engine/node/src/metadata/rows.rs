@@ -450,6 +450,8 @@ pub trait Rows {
     fn blob(&self, blob: BlobId) -> Result<Option<BlobRow>, RowsError>;
     fn put_blob(&mut self, row: &BlobRow) -> Result<(), RowsError>;
     fn delete_blob(&mut self, blob: BlobId) -> Result<(), RowsError>;
+    /// Blobs by id, after that one.
+    fn blobs(&self, after: Option<BlobId>, max: usize) -> Result<Vec<BlobRow>, RowsError>;
 
     /// Garbage by (generation, blob), after that position.
     fn garbage(&self, after: Option<(Generation, BlobId)>, max: usize) -> Result<Vec<GarbageRow>, RowsError>;

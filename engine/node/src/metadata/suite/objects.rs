@@ -304,6 +304,36 @@ pub async fn the_sweep_and_a_commit_exclude_each_other(metadata: &impl Metadata)
     caller.audit([blob_of(&kept)], [blob_of(&orphan)]).await;
 }
 
+/// All blobs that have a row, live or dead, are read in the order of their ids, page by page.
+pub async fn blobs_are_read_by_id(metadata: &impl Metadata) {
+    let caller = Caller::open(metadata).await;
+    let bucket = caller.create_bucket("bucket").await;
+    let mut expected = Vec::new();
+    for number in 0..300 {
+        if number == 256 {
+            caller.reopen().await;
+        }
+        expected.push(blob_of(&caller.put(bucket, &format!("k-{}", number % 7), 1).await));
+    }
+    expected.sort_unstable();
+    for max in [1, 7, 100, 1000] {
+        let mut found = Vec::new();
+        loop {
+            let after = found.last().copied();
+            let page = match caller.ask(Query::Blobs { after, max }).await {
+                Ok(Answer::Blobs(rows)) => rows,
+                other => panic!("blobs are not {other:?}"),
+            };
+            assert!(page.len() <= max);
+            found.extend(page.iter().map(|row| row.blob));
+            if page.len() < max {
+                break;
+            }
+        }
+        assert_eq!(found, expected, "in pages of {max}");
+    }
+}
+
 /// A line of the garbage list leaves when its data is gone, and never while the data is live.
 pub async fn garbage_is_forgotten_when_it_is_gone(metadata: &impl Metadata) {
     let caller = Caller::open(metadata).await;
