@@ -314,6 +314,49 @@ fn a_restart_finds_what_was_committed() {
     }
 }
 
+/// Goal: a disk that went back in time, or lost everything, never takes acknowledged changes with it silently. Method:
+/// put an older copy of the disk, and an empty one, under an index that has seen more; only without the index they open.
+#[test]
+fn a_disk_that_was_rolled_back_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (disk, older) = (directory.path().join("disk"), directory.path().join("older"));
+    let copy = |from: &Path, to: &Path| {
+        fs::create_dir_all(to).unwrap();
+        for file in fs::read_dir(from).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
+    };
+    let early = live(directory.path(), async |life| {
+        life.create_bucket("bucket").await;
+        life.look("bucket").await.1
+    });
+    let early = early.unwrap();
+    copy(&disk, &older);
+    let (_, late) = live(directory.path(), async |life| {
+        let bucket = life.create_bucket("later").await;
+        life.put(bucket, "k", None).await;
+        life.look("later").await
+    })
+    .unwrap();
+
+    fs::remove_dir_all(&disk).unwrap();
+    copy(&older, &disk);
+    let refused = live(directory.path(), async |_| ()).unwrap_err();
+    assert_eq!(refused, OpenError::Behind { log: early.batch, index: late.batch });
+    assert!(refused.to_string().contains("rolled back"), "{refused}");
+    fs::remove_dir_all(&disk).unwrap();
+    let refused = live(directory.path(), async |_| ()).unwrap_err();
+    assert_eq!(refused, OpenError::Behind { log: 0, index: late.batch });
+
+    fs::remove_dir_all(&disk).unwrap();
+    copy(&older, &disk);
+    delete_index(directory.path());
+    let (replayed, found) = live(directory.path(), async |life| (life.replayed, life.look("bucket").await.1)).unwrap();
+    assert!(replayed.rebuilt, "{replayed:?}");
+    assert_eq!(found.lineage, late.lineage);
+}
+
 /// Goal: a last batch whose data is not there is void; one whose data is there counts. Method: commit a blob that was
 /// written and one that was not, and take the index away, which a power cut may do.
 #[test]

@@ -83,6 +83,18 @@ pub enum OpenError {
     /// The log belongs to more than one history.
     #[error("the metadata log changes from one history to another at record {0}")]
     Mixed(u64),
+    /// The index has seen more of this history than the disks hold. Making it anew would lose what was acknowledged.
+    #[error(
+        "the metadata log on the disks ends at record {log}, and this node had made changes durable up to record {index}: \
+         a disk was rolled back, exchanged or emptied; bring it back as it was (or, to go on without those changes, take \
+         metadata.sqlite out of the data directory)"
+    )]
+    Behind {
+        /// Where the log on the disks ends; 0 when there is none.
+        log: u64,
+        /// Where the index stands.
+        index: u64,
+    },
     /// The index fails even after it was made anew.
     #[error("the metadata index cannot be brought up to the log: {0}")]
     Index(#[from] IndexError),
@@ -108,10 +120,10 @@ pub struct Replayed {
     pub rebuilt: bool,
 }
 
-/// Brings the index up to the log that recovery found. An index that does not fit the log, or fails, is made anew.
+/// Brings the index up to the log that recovery found. An index of another history, or that fails, is made anew.
 ///
 /// # Errors
-/// When the log cannot be read, or the index cannot be made from it.
+/// When the log cannot be read, the index cannot be made from it, or the log ends before the index does.
 pub async fn replay<W: World, I: Index>(world: &W, recovered: &Recovered<W>, index: &I) -> Result<Replayed, OpenError> {
     let problem = match index.counters().await {
         Ok(counters) if counters.lineage == 0 && recovered.log.first().is_none() => {
@@ -121,7 +133,7 @@ pub async fn replay<W: World, I: Index>(world: &W, recovered: &Recovered<W>, ind
         Ok(counters) if counters.lineage == 0 => "there is none".to_owned(),
         Ok(counters) => match catch_up(recovered, index, counters).await {
             Ok(Some(replayed)) => return Ok(replayed),
-            Ok(None) => "it is of another history, or ahead of the log".to_owned(),
+            Ok(None) => "it is of another history".to_owned(),
             Err(OpenError::Index(error @ IndexError::Rows(_))) => error.to_string(),
             Err(error) => return Err(error),
         },
@@ -145,7 +157,7 @@ fn new_id(world: &impl World) -> u128 {
     u128::from(world.random()) << 64 | u128::from(world.random())
 }
 
-/// Gives the index what it lacks. `None` when it is not of the log's history, or ahead of the log.
+/// Gives the index what it lacks. `None` when it is not of the log's history.
 async fn catch_up<W: World, I: Index>(
     recovered: &Recovered<W>,
     index: &I,
@@ -154,13 +166,14 @@ async fn catch_up<W: World, I: Index>(
     let log = &recovered.log;
     let last = log.last().unwrap_or(0);
     if last < counters.batch {
-        return match log.torn() {
+        if !same_history(recovered, &counters).await? {
+            return Ok(None);
+        }
+        return Err(match log.torn() {
             // The index contains it, so it was durable: the crash did not tear it.
-            Some(torn) if torn <= counters.batch && same_history(recovered, &counters).await? => {
-                Err(LogError::Damaged(torn).into())
-            }
-            _ => Ok(None),
-        };
+            Some(torn) if torn <= counters.batch => LogError::Damaged(torn).into(),
+            _ => OpenError::Behind { log: last, index: counters.batch },
+        });
     }
     let mut replayed = Replayed {
         lineage: counters.lineage,
