@@ -13,13 +13,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anvil_model::limits::BUFFER_BYTES;
-use anvil_runtime::Options;
+use anvil_runtime::{Io, Options};
 
 use crate::auth::Secret;
 use crate::telemetry::LogFormat;
 pub use settings::Flags;
 use settings::{Reader, Source};
-pub use value::{DiskChoice, Io, Size};
+pub use value::{DiskChoice, Size};
 
 /// Everything that a start needs to know.
 #[derive(Clone, Debug)]
@@ -252,7 +252,7 @@ impl Config {
             Some(memory) => buffers_per_core(memory, count)?,
         };
         let cpus = cpus.iter().copied().cycle().take(count).collect();
-        Ok(Options { cpus, buffers_per_core, ..defaults })
+        Ok(Options { cpus, io: self.io, buffers_per_core, ..defaults })
     }
 }
 

@@ -18,12 +18,12 @@ use crate::entropy::Entropy;
 use crate::net::placement::Placement;
 use crate::pool::{Buffer, Pool};
 use crate::receive_ring::ReceiveRing;
-use crate::start::Options;
+use crate::start::{Io, Options};
 use crate::stats::CoreStats;
-use crate::task::{Task, Tasks};
+use crate::task::{Task, TaskId, Tasks};
 use crate::timer::{Sleep, Timers};
 
-/// One core: its ring, its tasks, its buffers. Clones are the same core; it never leaves its thread.
+/// One core: its driver, its tasks, its buffers. Clones are the same core; it never leaves its thread.
 #[derive(Clone, Debug)]
 pub struct Core {
     pub(crate) inner: Rc<Inner>,
@@ -39,7 +39,7 @@ pub(crate) struct Inner {
     pub(crate) pool: Rc<Pool>,
     pub(crate) receive_ring: Rc<ReceiveRing>,
     entropy: RefCell<Entropy>,
-    pub(crate) bell: Arc<Doorbell>,
+    pub(crate) bell: Arc<Doorbell<TaskId>>,
     pub(crate) stats: Arc<CoreStats>,
     pub(crate) placement: Arc<Placement>,
     stats_of_all: Arc<[Arc<CoreStats>]>,
@@ -64,9 +64,11 @@ impl Inner {
             ReceiveRing::new(count, bytes, Arc::clone(&stats)).map_err(|error| ("map its receive buffers", error))?;
         let bell = Doorbell::new(Arc::clone(&stats)).map_err(|error| ("make its doorbell", error))?;
         let bell = Arc::new(bell);
-        let driver = Driver::new(Arc::clone(&stats)).map_err(|error| ("set up its ring", error))?;
-        driver.register_receive_ring(&receive_ring).map_err(|error| ("register its receive buffers", error))?;
-        tracing::debug!(core = %id, deferred = driver.deferred(), "a core has its ring");
+        let driver = match options.io {
+            Io::Auto | Io::Uring => Driver::on_ring(&receive_ring, Arc::clone(&stats)),
+            Io::Blocking => Driver::without_ring(&receive_ring, Arc::clone(&stats)),
+        };
+        let driver = driver.map_err(|error| ("set up its I/O driver", error))?;
         Ok(Rc::new(Self {
             id,
             driver: RefCell::new(driver),
@@ -87,7 +89,8 @@ impl Inner {
     pub(crate) fn register_buffers(&self) {
         let registered = self.driver.borrow().register_buffers(&self.pool);
         match registered {
-            Ok(()) => self.pool.set_registered(),
+            Ok(true) => self.pool.set_registered(),
+            Ok(false) => {}
             Err(error) => warn_unregistered(&error),
         }
     }

@@ -1,4 +1,5 @@
-//! Floor 1: the seam of `anvil_model::io` made real on io_uring, one pinned thread and one ring per core.
+//! Floor 1: the seam of `anvil_model::io` made real, one pinned thread and one ring per core; or, where io_uring is
+//! forbidden, epoll and a few threads for the disks.
 //!
 //! Knows no object, no blob and no HTTP: it moves bytes between sockets, buffers and disks, and runs tasks. Called by
 //! the server, which joins it with the store and the stories. Owns the unsafe code of I/O; nothing above it has any.
@@ -21,7 +22,6 @@ mod pool;
 mod probe;
 mod receive_ring;
 mod region;
-mod ring;
 mod start;
 mod stats;
 mod task;
@@ -32,6 +32,6 @@ pub use crate::core::Core;
 pub use crate::disk::{Device, Disk, DiskOptions, OpenError};
 pub use crate::pool::Buffer;
 pub use crate::probe::{ProbeError, Support, probe};
-pub use crate::start::{Cores, JoinError, Options, StartError, available_cpus, start};
+pub use crate::start::{Cores, Io, JoinError, Options, StartError, available_cpus, start};
 pub use crate::stats::{CoreStats, Counter, DiskStats};
 pub use crate::task::Task;

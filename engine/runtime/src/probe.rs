@@ -1,12 +1,12 @@
-//! Whether this host can run the engine, asked once at start.
+//! Whether this host has the io_uring that the engine wants, asked once at start.
 
 use std::ffi::CStr;
 use std::{fs, io};
 
 use io_uring::{IoUring, Probe, opcode};
 
+use crate::driver::ring;
 use crate::receive_ring::{GROUP, ReceiveRing};
-use crate::ring;
 
 /// What the kernel offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Support {
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
     /// Older than 6.1.
-    #[error("Anvil needs Linux 6.1 or newer, and this host runs {release}: upgrade its kernel")]
+    #[error("Anvil's io_uring driver needs Linux 6.1 or newer, and this host runs {release}: upgrade its kernel")]
     KernelTooOld {
         /// What uname(2) says.
         release: String,
@@ -44,6 +44,13 @@ pub enum ProbeError {
     /// The ring could not be made for another reason.
     #[error("the kernel refused to set up a ring ({0}): see whether the host is short of memory")]
     Refused(io::Error),
+}
+
+impl ProbeError {
+    /// The host has no io_uring for us, however often we ask; a shortage is something else.
+    pub(crate) const fn is_of_the_host(&self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
 }
 
 /// Asks the kernel for everything that the runtime needs.

@@ -94,6 +94,8 @@ pub(crate) struct ReceiveRing {
     count: u16,
     buffer_bytes: usize,
     tail: Cell<u16>,
+    /// The next entry to be picked, when there is no kernel to do it.
+    head: Cell<u16>,
     starved: RefCell<Waiters<()>>,
     stats: Arc<CoreStats>,
 }
@@ -105,7 +107,8 @@ impl ReceiveRing {
         let buffers = Region::new(usize::from(count) * buffer_bytes)?;
         stats.receive_buffers_total.set(count.into());
         let starved = RefCell::new(Waiters::new());
-        let ring = Self { entries, buffers, count, buffer_bytes, tail: Cell::new(0), starved, stats };
+        let ring =
+            Self { entries, buffers, count, buffer_bytes, tail: Cell::new(0), head: Cell::new(0), starved, stats };
         for id in 0..count {
             ring.give_back(id);
         }
@@ -149,6 +152,24 @@ impl ReceiveRing {
     /// The kernel took a buffer.
     pub(crate) fn taken(&self) {
         self.stats.receive_buffers_free.subtract(1);
+    }
+
+    /// Without a ring: the buffer that is picked next, and its length.
+    pub(crate) fn peek(&self) -> Option<(u16, NonNull<u8>, usize)> {
+        if self.head.get() == self.tail.get() {
+            return None;
+        }
+        let index = self.head.get() & (self.count - 1);
+        let base = self.entries.at(0).cast::<BufRingEntry>();
+        // SAFETY: the region holds `count` entries; between head and tail they were written by `give_back`.
+        let id = unsafe { base.add(usize::from(index)).as_ref() }.bid();
+        Some((id, self.buffer(id), self.buffer_bytes))
+    }
+
+    /// Without a ring: the buffer of [`Self::peek`] was filled, and belongs to a [`Received`] soon.
+    pub(crate) fn pick(&self) {
+        assert!(self.head.get() != self.tail.get(), "there was one to peek at");
+        self.head.set(self.head.get().wrapping_add(1));
     }
 
     fn buffer(&self, id: u16) -> NonNull<u8> {

@@ -15,11 +15,25 @@ use crate::pool;
 use crate::probe::{ProbeError, probe};
 use crate::stats::CoreStats;
 
+/// Which driver does the I/O.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Io {
+    /// io_uring where the host lets us, otherwise the blocking driver, with a warning.
+    #[default]
+    Auto,
+    /// io_uring, or no start.
+    Uring,
+    /// epoll, and threads for the disks: for hosts that forbid io_uring. Works the same, and costs more.
+    Blocking,
+}
+
 /// How the cores are made.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The CPU of each core, in the order of their ids; a CPU may stand here twice. See [`available_cpus`].
     pub cpus: Vec<usize>,
+    /// Which driver does the I/O.
+    pub io: Io,
     /// Pool buffers of each core, `BUFFER_BYTES` each. They are resident memory when they could be registered.
     pub buffers_per_core: usize,
     /// How many of them are kept for `Reserve::Progress`; less than `buffers_per_core`.
@@ -38,6 +52,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             cpus: available_cpus(),
+            io: Io::Auto,
             buffers_per_core: 32,
             progress_reserve: 4,
             receive_buffers_per_core: 256,
@@ -152,7 +167,7 @@ where
     Fut: Future<Output = ()> + 'static,
 {
     options.check()?;
-    probe()?;
+    let options = Options { io: choose(options.io)?, ..options };
     let stats: Arc<[Arc<CoreStats>]> = options.cpus.iter().map(|_| Arc::default()).collect();
     let placement = Placement::new(Arc::clone(&stats));
     let (options, main) = (Arc::new(options), Arc::new(main));
@@ -196,6 +211,22 @@ where
         go.send(()).expect("a core that is ready waits for it");
     }
     Ok(Cores { threads, ends, stats })
+}
+
+/// Finds out which driver it is to be; never gives [`Io::Auto`].
+fn choose(wanted: Io) -> Result<Io, ProbeError> {
+    match (wanted, probe()) {
+        (Io::Blocking, _) => Ok(Io::Blocking),
+        (Io::Auto | Io::Uring, Ok(_)) => Ok(Io::Uring),
+        (Io::Auto, Err(error)) if error.is_of_the_host() => {
+            tracing::warn!(
+                "running without io_uring, on the blocking driver: small disk operations cost several times the CPU. \
+                 To have io_uring back: {error}"
+            );
+            Ok(Io::Blocking)
+        }
+        (_, Err(error)) => Err(error),
+    }
 }
 
 type Ready = Result<(), StartError>;

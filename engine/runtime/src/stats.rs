@@ -29,7 +29,9 @@ impl Counter {
 /// Counters and gauges of one core.
 #[derive(Debug, Default)]
 pub struct CoreStats {
-    /// 1 when the kernel took the pool as registered buffers, 0 when the core runs without (memlock limit).
+    /// 1 when the core runs on io_uring, 0 when on the blocking driver.
+    pub on_ring: Counter,
+    /// 1 when the kernel took the pool as registered buffers, 0 when the core runs without (memlock limit, or no ring).
     pub buffers_registered: Counter,
     /// Pool buffers of this core.
     pub buffers_total: Counter,
@@ -48,13 +50,13 @@ pub struct CoreStats {
     pub operations: Counter,
     /// Operations that the kernel has now.
     pub operations_live: Counter,
-    /// Calls of `io_uring_enter`.
+    /// Calls of `io_uring_enter`, or of `epoll_wait` without a ring.
     pub enters: Counter,
     /// Tasks that exist now.
     pub tasks_live: Counter,
     /// Times that a task was polled.
     pub polls: Counter,
-    /// Wakes that came from another thread.
+    /// Wakes, and completions without a ring, that came from another thread.
     pub wakes_remote: Counter,
     /// How many of those found the core asleep and rang its doorbell.
     pub doorbells: Counter,

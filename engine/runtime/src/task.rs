@@ -6,13 +6,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use anvil_model::io;
 
 use crate::core::Inner;
-use crate::doorbell::Doorbell;
+use crate::doorbell::{Doorbell, Queued};
 use crate::stats::CoreStats;
 
 /// A task of this core. Dropping it cancels the task: its future is dropped, at once or, when it is just being
@@ -62,20 +61,14 @@ pub(crate) struct TaskId {
     generation: u32,
 }
 
-#[cfg(test)]
-impl TaskId {
-    pub(crate) const ANY: Self = Self { index: 7, generation: 3 };
-}
-
 pub(crate) type TaskFuture = Pin<Box<dyn Future<Output = ()>>>;
 
 /// What a waker knows of its task. Holds nothing that belongs to the core's thread.
 #[derive(Debug)]
 struct Header {
     id: TaskId,
-    /// True from the wake until the poll, so that a task stands in the queue once.
-    queued: AtomicBool,
-    bell: Arc<Doorbell>,
+    queued: Queued,
+    bell: Arc<Doorbell<TaskId>>,
 }
 
 impl Wake for Header {
@@ -84,21 +77,21 @@ impl Wake for Header {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.queued.swap(true, Ordering::AcqRel) && !push_if_here(&self.bell, self.id) {
-            self.bell.wake(self.id);
+        if self.queued.raise() && !push_if_here(&self.bell, self.id) {
+            self.bell.post(self.id);
         }
     }
 }
 
 thread_local! {
     /// Whose core this thread is.
-    static HERE: Cell<*const Doorbell> = const { Cell::new(std::ptr::null()) };
+    static HERE: Cell<*const Doorbell<TaskId>> = const { Cell::new(std::ptr::null()) };
     /// The tasks of this thread's core that are to be polled.
     static READY: RefCell<VecDeque<TaskId>> = const { RefCell::new(VecDeque::new()) };
 }
 
 /// Puts a task in the queue of this thread if it belongs here.
-fn push_if_here(bell: &Arc<Doorbell>, id: TaskId) -> bool {
+fn push_if_here(bell: &Arc<Doorbell<TaskId>>, id: TaskId) -> bool {
     let here = HERE.try_with(Cell::get).is_ok_and(|here| std::ptr::eq(here, Arc::as_ptr(bell)));
     here && READY.try_with(|ready| ready.borrow_mut().push_back(id)).is_ok()
 }
@@ -106,11 +99,11 @@ fn push_if_here(bell: &Arc<Doorbell>, id: TaskId) -> bool {
 /// The queue of this thread's core, from now until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ReadyQueue {
-    bell: Arc<Doorbell>,
+    bell: Arc<Doorbell<TaskId>>,
 }
 
 impl ReadyQueue {
-    pub(crate) fn enter(bell: Arc<Doorbell>) -> Self {
+    pub(crate) fn enter(bell: Arc<Doorbell<TaskId>>) -> Self {
         HERE.with(|here| {
             assert!(here.get().is_null(), "a thread is one core");
             here.set(Arc::as_ptr(&bell));
@@ -146,7 +139,7 @@ pub(crate) struct Tasks {
     free: Vec<u32>,
     /// No new ones: the core is ending.
     closed: bool,
-    bell: Arc<Doorbell>,
+    bell: Arc<Doorbell<TaskId>>,
     stats: Arc<CoreStats>,
 }
 
@@ -177,7 +170,7 @@ impl std::fmt::Debug for Stage {
 }
 
 impl Tasks {
-    pub(crate) fn new(bell: Arc<Doorbell>, stats: Arc<CoreStats>) -> Self {
+    pub(crate) fn new(bell: Arc<Doorbell<TaskId>>, stats: Arc<CoreStats>) -> Self {
         Self { places: Vec::new(), free: Vec::new(), closed: false, bell, stats }
     }
 
@@ -193,7 +186,7 @@ impl Tasks {
         });
         let place = &mut self.places[index as usize];
         let id = TaskId { index, generation: place.generation };
-        let header = Arc::new(Header { id, queued: AtomicBool::new(false), bell: Arc::clone(&self.bell) });
+        let header = Arc::new(Header { id, queued: Queued::new(), bell: Arc::clone(&self.bell) });
         header.wake_by_ref();
         place.stage = Stage::Idle(future, header);
         self.stats.tasks_live.add(1);
@@ -259,7 +252,7 @@ impl Tasks {
 pub(crate) fn poll(tasks: &RefCell<Tasks>, id: TaskId) {
     let checked_out = tasks.borrow_mut().check_out(id);
     let Some((mut future, header)) = checked_out else { return };
-    header.queued.store(false, Ordering::Release);
+    header.queued.lower();
     let waker = Waker::from(Arc::clone(&header));
     tasks.borrow().stats.polls.add(1);
     let dropped = match future.as_mut().poll(&mut Context::from_waker(&waker)) {

@@ -325,6 +325,43 @@ fn an_operation_never_reaches_another_file() {
     });
 }
 
+/// The same for an accept: the listener that gets the number of a dropped one keeps its connections.
+#[test]
+fn an_accept_never_reaches_another_listener() {
+    let _alone = alone();
+    run_one(|core| async move {
+        let other = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let _peer = TcpStream::connect(other.local_addr().unwrap()).unwrap();
+        let mut dropped = listen(&core);
+        settled(&core, 1).await;
+        {
+            let mut accepting = std::pin::pin!(dropped.accept());
+            let polled = poll_fn(|context| Poll::Ready(accepting.as_mut().poll(context))).await;
+            assert!(polled.is_pending());
+        }
+        drop(dropped);
+        let others: Vec<_> = (0..20).map(|_| other.try_clone().unwrap()).collect();
+        settled(&core, 1).await;
+        others[0].set_nonblocking(true).unwrap();
+        assert!(others[0].accept().is_ok(), "somebody else took its connection");
+    });
+}
+
+/// Waiting for the peer to go away takes nothing from who receives, and can be given up.
+#[test]
+fn hang_ups() {
+    at_every_await(|core, polls| async move {
+        let (mut connection, mut peer) = pair(&core).await;
+        peer.write_all(b"last words").unwrap();
+        assert!(poll_some(&core, polls, connection.hung_up()).await.is_none(), "the peer is there");
+        let hung_up = connection.hung_up();
+        drop(peer);
+        hung_up.await;
+        assert_eq!(*connection.receive().await.unwrap(), *b"last words");
+        connection.hung_up().await;
+    });
+}
+
 /// What a dropped send left in the stream is a prefix, and nothing follows it.
 fn sends(with_head: bool) {
     at_every_await(move |core, polls| async move {
@@ -385,4 +422,10 @@ fn waits() {
         drop(all);
         drop(buffer(&core).await);
     });
+}
+
+/// All of the above on the blocking driver.
+#[test]
+fn also_without_io_uring() {
+    common::also_without_io_uring();
 }

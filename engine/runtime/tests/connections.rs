@@ -477,3 +477,9 @@ fn connections_are_placed_by_load() {
     });
     client.join().unwrap();
 }
+
+/// All of the above on the blocking driver.
+#[test]
+fn also_without_io_uring() {
+    common::also_without_io_uring();
+}

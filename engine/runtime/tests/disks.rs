@@ -308,3 +308,9 @@ fn a_block_device_is_used_whole() {
     let smaller = DiskOptions { capacity_bytes: Some(3 * MIB + 1), ..create() };
     assert_eq!(Disk::open(&device.path, &smaller).unwrap().size_bytes(), 3 * MIB);
 }
+
+/// All of the above on the blocking driver.
+#[test]
+fn also_without_io_uring() {
+    common::also_without_io_uring();
+}

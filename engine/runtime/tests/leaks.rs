@@ -147,3 +147,9 @@ fn limit_files(count: u64) -> u64 {
         old
     }
 }
+
+/// All of the above on the blocking driver.
+#[test]
+fn also_without_io_uring() {
+    common::also_without_io_uring();
+}

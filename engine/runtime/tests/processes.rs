@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anvil_model::io::{Device as _, DeviceError, Reserve, Task as _, World};
-use anvil_runtime::{Disk, DiskOptions, Options};
+use anvil_runtime::{Disk, DiskOptions, Io, Options, ProbeError, StartError, start};
 use tempfile::TempDir;
 
-use common::{alone, options, run, run_one};
+use common::{alone, io, options, run, run_one};
 
 const CHILD: &str = "ANVIL_RUNTIME_TEST_CHILD";
 
@@ -120,10 +120,59 @@ fn buffers_are_registered_when_the_limit_allows() {
     // SAFETY: the kernel fills a local variable.
     assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut memlock) }, 0);
     let enough = is_root() || memlock.rlim_cur >= 64 << 20;
+    let on_ring = io() == Io::Uring;
     run_one(move |core| async move {
         let registered = core.stats().buffers_registered.value();
-        assert!(registered == 1 || !enough);
+        assert_eq!(core.stats().on_ring.value(), u64::from(on_ring));
+        assert!(if on_ring { registered == 1 || !enough } else { registered == 0 });
     });
+}
+
+/// Where a sandbox refuses io_uring, `auto` runs on the blocking driver and `uring` refuses with a sentence.
+#[test]
+fn a_sandbox_that_denies_io_uring() {
+    if !is_child() {
+        return in_child("a_sandbox_that_denies_io_uring");
+    }
+    deny_io_uring(libc::EPERM);
+    let refused = start(Options { io: Io::Uring, ..options(1) }, |_| async {}).unwrap_err();
+    assert!(matches!(refused, StartError::Probe(ProbeError::Denied | ProbeError::SwitchedOff)), "{refused}");
+    let runs = Options { io: Io::Auto, ..options(2) };
+    assert_eq!(write_and_read(runs), 0);
+    run(Options { io: Io::Auto, ..options(1) }, |core| async move { assert_eq!(core.stats().on_ring.value(), 0) });
+}
+
+/// A kernel without io_uring is the same to us.
+#[test]
+fn a_kernel_without_io_uring() {
+    if !is_child() {
+        return in_child("a_kernel_without_io_uring");
+    }
+    deny_io_uring(libc::ENOSYS);
+    let refused = start(Options { io: Io::Uring, ..options(1) }, |_| async {}).unwrap_err();
+    assert!(matches!(refused, StartError::Probe(ProbeError::NotBuilt)), "{refused}");
+    assert_eq!(write_and_read(Options { io: Io::Auto, ..options(2) }), 0);
+}
+
+/// Puts this thread, and those that it starts, where io_uring_setup(2) fails, as the profiles of containers do it
+/// (seccomp(2)).
+fn deny_io_uring(errno: i32) {
+    let statement = |code: u32, k: u32| libc::sock_filter { code: u16::try_from(code).unwrap(), jt: 0, jf: 0, k };
+    let number_at = 0;
+    let setup = u32::try_from(libc::SYS_io_uring_setup).unwrap();
+    let is_setup = libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, setup) };
+    let filter = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, number_at),
+        is_setup,
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno.cast_unsigned()),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads local variables, whose lengths it is told.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), 0);
+    }
 }
 
 /// A growth that the system stops half-way leaves the disk as it was.
@@ -166,4 +215,10 @@ fn a_panic_ends_the_process() {
         }
         std::future::pending().await
     });
+}
+
+/// All of the above on the blocking driver.
+#[test]
+fn also_without_io_uring() {
+    common::also_without_io_uring();
 }

@@ -248,3 +248,9 @@ fn the_world_answers() {
     seen.sort_unstable();
     assert_eq!(seen, [0, 1, 2]);
 }
+
+/// All of the above on the blocking driver.
+#[test]
+fn also_without_io_uring() {
+    common::also_without_io_uring();
+}

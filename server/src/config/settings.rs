@@ -43,7 +43,7 @@ pub struct Flags {
     /// Memory for object data in flight, over all cores [env: ANVIL_BUFFER_MEMORY, default: 32MiB per core]
     #[arg(long, value_name = "SIZE")]
     pub buffer_memory: Option<String>,
-    /// I/O driver: auto or uring [env: ANVIL_IO, default: auto]
+    /// I/O driver: auto, uring or blocking [env: ANVIL_IO, default: auto]
     #[arg(long, value_name = "DRIVER")]
     pub io: Option<String>,
     /// Form of the log lines on stderr: text or json [env: ANVIL_LOG_FORMAT, default: text; RUST_LOG says which]

@@ -68,7 +68,7 @@ fn a_wrong_value_is_one_sentence_with_name_value_and_what_it_takes() {
         ("ANVIL_CORES", "0", "1 to 1024"),
         ("ANVIL_CONTROL_CORE", "-1", "0 to 1023"),
         ("ANVIL_BUFFER_MEMORY", "much", "a size"),
-        ("ANVIL_IO", "blocking", "no blocking driver yet"),
+        ("ANVIL_IO", "iouring", "auto, uring or blocking"),
         ("ANVIL_LOG_FORMAT", "xml", "text or json"),
         ("RUST_LOG", "anvil=loud", "levels"),
         ("ANVIL_DEV_ACCESS_KEY", "a/b", "letters"),

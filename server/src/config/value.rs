@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
+use anvil_runtime::Io;
+
 use super::CORES_MAX;
 use crate::auth::Secret;
 use crate::telemetry::LogFormat;
@@ -85,24 +87,6 @@ impl fmt::Display for DiskChoice {
     }
 }
 
-/// Which I/O driver runs the cores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Io {
-    /// The best that the host offers.
-    Auto,
-    /// io_uring, or no start.
-    Uring,
-}
-
-impl fmt::Display for Io {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Uring => "uring",
-        })
-    }
-}
-
 pub(super) fn path(text: &str) -> Result<PathBuf, Takes> {
     if text.is_empty() || text.contains('\0') { Err("the path of a directory".to_owned()) } else { Ok(text.into()) }
 }
@@ -164,8 +148,8 @@ pub(super) fn io(text: &str) -> Result<Io, Takes> {
     match text {
         "auto" => Ok(Io::Auto),
         "uring" => Ok(Io::Uring),
-        "blocking" => Err("auto or uring: this version has no blocking driver yet".to_owned()),
-        _ => Err("auto or uring".to_owned()),
+        "blocking" => Ok(Io::Blocking),
+        _ => Err("auto, uring or blocking".to_owned()),
     }
 }
 

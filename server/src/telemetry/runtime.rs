@@ -30,7 +30,21 @@ fn core_samples(cores: &[Arc<CoreStats>]) -> Vec<Sample> {
             .map(|(core, stats)| (vec![("core", core.to_string())], float(read(stats))))
             .collect(),
     };
+    let drivers = Sample {
+        name: "io_driver",
+        help: "1 for the driver that does the I/O: uring, or blocking where the host forbids io_uring",
+        kind: Gauge,
+        values: cores
+            .iter()
+            .enumerate()
+            .map(|(core, stats)| {
+                let driver = if stats.on_ring.value() == 1 { "uring" } else { "blocking" };
+                (vec![("core", core.to_string()), ("driver", driver.to_owned())], float(1))
+            })
+            .collect(),
+    };
     vec![
+        drivers,
         sample("buffers", "Pool buffers", Gauge, |s| s.buffers_total.value()),
         sample("buffers_free", "Pool buffers that nobody holds", Gauge, |s| s.buffers_free.value()),
         sample("buffers_registered", "1 when the kernel took the pool as registered buffers", Gauge, |s| {
@@ -46,7 +60,9 @@ fn core_samples(cores: &[Arc<CoreStats>]) -> Vec<Sample> {
         }),
         sample("ring_operations", "Operations given to the kernel", Counter, |s| s.operations.value()),
         sample("ring_operations_live", "Operations that the kernel has now", Gauge, |s| s.operations_live.value()),
-        sample("ring_enters", "Calls of io_uring_enter", Counter, |s| s.enters.value()),
+        sample("ring_enters", "Calls of io_uring_enter, or of epoll_wait without a ring", Counter, |s| {
+            s.enters.value()
+        }),
         sample("tasks", "Tasks that exist now", Gauge, |s| s.tasks_live.value()),
         sample("task_polls", "Times that a task was polled", Counter, |s| s.polls.value()),
         sample("remote_wakes", "Wakes that came from another thread", Counter, |s| s.wakes_remote.value()),

@@ -152,6 +152,12 @@ fn spawn(data_dir: &Path, options: &Options, log: &Path) -> Child {
     let mut command = Command::new(words.next().expect("the binary at least"));
     command.args(words).arg("dev").arg("--data-dir").arg(data_dir).args(["--http-bind-addr", "127.0.0.1:0"]);
     command.args(&options.arguments);
+    // So that every test can be run on the other driver.
+    if let Ok(driver) = std::env::var("ANVIL_TEST_DRIVER")
+        && !options.arguments.iter().any(|argument| argument == "--io")
+    {
+        command.args(["--io", &driver]);
+    }
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ANVIL_") || name == "HTTP_BIND_ADDR") {
         command.env_remove(name);
     }

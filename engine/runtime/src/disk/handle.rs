@@ -1,9 +1,7 @@
 //! A disk's file as one core's ring knows it.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
-
-use io_uring::types;
 
 use super::Disk;
 use crate::core::Inner;
@@ -18,9 +16,10 @@ pub(crate) struct Handle {
 
 /// How an operation names the file.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Target {
-    Fixed(types::Fixed),
-    Fd(types::Fd),
+pub(crate) struct FileRef {
+    pub(crate) fd: RawFd,
+    /// Its place in the ring's table of files.
+    pub(crate) registered: Option<u32>,
 }
 
 impl Handle {
@@ -33,11 +32,8 @@ impl Handle {
         &self.inner
     }
 
-    pub(crate) fn target(&self) -> Target {
-        match self.registered {
-            Some(index) => Target::Fixed(types::Fixed(index)),
-            None => Target::Fd(types::Fd(self.disk.shared.opened.file.as_raw_fd())),
-        }
+    pub(crate) fn file(&self) -> FileRef {
+        FileRef { fd: self.disk.shared.opened.file.as_raw_fd(), registered: self.registered }
     }
 }
 

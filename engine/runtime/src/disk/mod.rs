@@ -18,7 +18,7 @@ use crate::core::Core;
 use crate::op::{self, Held, Op};
 use crate::pool::Buffer;
 use crate::stats::DiskStats;
-pub(crate) use handle::{Handle, Target};
+pub(crate) use handle::{FileRef, Handle};
 use open::Opened;
 pub use open::{DiskOptions, OpenError};
 

@@ -92,6 +92,13 @@ impl Connection {
         self.writer.set_nodelay(on)
     }
 
+    /// Completes when the peer sends nothing more, or the connection is broken: during a request, a sign that nobody
+    /// waits for the answer (or that the client has closed only its sending direction, which few do). Takes no byte
+    /// from who receives. The connection stays open until this is dropped too.
+    pub fn hung_up(&self) -> impl Future<Output = ()> + 'static {
+        self.reader.hung_up()
+    }
+
     /// The two directions, for tasks of their own. The connection closes when both are dropped.
     #[must_use]
     pub fn split(self) -> (Reader, Writer) {

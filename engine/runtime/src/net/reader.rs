@@ -79,6 +79,19 @@ impl Reader {
         }
     }
 
+    /// See [`super::Connection::hung_up`].
+    pub(super) fn hung_up(&self) -> impl Future<Output = ()> + 'static {
+        let (inner, socket) = (Rc::clone(&self.inner), Rc::clone(&self.socket));
+        async move {
+            loop {
+                let (result, _) = op::hang_up::hang_up(&inner, &socket).await;
+                if !op::is_retry(result) {
+                    return;
+                }
+            }
+        }
+    }
+
     /// Receives some bytes, at least 1, straight into `buffer[range]` (not empty); 0 at the end of the stream. Dropping
     /// the future loses no byte: what came is given by the next call, and the buffer returns to its pool.
     pub async fn receive_into(&mut self, buffer: Buffer, range: Range<usize>) -> (io::Result<usize>, Buffer) {

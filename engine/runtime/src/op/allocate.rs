@@ -1,19 +1,14 @@
-//! Reserve blocks of a file (fallocate(2)), or give them back.
+//! Reserve blocks of a file (fallocate(2)).
 
 use std::ops::Range;
 use std::rc::Rc;
 
-use io_uring::opcode;
-
-use super::{Held, Keep, Op};
-use crate::disk::{Handle, Target};
+use super::{Held, Op};
+use crate::disk::Handle;
+use crate::driver::DiskCall;
 
 /// Allocates `range` and extends the file to its end.
 pub(crate) fn allocate(handle: &Rc<Handle>, range: &Range<u64>) -> Op {
-    let length = range.end - range.start;
-    let entry = match handle.target() {
-        Target::Fixed(fd) => opcode::Fallocate::new(fd, length).offset(range.start).build(),
-        Target::Fd(fd) => opcode::Fallocate::new(fd, length).offset(range.start).build(),
-    };
-    Op::start(handle.inner(), Held::Nothing, Keep::Disk(Rc::clone(handle)), entry)
+    let call = DiskCall::Allocate { offset: range.start, length: range.end - range.start };
+    Op::on_disk(handle, Held::Nothing, call)
 }

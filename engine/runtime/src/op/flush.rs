@@ -2,16 +2,10 @@
 
 use std::rc::Rc;
 
-use io_uring::{opcode, types};
-
-use super::{Held, Keep, Op};
-use crate::disk::{Handle, Target};
+use super::{Held, Op};
+use crate::disk::Handle;
+use crate::driver::DiskCall;
 
 pub(crate) fn flush(handle: &Rc<Handle>) -> Op {
-    let flags = types::FsyncFlags::DATASYNC;
-    let entry = match handle.target() {
-        Target::Fixed(fd) => opcode::Fsync::new(fd).flags(flags).build(),
-        Target::Fd(fd) => opcode::Fsync::new(fd).flags(flags).build(),
-    };
-    Op::start(handle.inner(), Held::Nothing, Keep::Disk(Rc::clone(handle)), entry)
+    Op::on_disk(handle, Held::Nothing, DiskCall::Flush)
 }

@@ -4,6 +4,7 @@ pub(crate) mod accept;
 pub(crate) mod allocate;
 pub(crate) mod connect;
 pub(crate) mod flush;
+pub(crate) mod hang_up;
 pub(crate) mod read;
 pub(crate) mod receive;
 pub(crate) mod send;
@@ -15,11 +16,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use io_uring::squeue::Entry;
-
 use crate::core::Inner;
 use crate::disk::Handle;
-use crate::driver::{Arrival, Key, Kind};
+use crate::driver::{Arrival, DiskCall, Key, Kind, Request};
 use crate::net::address::RawAddress;
 use crate::net::socket::Socket;
 use crate::op::send::Message;
@@ -71,10 +70,16 @@ pub(crate) struct Op {
 }
 
 impl Op {
-    /// Starts it with the next submission. For `entry` see [`crate::driver::Driver::start`].
-    pub(crate) fn start(inner: &Rc<Inner>, held: Held, keep: Keep, entry: Entry) -> Self {
-        let key = inner.driver.borrow_mut().start(Kind::Once, held, keep, entry);
+    /// Starts it with the next submission. For `request` see [`crate::driver::Driver::start`].
+    pub(crate) fn start(inner: &Rc<Inner>, held: Held, keep: Keep, request: Request) -> Self {
+        let key = inner.driver.borrow_mut().start(Kind::Once, held, keep, request);
         Self { inner: Rc::clone(inner), key: Some(key) }
+    }
+
+    /// Does `call` with a disk's file; `held` owns the memory that it names.
+    pub(crate) fn on_disk(handle: &Rc<Handle>, held: Held, call: DiskCall) -> Self {
+        let request = Request::Disk { file: handle.file(), call };
+        Self::start(handle.inner(), held, Keep::Disk(Rc::clone(handle)), request)
     }
 
     /// Goes on as the keeper of what a dropped receive brought, see [`crate::driver::Driver::salvage`].
@@ -119,8 +124,8 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn start(inner: &Rc<Inner>, kind: Kind, keep: Keep, entry: Entry) -> Self {
-        let key = inner.driver.borrow_mut().start(kind, Held::Nothing, keep, entry);
+    pub(crate) fn start(inner: &Rc<Inner>, kind: Kind, keep: Keep, request: Request) -> Self {
+        let key = inner.driver.borrow_mut().start(kind, Held::Nothing, keep, request);
         Self { inner: Rc::clone(inner), key }
     }
 

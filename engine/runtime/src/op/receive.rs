@@ -3,23 +3,20 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use io_uring::{opcode, types};
-
 use super::{Held, Keep, Op, Stream};
 use crate::core::Inner;
-use crate::driver::Kind;
+use crate::driver::{Kind, Request};
 use crate::net::socket::Socket;
 use crate::pool::Buffer;
-use crate::receive_ring::GROUP;
 
 /// Receives into small buffers of the core until told otherwise (multishot).
 pub(crate) fn receive_many(inner: &Rc<Inner>, socket: &Rc<Socket>) -> Stream {
-    let entry = opcode::RecvMulti::new(types::Fd(socket.fd()), GROUP).build();
     let kind = Kind::Receive(Rc::clone(&inner.receive_ring));
-    Stream::start(inner, kind, Keep::Socket(Rc::clone(socket)), entry)
+    let request = Request::ReceiveMany { socket: socket.fd() };
+    Stream::start(inner, kind, Keep::Socket(Rc::clone(socket)), request)
 }
 
-/// Receives once into `buffer[range]`; `all` waits until the range is full or the stream has ended.
+/// Receives once into `buffer[range]`; `all` waits until the range is full or the stream has ended, where the kernel can.
 pub(crate) fn receive_into(
     inner: &Rc<Inner>,
     socket: &Rc<Socket>,
@@ -28,7 +25,6 @@ pub(crate) fn receive_into(
     all: bool,
 ) -> Op {
     let length = u32::try_from(range.len()).expect("at most one buffer");
-    let flags = if all { libc::MSG_WAITALL } else { 0 };
-    let entry = opcode::Recv::new(types::Fd(socket.fd()), buffer.pointer(range), length).flags(flags).build();
-    Op::start(inner, Held::Buffer(buffer), Keep::Socket(Rc::clone(socket)), entry)
+    let request = Request::Receive { socket: socket.fd(), memory: buffer.pointer(range), length, all };
+    Op::start(inner, Held::Buffer(buffer), Keep::Socket(Rc::clone(socket)), request)
 }

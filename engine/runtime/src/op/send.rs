@@ -3,26 +3,23 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use io_uring::{opcode, types};
-
 use super::{Held, Keep, Op};
 use crate::core::Inner;
+use crate::driver::Request;
 use crate::net::socket::Socket;
 use crate::pool::Buffer;
 
 /// Sends once, perhaps fewer bytes than `bytes`, which must be memory that `held` owns.
 pub(crate) fn send(inner: &Rc<Inner>, socket: &Rc<Socket>, held: Held, bytes: *const [u8]) -> Op {
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    let entry = opcode::Send::new(types::Fd(socket.fd()), bytes.cast(), length).flags(FLAGS).build();
-    Op::start(inner, held, Keep::Socket(Rc::clone(socket)), entry)
+    let request = Request::Send { socket: socket.fd(), memory: bytes.cast(), length };
+    Op::start(inner, held, Keep::Socket(Rc::clone(socket)), request)
 }
 
 /// Sends once what is left of the message, perhaps less.
 pub(crate) fn send_message(inner: &Rc<Inner>, socket: &Rc<Socket>, mut message: Box<Message>) -> Op {
-    let header = message.prepare();
-    let flags = FLAGS.cast_unsigned();
-    let entry = opcode::SendMsg::new(types::Fd(socket.fd()), header).flags(flags).build();
-    Op::start(inner, Held::Message(message), Keep::Socket(Rc::clone(socket)), entry)
+    let request = Request::SendMessage { socket: socket.fd(), message: message.prepare() };
+    Op::start(inner, Held::Message(message), Keep::Socket(Rc::clone(socket)), request)
 }
 
 /// A head and a body, and how much of both was sent. Lives in a box, so that the kernel finds its parts where they were.
@@ -69,9 +66,6 @@ impl Message {
         &raw const self.header
     }
 }
-
-/// A peer that has gone is an error of the send, not a signal; and the kernel goes on by itself after a short send.
-const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
 
 #[cfg(test)]
 mod tests {

@@ -3,14 +3,13 @@
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use io_uring::{opcode, types};
-
 use super::{Held, Keep, Op};
 use crate::core::Inner;
+use crate::driver::Request;
 
-/// Reads the counter of an eventfd that lives longer than the ring, once it is not zero.
+/// Reads the counter of an eventfd that lives longer than the engine, once it is not zero.
 pub(crate) fn wait(inner: &Rc<Inner>, eventfd: RawFd, mut counter: Vec<u8>) -> Op {
     counter.resize(size_of::<u64>(), 0);
-    let entry = opcode::Read::new(types::Fd(eventfd), counter.as_mut_ptr(), 8).build();
-    Op::start(inner, Held::Bytes(counter), Keep::Nothing, entry)
+    let request = Request::WaitEvent { eventfd, counter: counter.as_mut_ptr() };
+    Op::start(inner, Held::Bytes(counter), Keep::Nothing, request)
 }

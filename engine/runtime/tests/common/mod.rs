@@ -3,16 +3,44 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use anvil_model::io::World;
-use anvil_runtime::{Core, Options, available_cpus, start};
+use anvil_runtime::{Core, Io, Options, available_cpus, start};
+
+/// The driver that the tests of this process run on.
+pub fn io() -> Io {
+    match std::env::var(DRIVER).as_deref() {
+        Ok("blocking") => Io::Blocking,
+        _ => Io::Uring,
+    }
+}
+
+/// Runs the tests of this program again on the blocking driver, in a child; all must pass. Each program has a test of
+/// this name that calls it.
+pub fn also_without_io_uring() {
+    if io() == Io::Blocking {
+        return;
+    }
+    // The pipes to the child are descriptors of this process.
+    let _alone = alone();
+    let program = std::env::current_exe().unwrap();
+    let child =
+        Command::new(program).args(["--skip", "also_without_io_uring"]).env(DRIVER, "blocking").output().unwrap();
+    let text = String::from_utf8_lossy(&child.stdout).into_owned() + &String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success(), "{text}");
+    assert!(text.contains(" passed; 0 failed; 0 ignored") && !text.contains(" 0 passed"), "{text}");
+}
+
+const DRIVER: &str = "ANVIL_TEST_DRIVER";
 
 /// Few buffers, so that everything runs out of them; a panic fails the test and not the process.
 pub fn options(cores: usize) -> Options {
     Options {
+        io: io(),
         cpus: available_cpus().into_iter().cycle().take(cores).collect(),
         buffers_per_core: 4,
         progress_reserve: 1,

@@ -1,10 +1,16 @@
-//! The ring of one core and the operations that the kernel has.
+//! The operations of one core that the kernel has, and the engine that gives them to it: a ring, or the blocking one.
 //!
 //! Invariants:
 //! - What the kernel may touch (memory, file) is owned by the operation's slot from before its submission until its last
 //!   completion, whatever becomes of the future that asked for it.
 //! - A slot's number is in every completion together with its generation; a completion for another generation is a bug.
 //! - Nothing foreign is dropped or woken while the driver is borrowed: it comes out as [`Leftover`].
+
+mod blocking;
+mod request;
+pub(crate) mod ring;
+mod uring;
+mod workers;
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,18 +20,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use io_uring::squeue::Entry;
-use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode};
-
 use crate::op::{Held, Keep};
 use crate::pool::Pool;
-use crate::receive_ring::{GROUP, ReceiveRing, Received};
-use crate::ring;
+use crate::receive_ring::{ReceiveRing, Received};
 use crate::stats::CoreStats;
+use blocking::Blocking;
+pub(crate) use request::{DiskCall, Request};
+use uring::Uring;
 
 /// Names one operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     index: u32,
     generation: u32,
@@ -40,6 +44,32 @@ impl Key {
     const fn from_user_data(user_data: u64) -> Self {
         Self { index: user_data as u32, generation: (user_data >> 32) as u32 }
     }
+}
+
+/// What the kernel, or who plays its part, says of an operation.
+#[derive(Clone, Copy, Debug)]
+struct Completion {
+    key: Key,
+    /// A number, or the negative of an error number.
+    result: i32,
+    /// Others follow.
+    more: bool,
+    /// The buffer of the receive ring that was filled.
+    buffer: Option<u16>,
+}
+
+impl Completion {
+    const fn last(key: Key, result: i32) -> Self {
+        Self { key, result, more: false, buffer: None }
+    }
+}
+
+/// Who does the operations.
+enum Engine {
+    Uring(Uring),
+    Blocking(Blocking),
+    /// The core has ended.
+    Closed,
 }
 
 /// What an operation's completions mean.
@@ -122,17 +152,14 @@ enum Owner {
     Nobody,
 }
 
-/// The ring and its slots.
+/// The engine and the slots of its operations.
 pub(crate) struct Driver {
-    /// `None` once the core has ended.
-    ring: Option<IoUring>,
+    engine: Engine,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Completions taken from the ring and not yet dispatched.
-    backlog: VecDeque<cqueue::Entry>,
+    /// Completions taken from the engine and not yet dispatched.
+    backlog: VecDeque<Completion>,
     live: usize,
-    files: Vec<u32>,
-    deferred: bool,
     stats: Arc<CoreStats>,
 }
 
@@ -143,70 +170,48 @@ impl std::fmt::Debug for Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(stats: Arc<CoreStats>) -> io::Result<Self> {
-        let (ring, deferred) = ring::build(SUBMISSIONS)?;
-        // Without a table of registered files every disk is used by its descriptor: slower, not wrong.
-        let files = match ring.submitter().register_files_sparse(FILES_MAX) {
-            Ok(()) => (0..FILES_MAX).rev().collect(),
-            Err(error) => {
-                tracing::debug!(%error, "the kernel has no table for registered files");
-                Vec::new()
-            }
-        };
-        Ok(Self {
-            ring: Some(ring),
-            slots: Vec::new(),
-            free: Vec::new(),
-            backlog: VecDeque::new(),
-            live: 0,
-            files,
-            deferred,
-            stats,
-        })
+    /// On a ring of its own, which gets the small buffers; they must not go before the ring is closed.
+    pub(crate) fn on_ring(receive: &Rc<ReceiveRing>, stats: Arc<CoreStats>) -> io::Result<Self> {
+        let ring = Uring::new()?;
+        ring.register_receive_ring(receive)?;
+        stats.on_ring.set(1);
+        Ok(Self::new(Engine::Uring(ring), stats))
     }
 
-    pub(crate) const fn deferred(&self) -> bool {
-        self.deferred
+    /// Without io_uring.
+    pub(crate) fn without_ring(receive: &Rc<ReceiveRing>, stats: Arc<CoreStats>) -> io::Result<Self> {
+        Ok(Self::new(Engine::Blocking(Blocking::new(receive, &stats)?), stats))
     }
 
-    /// Registers the memory of the pool; it must not go before the ring is closed.
-    pub(crate) fn register_buffers(&self, pool: &Pool) -> io::Result<()> {
-        let submitter = self.ring().submitter();
-        // SAFETY: the pieces are mapped as long as the pool lives, and the core keeps it until it has closed the ring.
-        unsafe { submitter.register_buffers(&pool.registrations()) }
+    const fn new(engine: Engine, stats: Arc<CoreStats>) -> Self {
+        Self { engine, slots: Vec::new(), free: Vec::new(), backlog: VecDeque::new(), live: 0, stats }
     }
 
-    /// Gives the kernel the small buffers; they must not go before the ring is closed.
-    pub(crate) fn register_receive_ring(&self, receive: &ReceiveRing) -> io::Result<()> {
-        let (address, count) = receive.registration();
-        // SAFETY: the entries are mapped, initialised and page-aligned; the core keeps them until it has closed the ring.
-        unsafe { self.ring().submitter().register_buf_ring_with_flags(address, count, GROUP, 0) }
+    /// Registers the memory of the pool; it must not go before the ring is closed. False when there is no ring.
+    pub(crate) fn register_buffers(&self, pool: &Pool) -> io::Result<bool> {
+        match &self.engine {
+            Engine::Uring(ring) => ring.register_buffers(pool).map(|()| true),
+            Engine::Blocking(_) | Engine::Closed => Ok(false),
+        }
     }
 
     /// Puts a file in the ring's table; `None` when there is no room or no table.
     pub(crate) fn register_file(&mut self, fd: RawFd) -> Option<u32> {
-        let index = self.files.pop()?;
-        match self.ring().submitter().register_files_update(index, &[fd]) {
-            Ok(_) => Some(index),
-            Err(error) => {
-                tracing::debug!(%error, "a disk is used without a registered file");
-                self.files.push(index);
-                None
-            }
+        match &mut self.engine {
+            Engine::Uring(ring) => ring.register_file(fd),
+            Engine::Blocking(_) | Engine::Closed => None,
         }
     }
 
     pub(crate) fn unregister_file(&mut self, index: u32) {
-        let Some(ring) = &self.ring else { return };
-        // Operations under way keep the file for themselves; failing leaves a file open until the ring is closed.
-        if ring.submitter().register_files_update(index, &[-1]).is_ok() {
-            self.files.push(index);
+        if let Engine::Uring(ring) = &mut self.engine {
+            ring.unregister_file(index);
         }
     }
 
-    /// Gives an operation to the kernel with the next submission. `entry` may point only into what `held` owns at an
+    /// Gives an operation to the kernel with the next submission. `request` may point only into what `held` owns at an
     /// address that does not move with it, and name only the file that `keep` keeps open.
-    pub(crate) fn start(&mut self, kind: Kind, held: Held, keep: Keep, entry: Entry) -> Key {
+    pub(crate) fn start(&mut self, kind: Kind, held: Held, keep: Keep, request: Request) -> Key {
         let index = self.free.pop().unwrap_or_else(|| {
             let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 operations");
             self.slots.push(Slot { generation: 0, operation: None });
@@ -227,7 +232,11 @@ impl Driver {
         self.live += 1;
         self.stats.operations.add(1);
         self.stats.operations_live.add(1);
-        self.push(&entry.user_data(key.user_data()));
+        match &mut self.engine {
+            Engine::Uring(ring) => ring.start(key, &request, &mut self.backlog, &self.stats),
+            Engine::Blocking(blocking) => blocking.start(key, request),
+            Engine::Closed => unreachable!("operations start only while the core runs"),
+        }
         key
     }
 
@@ -236,13 +245,17 @@ impl Driver {
         let operation = self.operation(key);
         if !operation.finished && !operation.cancelled {
             operation.cancelled = true;
-            self.push_cancel(key);
+            match &mut self.engine {
+                Engine::Uring(ring) => ring.cancel(key, &mut self.backlog, &self.stats),
+                Engine::Blocking(blocking) => blocking.cancel(key, &mut self.backlog),
+                Engine::Closed => unreachable!("what the engine had is finished, or was left to the kernel"),
+            }
         }
     }
 
     /// The future of this operation is gone.
     pub(crate) fn abandon(&mut self, key: Key) -> Leftover {
-        if self.ring.is_none() && self.slots[key.index as usize].operation.is_none() {
+        if matches!(self.engine, Engine::Closed) && self.slots[key.index as usize].operation.is_none() {
             return Leftover::default(); // left to the kernel when the ring was closed
         }
         let operation = self.operation(key);
@@ -299,47 +312,16 @@ impl Driver {
 
     /// Submits what was started, and waits for completions when asked to.
     pub(crate) fn enter(&mut self, wait: Wait) -> io::Result<()> {
-        let ring = self.ring.as_mut().expect("the executor ends before its ring");
-        let submissions = ring.submission();
-        let nothing = submissions.is_empty() && !submissions.taskrun() && !submissions.cq_overflow();
-        drop(submissions);
-        if wait == Wait::No && nothing {
-            self.backlog.extend(ring.completion());
-            return Ok(());
-        }
-        let entered = match wait {
-            Wait::No => ring.submit(),
-            _ if !self.backlog.is_empty() => ring.submit(),
-            Wait::AtMost(None) => ring.submit_and_wait(1),
-            Wait::AtMost(Some(duration)) => {
-                let timeout = Timespec::from(duration);
-                ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout))
-            }
-        };
-        self.stats.enters.add(1);
-        self.backlog.extend(ring.completion());
-        match entered {
-            Ok(_) => Ok(()),
-            // Nothing came in time, a signal came, the kernel is short of memory, or has more completions than room:
-            // the executor comes back with the ring drained.
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM)
-                ) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(error),
+        match &mut self.engine {
+            Engine::Uring(ring) => ring.enter(wait, &mut self.backlog, &self.stats),
+            Engine::Blocking(blocking) => blocking.enter(wait, &mut self.backlog, &self.stats),
+            Engine::Closed => unreachable!("the executor ends before its engine"),
         }
     }
 
     /// Dispatches one completion; `None` when there is none.
     pub(crate) fn dispatch(&mut self) -> Option<Leftover> {
         let completion = self.backlog.pop_front()?;
-        if completion.user_data() == IGNORED {
-            return Some(Leftover::default());
-        }
         Some(self.complete(&completion))
     }
 
@@ -360,9 +342,9 @@ impl Driver {
         }
     }
 
-    /// Closes the ring. With operations still under way, what they own is never freed: the kernel may yet write to it.
+    /// Closes the engine. With operations still under way, what they own is never freed: the kernel may yet write to it.
     pub(crate) fn close(&mut self) {
-        self.ring = None;
+        self.engine = Engine::Closed;
         if self.live == 0 {
             return;
         }
@@ -374,12 +356,11 @@ impl Driver {
         }
     }
 
-    fn complete(&mut self, completion: &cqueue::Entry) -> Leftover {
-        let key = Key::from_user_data(completion.user_data());
-        let result = completion.result();
-        let finished = !cqueue::more(completion.flags());
+    fn complete(&mut self, completion: &Completion) -> Leftover {
+        let key = completion.key;
+        let finished = !completion.more;
         let operation = self.operation(key);
-        let arrival = operation.arrival(result, completion.flags());
+        let arrival = operation.arrival(completion);
         if finished {
             operation.finished = true;
             self.live -= 1;
@@ -441,29 +422,6 @@ impl Driver {
         assert!(slot.generation == key.generation, "an operation is known by its generation until it is freed");
         slot.operation.as_mut().expect("a slot of this generation is in use")
     }
-
-    fn push_cancel(&mut self, key: Key) {
-        self.push(&opcode::AsyncCancel::new(key.user_data()).build().user_data(IGNORED));
-    }
-
-    fn push(&mut self, entry: &Entry) {
-        let Self { ring, backlog, stats, .. } = self;
-        let ring = ring.as_mut().expect("operations start only while the core runs");
-        // SAFETY: `start` put what the entry points to into a slot, where it stays until the last completion; a cancel
-        // points to nothing.
-        while unsafe { ring.submission().push(entry) }.is_err() {
-            stats.enters.add(1);
-            // Whatever the error, emptying the completion queue is what can help; a ring that never takes anything again
-            // fails in `enter`.
-            if ring.submit().is_err() {
-                backlog.extend(ring.completion());
-            }
-        }
-    }
-
-    fn ring(&self) -> &IoUring {
-        self.ring.as_ref().expect("registrations are made while the core runs")
-    }
 }
 
 impl Drop for Driver {
@@ -484,7 +442,8 @@ impl Kind {
 
 impl Operation {
     /// What a completion brought; takes ownership of its file or buffer.
-    fn arrival(&mut self, result: i32, flags: u32) -> Option<Arrival> {
+    fn arrival(&mut self, completion: &Completion) -> Option<Arrival> {
+        let result = completion.result;
         match &self.kind {
             Kind::Once => {
                 self.result = result;
@@ -495,7 +454,7 @@ impl Operation {
                 Some(Arrival::Connection(unsafe { OwnedFd::from_raw_fd(result) }))
             }
             Kind::Receive(ring) if result >= 0 => {
-                let bytes = cqueue::buffer_select(flags).map_or_else(Received::end, |id| {
+                let bytes = completion.buffer.map_or_else(Received::end, |id| {
                     ring.taken();
                     Received::ring(ring, id, usize::try_from(result).expect("not negative"))
                 });
@@ -536,13 +495,7 @@ impl Owner {
     }
 }
 
-/// Submissions that fit before the kernel is entered.
-const SUBMISSIONS: u32 = 512;
-/// Disks that are used as registered files.
-const FILES_MAX: u32 = 256;
 /// Connections that wait to be fetched from a listener; more stay in the kernel's backlog.
 const ACCEPTED_QUEUE_MAX: usize = 64;
 /// Receive buffers that one connection may fill ahead of its reader.
 const RECEIVED_QUEUE_MAX: usize = 4;
-/// The completion of a cancel: whether it found anything, the operation's own completion says.
-const IGNORED: u64 = u64::MAX;
