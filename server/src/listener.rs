@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::http::{DateCache, ReceiveError, Service};
 use crate::http1::{self, Patience, Refusal, Settings, Wire};
-use crate::telemetry::CoreCounters;
+use crate::telemetry::{self, CoreCounters};
 
 /// The listening sockets of one core, not yet served.
 #[derive(Debug)]
@@ -199,7 +199,6 @@ struct Place<S: Service> {
 
 impl<S: Service> Place<S> {
     fn take(door: Rc<Frontdoor<S>>, id: u64, is_refused: bool) -> Self {
-        door.counters.connection_opened();
         door.guests.refusing.update(|count| count + usize::from(is_refused));
         Self { door, id, is_refused }
     }
@@ -208,7 +207,6 @@ impl<S: Service> Place<S> {
 impl<S: Service> Drop for Place<S> {
     fn drop(&mut self) {
         let guests = &self.door.guests;
-        self.door.counters.connection_closed();
         guests.refusing.update(|count| count - usize::from(self.is_refused));
         // The task that runs this is dropped here: it has no further await.
         let task = guests.tasks.borrow_mut().remove(&self.id);
@@ -222,6 +220,7 @@ impl<S: Service> Drop for Place<S> {
 /// Finds out what a new connection speaks.
 async fn greet<S: Service>(door: &Frontdoor<S>, mut wire: Wire) {
     let began = door.core.now();
+    let unknown = door.counters.speaks(telemetry::Protocol::Unknown);
     let protocol = loop {
         if let Some(protocol) = sniff(wire.pending()) {
             break protocol;
@@ -241,8 +240,12 @@ async fn greet<S: Service>(door: &Frontdoor<S>, mut wire: Wire) {
             _ => return,
         }
     };
+    drop(unknown);
     match protocol {
-        Protocol::Http1 => http1::serve(door, wire).await,
+        Protocol::Http1 => {
+            let _speaks = door.counters.speaks(telemetry::Protocol::Http1);
+            http1::serve(door, wire).await;
+        }
         Protocol::Http2 => turn_http2_away(door, wire).await,
         Protocol::Tls => http1::refuse(door, wire, TLS).await,
     }

@@ -28,11 +28,11 @@ use crate::disks::{self, DiskError};
 use crate::http1::Settings;
 use crate::identity::EMBEDDED_NODE;
 use crate::listener::{BindError, Frontend};
-use crate::metadata::SqliteIndex;
 use crate::metadata::threads::StartError as IndexError;
+use crate::metadata::{self, SqliteIndex};
 use crate::routes::{Readiness, Ready, Routes};
 use crate::s3::S3;
-use crate::telemetry::{Metrics, StoreFigures};
+use crate::telemetry::{MetadataFigures, Metrics, ProcessFigures, StoreFigures};
 
 /// Everything that a start needs to know.
 pub struct Plan {
@@ -98,6 +98,7 @@ struct Shared {
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     figures: Arc<StoreFigures>,
+    metadata_figures: Arc<MetadataFigures>,
     places: Vec<Mutex<Option<Place>>>,
     stage: watch::Sender<Stage>,
     stop: watch::Receiver<bool>,
@@ -156,6 +157,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     let (stop, stopped) = watch::channel(false);
     let (failed, failure) = oneshot::channel();
     let (index, index_threads) = SqliteIndex::start(plan.data.path())?;
+    let process = ProcessFigures::watched_by(&metrics, &plan.data.path().join(metadata::threads::FILE_NAME));
     let shared = Arc::new(Shared {
         data: plan.data,
         paths: plan.disks.into_iter().map(|disk| disk.path).collect(),
@@ -165,6 +167,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         authenticator: plan.authenticator,
         readiness: Arc::clone(&readiness),
         figures: StoreFigures::watched_by(&metrics, core_count),
+        metadata_figures: MetadataFigures::watched_by(&metrics),
         metrics: Arc::clone(&metrics),
         places: places(core_count, plan.host, index, failed),
         stage,
@@ -174,6 +177,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     metrics.watch_cores(cores.stats());
 
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Signals)?;
+    control.spawn(async move { process.keep_looking().await });
     control.block_on(async {
         let mut signals = Signals::new().map_err(StartError::Signals)?;
         let cores = tokio::task::spawn_blocking(move || cores.join());
@@ -343,6 +347,8 @@ async fn open(
     let began = core.now();
     let devices: Vec<_> = shared.disks.iter().map(|disk| disk.device(core)).collect();
     let disks = disks::take(core, &shared.data, &shared.paths, &devices).await?;
+    let names = shared.paths.iter().map(|path| path.display().to_string());
+    shared.figures.name(disks.iter().copied().zip(names));
     let index = opening.index;
     let devices = disks.iter().copied().zip(devices).collect();
     let recovered = recover(core, devices, core.core_count()).await?;
@@ -410,6 +416,9 @@ async fn host(
     store.set_writer(EMBEDDED_NODE, incarnation);
     let frontend = Frontend::bind(core, &shared.listen)?;
     let service = Service::new(core.clone(), metadata, inbox, Limits::EMBEDDED);
+    let (world, figures, queues) = (core.clone(), service.figures(), mailboxes.onlooker());
+    let published = Arc::clone(&shared.metadata_figures);
+    let _publishing = core.spawn(async move { published.publish(&world, figures, queues).await });
     let (ended, end) = oneshot::channel();
     core.spawn(async move {
         service.run().await;

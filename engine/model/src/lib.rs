@@ -7,6 +7,7 @@
 pub mod format;
 pub mod ids;
 pub mod io;
+pub mod latency;
 pub mod limits;
 pub mod object;
 pub mod profile;

@@ -33,5 +33,5 @@ pub use crate::disk::{Device, Disk, DiskOptions, OpenError};
 pub use crate::pool::Buffer;
 pub use crate::probe::{ProbeError, Support, probe};
 pub use crate::start::{Cores, Io, JoinError, Options, StartError, available_cpus, start};
-pub use crate::stats::{CoreStats, Counter, DiskStats};
+pub use crate::stats::{CoreStats, Counter, DiskStats, Histogram};
 pub use crate::task::Task;

@@ -1,6 +1,9 @@
 //! What the runtime counts. Written by the owning core, readable from every thread.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anvil_model::latency::{LATENCY_BUCKETS, Latencies, latency_bucket};
 
 /// A number that any thread may read; its core writes it, and who gives it a connection.
 #[derive(Debug, Default)]
@@ -23,6 +26,36 @@ impl Counter {
 
     pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+/// Durations sorted into buckets, written and read by any thread.
+#[derive(Debug)]
+pub struct Histogram {
+    counts: [AtomicU64; LATENCY_BUCKETS],
+    sum_nanos: AtomicU64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { counts: std::array::from_fn(|_| AtomicU64::new(0)), sum_nanos: AtomicU64::new(0) }
+    }
+}
+
+impl Histogram {
+    /// Counts a duration.
+    pub fn record(&self, duration: Duration) {
+        self.counts[latency_bucket(duration)].fetch_add(1, Ordering::Relaxed);
+        self.sum_nanos.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn value(&self) -> Latencies {
+        Latencies {
+            counts: std::array::from_fn(|bucket| self.counts[bucket].load(Ordering::Relaxed)),
+            sum: Duration::from_nanos(self.sum_nanos.load(Ordering::Relaxed)),
+        }
     }
 }
 
@@ -85,4 +118,10 @@ pub struct DiskStats {
     pub flushes: Counter,
     /// Operations that failed.
     pub errors: Counter,
+    /// From the submission of a read to its end, as the task that waits sees it.
+    pub read_latency: Histogram,
+    /// The same of writes.
+    pub write_latency: Histogram,
+    /// The same of flushes.
+    pub flush_latency: Histogram,
 }

@@ -112,7 +112,7 @@ async fn exchange<S: Service>(door: &Frontdoor<S>, wire: &mut Wire, out: &mut Ve
     let mut answer = Answer::new(door, wire, out, &head.request_id, close);
     answer.continues = body.awaits_nothing;
     let result = answer.send(&head.method, response).await;
-    let (status, sent_bytes) = (answer.status, answer.sent_bytes);
+    let (status, sent_bytes, first_byte) = (answer.status, answer.sent_bytes, answer.began.since(began));
     drop(in_flight);
     door.counters.record(&Exchange {
         head: &head,
@@ -120,6 +120,7 @@ async fn exchange<S: Service>(door: &Frontdoor<S>, wire: &mut Wire, out: &mut Ve
         status,
         received_bytes: body.received,
         sent_bytes,
+        first_byte,
         duration: door.core.now().since(began),
         complete: result.is_ok(),
     });
@@ -150,13 +151,14 @@ pub(crate) async fn refuse<S: Service>(door: &Frontdoor<S>, mut wire: Wire, refu
     let mut out = Vec::new();
     let mut answer = Answer::new(door, &mut wire, &mut out, &head.request_id, true);
     let result = answer.send("-", response).await;
-    let (status, sent_bytes) = (answer.status, answer.sent_bytes);
+    let (status, sent_bytes, first_byte) = (answer.status, answer.sent_bytes, answer.began.since(began));
     door.counters.record(&Exchange {
         head: &head,
         operation: "Refused",
         status,
         received_bytes: 0,
         sent_bytes,
+        first_byte,
         duration: door.core.now().since(began),
         complete: result.is_ok(),
     });
@@ -180,6 +182,8 @@ struct Answer<'a, S: Service> {
     /// `100 Continue` goes in front.
     continues: bool,
     patience: Patience,
+    /// When its first byte was ready to be sent.
+    began: Moment,
     /// What the client was told.
     status: u16,
     /// Bytes of the body that were sent.
@@ -189,7 +193,8 @@ struct Answer<'a, S: Service> {
 impl<'a, S: Service> Answer<'a, S> {
     fn new(door: &'a Frontdoor<S>, wire: &'a mut Wire, out: &'a mut Vec<u8>, request_id: &'a str, close: bool) -> Self {
         let patience = Patience::new(door.settings.send_grace, door.settings.send_bytes_per_second_min);
-        Self { door, wire, out, request_id, close, continues: false, patience, status: 0, sent_bytes: 0 }
+        let began = door.core.now();
+        Self { door, wire, out, request_id, close, continues: false, patience, began, status: 0, sent_bytes: 0 }
     }
 
     /// Sends the answer to a request with this method.
@@ -263,6 +268,7 @@ impl<'a, S: Service> Answer<'a, S> {
             length: has_length.then_some(length),
             close: self.close,
         };
+        self.began = self.door.core.now();
         self.out.clear();
         if self.continues {
             self.out.extend_from_slice(CONTINUE);

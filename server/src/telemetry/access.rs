@@ -18,6 +18,8 @@ pub struct Exchange<'a> {
     pub received_bytes: u64,
     /// Bytes of the answer's body that were sent.
     pub sent_bytes: u64,
+    /// From the first byte of its head to the first of the answer.
+    pub first_byte: Duration,
     /// From the first byte of its head to the last of the answer.
     pub duration: Duration,
     /// The whole answer was sent.
@@ -35,12 +37,13 @@ pub(super) fn log(exchange: &Exchange<'_>) {
                 request_id = exchange.head.request_id,
                 peer = %exchange.head.peer,
                 operation = exchange.operation,
-                method = ?exchange.head.method,
-                path = ?exchange.head.path,
-                query = ?exchange.head.query.as_deref().map(without_secrets),
+                method = exchange.head.method,
+                path = exchange.head.path,
+                query = exchange.head.query.as_deref().map(without_secrets).as_deref().unwrap_or_default(),
                 status = exchange.status,
                 received_bytes = exchange.received_bytes,
                 sent_bytes = exchange.sent_bytes,
+                first_byte_us = u64::try_from(exchange.first_byte.as_micros()).unwrap_or(u64::MAX),
                 duration_us = u64::try_from(exchange.duration.as_micros()).unwrap_or(u64::MAX),
                 complete = exchange.complete,
                 "request"

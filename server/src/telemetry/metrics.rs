@@ -1,187 +1,18 @@
-//! Counters of requests, one set per core, and the page that Prometheus reads.
+//! The page that Prometheus reads, and how numbers come onto it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anvil_model::ids::CoreId;
+use anvil_model::latency::{LATENCY_BOUNDS_US, Latencies};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::access::{self, Exchange};
-
-/// What requests are counted by: the names of AWS's API, and those of our own.
-pub const OPERATIONS: [&str; 53] = [
-    "Other",
-    "Refused",
-    "Health",
-    "Ready",
-    "Metrics",
-    "ListBuckets",
-    "CreateBucket",
-    "HeadBucket",
-    "DeleteBucket",
-    "GetBucketLocation",
-    "PutObject",
-    "GetObject",
-    "HeadObject",
-    "DeleteObject",
-    "DeleteObjects",
-    "CopyObject",
-    "ListObjects",
-    "ListObjectsV2",
-    "ListObjectVersions",
-    "CreateMultipartUpload",
-    "UploadPart",
-    "UploadPartCopy",
-    "CompleteMultipartUpload",
-    "AbortMultipartUpload",
-    "ListMultipartUploads",
-    "ListParts",
-    "GetObjectAttributes",
-    "GetObjectTagging",
-    "PutObjectTagging",
-    "DeleteObjectTagging",
-    "GetBucketVersioning",
-    "PutBucketVersioning",
-    "GetBucketAcl",
-    "GetObjectAcl",
-    "GetObjectRetention",
-    "GetObjectLegalHold",
-    "GetObjectLockConfiguration",
-    "GetBucketPolicy",
-    "GetBucketPolicyStatus",
-    "GetBucketTagging",
-    "GetBucketLifecycleConfiguration",
-    "GetBucketEncryption",
-    "GetBucketCors",
-    "GetBucketReplication",
-    "GetBucketWebsite",
-    "GetBucketNotificationConfiguration",
-    "GetBucketLogging",
-    "GetBucketAccelerateConfiguration",
-    "GetBucketRequestPayment",
-    "GetBucketOwnershipControls",
-    "GetPublicAccessBlock",
-    "PostObject",
-    "NotImplemented",
-];
-
-/// Upper bounds of the latency buckets in microseconds; above the last there is one more.
-const LATENCY_BOUNDS_US: [u64; 16] = [
-    100,
-    250,
-    500,
-    1_000,
-    2_500,
-    5_000,
-    10_000,
-    25_000,
-    50_000,
-    100_000,
-    250_000,
-    500_000,
-    1_000_000,
-    5_000_000,
-    30_000_000,
-    300_000_000,
-];
-/// Status classes 1xx to 5xx.
-const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-
-/// What one core counts. Only that core writes, so no cache line is fought for; every thread may read.
-#[derive(Debug)]
-pub struct CoreCounters {
-    /// In the order of [`OPERATIONS`].
-    operations: [OperationCounters; OPERATIONS.len()],
-    received_bytes: AtomicU64,
-    sent_bytes: AtomicU64,
-    in_flight: AtomicU64,
-    connections: AtomicU64,
-    connections_refused: AtomicU64,
-    incomplete: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct OperationCounters {
-    by_class: [AtomicU64; CLASSES.len()],
-    by_latency: [AtomicU64; LATENCY_BOUNDS_US.len() + 1],
-    latency_us: AtomicU64,
-}
-
-impl Default for CoreCounters {
-    fn default() -> Self {
-        Self {
-            operations: std::array::from_fn(|_| OperationCounters::default()),
-            received_bytes: AtomicU64::default(),
-            sent_bytes: AtomicU64::default(),
-            in_flight: AtomicU64::default(),
-            connections: AtomicU64::default(),
-            connections_refused: AtomicU64::default(),
-            incomplete: AtomicU64::default(),
-        }
-    }
-}
-
-impl CoreCounters {
-    /// Counts a request and writes its line to the access log.
-    pub fn record(&self, exchange: &Exchange<'_>) {
-        let index = OPERATIONS.iter().position(|&name| name == exchange.operation).unwrap_or(0);
-        let counters = &self.operations[index];
-        let class = usize::from(exchange.status / 100).clamp(1, CLASSES.len()) - 1;
-        let latency_us = u64::try_from(exchange.duration.as_micros()).unwrap_or(u64::MAX);
-        let bucket = LATENCY_BOUNDS_US.partition_point(|&bound| bound < latency_us);
-        add(&counters.by_class[class], 1);
-        add(&counters.by_latency[bucket], 1);
-        add(&counters.latency_us, latency_us);
-        add(&self.received_bytes, exchange.received_bytes);
-        add(&self.sent_bytes, exchange.sent_bytes);
-        if !exchange.complete {
-            add(&self.incomplete, 1);
-        }
-        access::log(exchange);
-    }
-
-    /// A request is being served, until the guard is dropped.
-    pub(crate) fn in_flight(&self) -> InFlight<'_> {
-        add(&self.in_flight, 1);
-        InFlight(&self.in_flight)
-    }
-
-    pub(crate) fn connection_opened(&self) {
-        add(&self.connections, 1);
-    }
-
-    pub(crate) fn connection_closed(&self) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn connection_refused(&self) {
-        add(&self.connections_refused, 1);
-    }
-
-    /// Connections that are open now.
-    #[must_use]
-    pub fn connections(&self) -> u64 {
-        self.connections.load(Ordering::Relaxed)
-    }
-}
-
-fn add(counter: &AtomicU64, amount: u64) {
-    counter.fetch_add(amount, Ordering::Relaxed);
-}
-
-pub(crate) struct InFlight<'a>(&'a AtomicU64);
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
+use super::requests::{CoreCounters, Requests};
 
 /// A label of a sample.
 pub type Label = (&'static str, String);
@@ -189,7 +20,7 @@ pub type Label = (&'static str, String);
 /// A number that is asked for when the page is read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// Name without `anvil_` in front and without `_total` behind.
+    /// Name without `anvil_` in front and without `_total` behind; `process_` stands for itself.
     pub name: &'static str,
     /// One sentence.
     pub help: &'static str,
@@ -208,32 +39,52 @@ pub enum SampleKind {
     Gauge,
 }
 
+/// Durations that are asked for when the page is read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatencySample {
+    /// Name without `anvil_` in front; ends in `_seconds`.
+    pub name: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// What was counted, each with its labels.
+    pub values: Vec<(Vec<Label>, Latencies)>,
+}
+
 /// All that the node counts.
 #[derive(Debug)]
 pub struct Metrics {
     cores: Arc<[Arc<CoreCounters>]>,
-    registry: Mutex<Registry>,
+    registries: Mutex<Registries>,
+}
+
+/// Our own numbers, and those whose names Prometheus gives to every process.
+#[derive(Debug)]
+struct Registries {
+    anvil: Registry,
+    process: Registry,
 }
 
 impl Metrics {
-    /// Counters for so many cores, the time since now, and the version.
+    /// Counters for so many cores, the time of the start, and the version.
     #[must_use]
     pub fn new(core_count: u16) -> Self {
         let cores: Arc<[_]> = (0..core_count).map(|_| Arc::new(CoreCounters::default())).collect();
-        let mut registry = Registry::with_prefix("anvil");
-        registry.register_collector(Box::new(Requests(Arc::clone(&cores))));
-        let metrics = Self { cores, registry: Mutex::new(registry) };
-        let started = Instant::now();
-        metrics.watch(move || {
-            vec![
-                Sample::gauge("uptime_seconds", "Time since the process started", started.elapsed().as_secs_f64()),
-                Sample {
-                    name: "build_info",
-                    help: "The version that runs, as a label",
-                    kind: SampleKind::Gauge,
-                    values: vec![(vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0)],
-                },
-            ]
+        let mut anvil = Registry::with_prefix("anvil");
+        anvil.register_collector(Box::new(Requests(Arc::clone(&cores))));
+        let registries = Registries { anvil, process: Registry::default() };
+        let metrics = Self { cores, registries: Mutex::new(registries) };
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        metrics.watch(|| {
+            vec![Sample {
+                name: "build_info",
+                help: "The version that runs, as a label",
+                kind: SampleKind::Gauge,
+                values: vec![(vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0)],
+            }]
+        });
+        metrics.watch_process(move || {
+            let name = "process_start_time_seconds";
+            vec![Sample::gauge(name, "When the process started, in seconds since 1970", started)]
         });
         metrics
     }
@@ -247,17 +98,32 @@ impl Metrics {
     /// Adds numbers that are asked for whenever the page is read. `ask` runs on the core that serves the page: it must
     /// only read what lies in memory.
     pub fn watch(&self, ask: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
-        let mut registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        registry.register_collector(Box::new(Watched(Box::new(ask))));
+        self.registries().anvil.register_collector(Box::new(Watched(Box::new(ask))));
+    }
+
+    /// The same for numbers of the process, whose names have no prefix.
+    pub fn watch_process(&self, ask: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
+        self.registries().process.register_collector(Box::new(Watched(Box::new(ask))));
+    }
+
+    /// The same for durations.
+    pub fn watch_latencies(&self, ask: impl Fn() -> Vec<LatencySample> + Send + Sync + 'static) {
+        self.registries().anvil.register_collector(Box::new(WatchedLatencies(Box::new(ask))));
     }
 
     /// The page, in the text format of OpenMetrics.
     #[must_use]
     pub fn render(&self) -> String {
         let mut page = String::new();
-        let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        encode(&mut page, &registry).expect("a String takes everything");
+        let registries = self.registries();
+        encode_registry(&mut page, &registries.anvil).expect("a String takes everything");
+        encode_registry(&mut page, &registries.process).expect("a String takes everything");
+        encode_eof(&mut page).expect("a String takes everything");
         page
+    }
+
+    fn registries(&self) -> std::sync::MutexGuard<'_, Registries> {
+        self.registries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -303,86 +169,49 @@ impl Collector for Watched {
     }
 }
 
-fn encode_value(metric: &mut MetricEncoder<'_>, kind: SampleKind, value: f64) -> fmt::Result {
+pub(super) fn encode_value(metric: &mut MetricEncoder<'_>, kind: SampleKind, value: f64) -> fmt::Result {
     match kind {
         SampleKind::Counter => metric.encode_counter::<NoLabelSet, f64, f64>(&value, None),
         SampleKind::Gauge => metric.encode_gauge(&value),
     }
 }
 
-/// The requests of all cores, added up when they are asked for.
-#[derive(Debug)]
-struct Requests(Arc<[Arc<CoreCounters>]>);
+struct WatchedLatencies(Box<dyn Fn() -> Vec<LatencySample> + Send + Sync>);
 
-impl Requests {
-    fn sum(&self, read: impl Fn(&CoreCounters) -> &AtomicU64) -> u64 {
-        self.0.iter().map(|core| read(core).load(Ordering::Relaxed)).sum()
+impl fmt::Debug for WatchedLatencies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WatchedLatencies")
     }
+}
 
-    fn count(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Requests answered, by operation and class of status";
-        let mut metric = encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
-        for (operation, name) in OPERATIONS.iter().enumerate() {
-            for (class, class_name) in CLASSES.iter().enumerate() {
-                let count = self.sum(|core| &core.operations[operation].by_class[class]);
-                if count > 0 {
-                    let labels = [("operation", *name), ("status", *class_name)];
-                    metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&count, None)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn latency(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "From the first byte of a request to the last of its answer";
-        let mut metric = encoder.encode_descriptor("request_seconds", help, None, MetricType::Histogram)?;
-        for (operation, name) in OPERATIONS.iter().enumerate() {
-            let bounds = LATENCY_BOUNDS_US.iter().map(|&us| Duration::from_micros(us).as_secs_f64());
-            let buckets: Vec<(f64, u64)> = bounds
-                .chain([f64::INFINITY])
-                .enumerate()
-                .map(|(at, bound)| (bound, self.sum(|core| &core.operations[operation].by_latency[at])))
-                .collect();
-            let count = buckets.iter().map(|(_, count)| count).sum();
-            if count > 0 {
-                let sum = Duration::from_micros(self.sum(|core| &core.operations[operation].latency_us));
-                let labels = [("operation", *name)];
-                let mut family = metric.encode_family(&labels)?;
-                family.encode_histogram::<NoLabelSet>(sum.as_secs_f64(), count, &buckets, None)?;
+impl Collector for WatchedLatencies {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for sample in (self.0)() {
+            let mut metric = encoder.encode_descriptor(sample.name, sample.help, None, MetricType::Histogram)?;
+            for (labels, latencies) in &sample.values {
+                encode_latencies(&mut metric, labels, latencies)?;
             }
         }
         Ok(())
     }
 }
 
-impl Collector for Requests {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        self.count(&mut encoder)?;
-        self.latency(&mut encoder)?;
-        let mut one = |name, help, kind, value| -> fmt::Result {
-            let metric_type = if kind == SampleKind::Counter { MetricType::Counter } else { MetricType::Gauge };
-            encode_value(&mut encoder.encode_descriptor(name, help, None, metric_type)?, kind, float(value))
-        };
-        let counter = SampleKind::Counter;
-        one("request_received_bytes", "Bytes of request bodies", counter, self.sum(|core| &core.received_bytes))?;
-        one("request_sent_bytes", "Bytes of answers' bodies", counter, self.sum(|core| &core.sent_bytes))?;
-        one("requests_incomplete", "Answers that broke off", counter, self.sum(|core| &core.incomplete))?;
-        one(
-            "connections_refused",
-            "Connections refused for want of room",
-            counter,
-            self.sum(|core| &core.connections_refused),
-        )?;
-        one("requests_in_flight", "Requests being served", SampleKind::Gauge, self.sum(|core| &core.in_flight))?;
-        one("connections", "Connections that are open", SampleKind::Gauge, self.sum(|core| &core.connections))
-    }
+pub(super) fn encode_latencies(metric: &mut MetricEncoder<'_>, labels: &[Label], latencies: &Latencies) -> fmt::Result {
+    #[expect(clippy::cast_precision_loss, reason = "a few digits")]
+    let bounds = LATENCY_BOUNDS_US.iter().map(|&us| us as f64 / 1e6).chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(latencies.counts).collect();
+    let mut family = metric.encode_family(&labels)?;
+    family.encode_histogram::<NoLabelSet>(latencies.sum.as_secs_f64(), latencies.count(), &buckets, None)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
     use super::*;
     use crate::http::Head;
+    use crate::telemetry::{Exchange, Protocol};
 
     fn exchange(metrics: &Metrics, core: u16, operation: &'static str, status: u16, micros: u64) {
         let head = Head {
@@ -400,6 +229,7 @@ mod tests {
             status,
             received_bytes: 3,
             sent_bytes: 5,
+            first_byte: duration / 2,
             duration,
             complete: true,
         });
@@ -411,19 +241,23 @@ mod tests {
         exchange(&metrics, 0, "GetObject", 200, 100);
         exchange(&metrics, 1, "GetObject", 206, 101);
         exchange(&metrics, 1, "GetObject", 404, 400_000_000);
-        exchange(&metrics, 1, "NoSuchOperation", 500, 1);
+        exchange(&metrics, 1, "NoSuchOperation", 599, 1);
         let in_flight = metrics.core(CoreId(0));
-        let guard = in_flight.in_flight();
+        let guard = (in_flight.in_flight(), in_flight.speaks(Protocol::Http1));
         let page = metrics.render();
         for line in [
-            "anvil_requests_total{operation=\"GetObject\",status=\"2xx\"} 2",
-            "anvil_requests_total{operation=\"GetObject\",status=\"4xx\"} 1",
-            "anvil_requests_total{operation=\"Other\",status=\"5xx\"} 1",
-            "anvil_request_seconds_count{operation=\"GetObject\"} 3",
-            "anvil_request_seconds_bucket{le=\"0.0001\",operation=\"GetObject\"} 1",
-            "anvil_request_seconds_bucket{le=\"0.00025\",operation=\"GetObject\"} 2",
-            "anvil_request_seconds_bucket{le=\"300.0\",operation=\"GetObject\"} 2",
-            "anvil_request_seconds_bucket{le=\"+Inf\",operation=\"GetObject\"} 3",
+            "anvil_requests_total{operation=\"GetObject\",status=\"200\"} 1",
+            "anvil_requests_total{operation=\"GetObject\",status=\"206\"} 1",
+            "anvil_requests_total{operation=\"GetObject\",status=\"404\"} 1",
+            "anvil_requests_total{operation=\"Other\",status=\"other\"} 1",
+            "anvil_request_duration_seconds_count{operation=\"GetObject\"} 3",
+            "anvil_request_duration_seconds_bucket{le=\"0.0001\",operation=\"GetObject\"} 1",
+            "anvil_request_duration_seconds_bucket{le=\"0.00025\",operation=\"GetObject\"} 2",
+            "anvil_request_duration_seconds_bucket{le=\"300.0\",operation=\"GetObject\"} 2",
+            "anvil_request_duration_seconds_bucket{le=\"+Inf\",operation=\"GetObject\"} 3",
+            "anvil_request_first_byte_seconds_bucket{le=\"0.00005\",operation=\"GetObject\"} 1",
+            "anvil_connections{core=\"0\",protocol=\"http1\"} 1.0",
+            "anvil_connections{core=\"1\",protocol=\"http1\"} 0.0",
             "anvil_request_received_bytes_total 12.0",
             "anvil_request_sent_bytes_total 20.0",
             "anvil_requests_in_flight 1.0",

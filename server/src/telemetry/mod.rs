@@ -5,11 +5,17 @@
 
 mod access;
 mod log;
+mod metadata;
 mod metrics;
+mod process;
+mod requests;
 mod runtime;
 mod store;
 
 pub use access::Exchange;
 pub use log::{LogError, LogFormat, LogGuard, init};
-pub use metrics::{CoreCounters, Label, Metrics, OPERATIONS, Sample, SampleKind};
+pub use metadata::MetadataFigures;
+pub use metrics::{Label, LatencySample, Metrics, Sample, SampleKind};
+pub use process::ProcessFigures;
+pub use requests::{CoreCounters, OPERATIONS, Protocol};
 pub use store::StoreFigures;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use anvil_runtime::{CoreStats, DiskStats};
+use anvil_runtime::{CoreStats, DiskStats, Histogram};
 
-use super::metrics::{Metrics, Sample, SampleKind, float};
+use super::metrics::{LatencySample, Metrics, Sample, SampleKind, float};
 
 impl Metrics {
     /// Adds what the runtime counts on each core.
@@ -14,7 +14,10 @@ impl Metrics {
 
     /// Adds what the runtime counts of each disk, under the disk's name.
     pub fn watch_disks(&self, disks: Vec<(String, Arc<DiskStats>)>) {
+        let disks: Arc<[_]> = disks.into();
+        let timed = Arc::clone(&disks);
         self.watch(move || disk_samples(&disks));
+        self.watch_latencies(move || disk_latencies(&timed));
     }
 }
 
@@ -88,5 +91,18 @@ fn disk_samples(disks: &[(String, Arc<DiskStats>)]) -> Vec<Sample> {
         sample("disk_written_bytes", "Bytes written", |s| s.written_bytes.value()),
         sample("disk_flushes", "Flushes that ended", |s| s.flushes.value()),
         sample("disk_errors", "Operations that failed", |s| s.errors.value()),
+    ]
+}
+
+fn disk_latencies(disks: &[(String, Arc<DiskStats>)]) -> Vec<LatencySample> {
+    let sample = |name, help, read: fn(&DiskStats) -> &Histogram| LatencySample {
+        name,
+        help,
+        values: disks.iter().map(|(disk, stats)| (vec![("disk", disk.clone())], read(stats).value())).collect(),
+    };
+    vec![
+        sample("disk_read_seconds", "Time of a read, as the task that waits sees it", |s| &s.read_latency),
+        sample("disk_write_seconds", "Time of a write, as the task that waits sees it", |s| &s.write_latency),
+        sample("disk_flush_seconds", "Time of a flush, as the task that waits sees it", |s| &s.flush_latency),
     ]
 }

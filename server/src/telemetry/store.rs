@@ -1,6 +1,6 @@
 //! What the store knows of itself, as samples. Its figures live on its cores; each core publishes a copy now and then.
 
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use anvil_model::ids::DiskId;
@@ -16,16 +16,24 @@ const PUBLISHED_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct StoreFigures {
     cores: Vec<Mutex<Stats>>,
+    /// What the operator calls each disk, once it is known which is which.
+    names: OnceLock<Vec<(DiskId, String)>>,
 }
 
 impl StoreFigures {
     /// Puts figures for so many cores on the page of `metrics`.
     #[must_use]
     pub fn watched_by(metrics: &Metrics, core_count: u16) -> Arc<Self> {
-        let figures = Arc::new(Self { cores: (0..core_count).map(|_| Mutex::default()).collect() });
+        let figures =
+            Arc::new(Self { cores: (0..core_count).map(|_| Mutex::default()).collect(), names: OnceLock::new() });
         let watched = Arc::clone(&figures);
         metrics.watch(move || watched.samples());
         figures
+    }
+
+    /// Says once what each disk is called on the page; until then by its id.
+    pub fn name(&self, disks: impl IntoIterator<Item = (DiskId, String)>) {
+        self.names.get_or_init(|| disks.into_iter().collect());
     }
 
     /// Publishes the figures of this core, for as long as the future is polled.
@@ -47,15 +55,18 @@ impl StoreFigures {
 
     fn samples(&self) -> Vec<Sample> {
         let cores = self.cores.iter().map(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        samples(&cores.collect::<Vec<_>>())
+        samples(&cores.collect::<Vec<_>>(), self.names.get().map_or(&[], Vec::as_slice))
     }
 }
 
-fn samples(cores: &[Stats]) -> Vec<Sample> {
+fn samples(cores: &[Stats], names: &[(DiskId, String)]) -> Vec<Sample> {
     use SampleKind::{Counter, Gauge};
     let mut disks: Vec<DiskId> = cores.iter().flat_map(|core| &core.disks).map(|disk| disk.disk).collect();
     disks.sort_unstable();
     disks.dedup();
+    let called = |id: DiskId| {
+        names.iter().find(|(named, _)| *named == id).map_or_else(|| id.to_string(), |(_, name)| name.clone())
+    };
     let per_disk = |name, help, kind, value: &dyn Fn(&[&DiskStats]) -> u64| Sample {
         name,
         help,
@@ -65,7 +76,7 @@ fn samples(cores: &[Stats]) -> Vec<Sample> {
             .map(|id| {
                 let shares: Vec<_> =
                     cores.iter().flat_map(|core| &core.disks).filter(|disk| disk.disk == *id).collect();
-                (vec![("disk", id.to_string())], float(value(&shares)))
+                (vec![("disk", called(*id))], float(value(&shares)))
             })
             .collect(),
     };
@@ -104,6 +115,7 @@ mod tests {
     fn the_figures_of_all_cores_are_added_up_disk_by_disk() {
         let metrics = Metrics::new(2);
         let figures = StoreFigures::watched_by(&metrics, 2);
+        figures.name([(DiskId(1), "/disks/1".to_owned())]);
         let disk = |id, appends, space, failed| DiskStats {
             disk: DiskId(id),
             appends,
@@ -119,7 +131,7 @@ mod tests {
         let disks = vec![disk(1, 3, None, None), disk(2, 0, None, failed)];
         figures.set(1, Stats { index_entries: 1, index_bytes: 10, disks });
         let page = metrics.render();
-        let (one, two) = (DiskId(1), DiskId(2));
+        let (one, two) = ("/disks/1", DiskId(2));
         for line in [
             "anvil_store_index_entries 6.0".to_owned(),
             format!("anvil_store_appends_total{{disk=\"{one}\"}} 5.0"),

@@ -6,12 +6,15 @@
 //!   many of one key at once, the others wait, and a hot key delays only itself.
 //! - A request whose caller is gone or late is left out of a batch that was not sent yet.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anvil_model::io::World;
+use anvil_model::latency::Latencies;
 use futures_util::future::{self, Either};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
@@ -70,19 +73,51 @@ pub struct Service<W: World, M: Metadata> {
     metadata: Rc<M>,
     inbox: Inbox,
     limits: Limits,
+    figures: Rc<RefCell<Figures>>,
+}
+
+/// What the service did since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Batches of commits.
+    pub commits: BatchFigures,
+    /// Batches of look-ups.
+    pub look_ups: BatchFigures,
+}
+
+/// The batches of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatchFigures {
+    /// Requests in all batches.
+    pub requests: u64,
+    /// How long each batch took, from when it was sent to its last outcome.
+    pub latency: Latencies,
+}
+
+impl BatchFigures {
+    fn record(&mut self, requests: usize, took: Duration) {
+        self.requests += requests as u64;
+        self.latency.record(took);
+    }
 }
 
 impl<W: World, M: Metadata> Service<W, M> {
     /// A service that answers what comes to `inbox`.
     pub fn new(world: W, metadata: M, inbox: Inbox, limits: Limits) -> Self {
-        Self { world, metadata: Rc::new(metadata), inbox, limits }
+        Self { world, metadata: Rc::new(metadata), inbox, limits, figures: Rc::default() }
+    }
+
+    /// What it does, for as long as it serves.
+    #[must_use]
+    pub fn figures(&self) -> Rc<RefCell<Figures>> {
+        Rc::clone(&self.figures)
     }
 
     /// Serves until all [`Mailboxes`] are gone and everything that they sent is answered.
     pub async fn run(self) {
-        let Self { world, metadata, inbox, limits } = self;
-        let commits = commits(&world, &metadata, inbox.commits, limits);
-        let look_ups = look_ups(&world, &metadata, inbox.look_ups, limits);
+        let Self { world, metadata, inbox, limits, figures } = self;
+        let commits = commits(&world, &metadata, inbox.commits, limits, &figures);
+        let look_ups = look_ups(&world, &metadata, inbox.look_ups, limits, &figures);
         future::join(commits, look_ups).await;
     }
 }
@@ -92,6 +127,7 @@ async fn commits<W: World, M: Metadata>(
     metadata: &Rc<M>,
     mut inbox: mpsc::Receiver<CommitJob>,
     limits: Limits,
+    figures: &RefCell<Figures>,
 ) {
     let mut waiting = Waiting { jobs: Vec::new(), limits };
     loop {
@@ -113,7 +149,9 @@ async fn commits<W: World, M: Metadata>(
             continue;
         }
         let (mutations, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.mutation, job.reply)).unzip();
+        let began = world.now();
         let outcomes = metadata.commit(Arc::from(mutations)).await;
+        figures.borrow_mut().commits.record(replies.len(), world.now().since(began));
         assert_eq!(outcomes.len(), replies.len(), "each mutation has its outcome");
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // Whoever left takes its answer with it; the change stays.
@@ -185,6 +223,7 @@ async fn look_ups<W: World, M: Metadata>(
     metadata: &Rc<M>,
     mut inbox: mpsc::Receiver<LookUpJob>,
     limits: Limits,
+    figures: &RefCell<Figures>,
 ) {
     let mut in_flight = FuturesUnordered::new();
     loop {
@@ -207,7 +246,7 @@ async fn look_ups<W: World, M: Metadata>(
                 Err(_) => break,
             }
         }
-        in_flight.push(answer(Rc::clone(metadata), in_time(world, batch)));
+        in_flight.push(answer(world, metadata, in_time(world, batch), figures));
     }
     while in_flight.next().await.is_some() {}
 }
@@ -219,12 +258,14 @@ fn in_time<W: World>(world: &W, mut batch: Vec<LookUpJob>) -> Vec<LookUpJob> {
     batch
 }
 
-async fn answer<M: Metadata>(metadata: Rc<M>, batch: Vec<LookUpJob>) {
+async fn answer<W: World, M: Metadata>(world: &W, metadata: &Rc<M>, batch: Vec<LookUpJob>, figures: &RefCell<Figures>) {
     let (queries, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.query, job.reply)).unzip();
     if queries.is_empty() {
         return;
     }
+    let began = world.now();
     let answers = metadata.look_up(queries).await;
+    figures.borrow_mut().look_ups.record(replies.len(), world.now().since(began));
     assert_eq!(answers.len(), replies.len(), "each query has its answer");
     for (reply, answer) in replies.into_iter().zip(answers) {
         let _ = reply.send(answer);

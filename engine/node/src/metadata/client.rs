@@ -25,6 +25,41 @@ pub struct Mailboxes {
     pub(super) look_ups: mpsc::Sender<LookUpJob>,
 }
 
+/// Looks at the entrances without keeping the service alive.
+#[derive(Clone, Debug)]
+pub struct Onlooker {
+    commits: mpsc::WeakSender<CommitJob>,
+    look_ups: mpsc::WeakSender<LookUpJob>,
+}
+
+/// Requests that no batch has taken up yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueLengths {
+    /// Commits.
+    pub commits: usize,
+    /// Look-ups.
+    pub look_ups: usize,
+}
+
+impl Mailboxes {
+    /// Watches how full they are.
+    #[must_use]
+    pub fn onlooker(&self) -> Onlooker {
+        Onlooker { commits: self.commits.downgrade(), look_ups: self.look_ups.downgrade() }
+    }
+}
+
+impl Onlooker {
+    /// What waits now; nothing when the service has ended.
+    #[must_use]
+    pub fn waiting(&self) -> QueueLengths {
+        fn length<T>(queue: &mpsc::WeakSender<T>) -> usize {
+            queue.upgrade().map_or(0, |queue| queue.max_capacity() - queue.capacity())
+        }
+        QueueLengths { commits: length(&self.commits), look_ups: length(&self.look_ups) }
+    }
+}
+
 /// A mutation on its way to a batch. When the waiting side is gone before the batch is sent, it is left out.
 #[derive(Debug)]
 pub(super) struct CommitJob {

@@ -3,6 +3,8 @@
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
+use anvil_model::time::Moment;
+
 use super::Disk;
 use crate::core::Inner;
 
@@ -26,6 +28,10 @@ impl Handle {
     pub(crate) fn new(disk: Disk, inner: Rc<Inner>) -> Self {
         let registered = inner.driver.borrow_mut().register_file(disk.shared.opened.file.as_raw_fd());
         Self { disk, inner, registered }
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        self.inner.now()
     }
 
     pub(crate) const fn inner(&self) -> &Rc<Inner> {

@@ -118,7 +118,7 @@ pub struct Device {
 impl Device {
     /// Repeats `step(buffer, what is left, where)` until all of `range` is done.
     async fn transfer(
-        self,
+        &self,
         offset: u64,
         mut buffer: Buffer,
         range: Range<usize>,
@@ -165,7 +165,9 @@ impl seam::Device for Device {
         async move {
             let disk = device.handle.disk.clone();
             let length = range.len() as u64;
+            let began = device.handle.now();
             let (result, buffer) = device.transfer(offset, buffer, range, op::read::read).await;
+            disk.stats().read_latency.record(device.handle.now().since(began));
             disk.stats().reads.add(1);
             if result.is_ok() {
                 disk.stats().read_bytes.add(length);
@@ -184,7 +186,9 @@ impl seam::Device for Device {
         async move {
             let disk = device.handle.disk.clone();
             let length = range.len() as u64;
+            let began = device.handle.now();
             let (result, buffer) = device.transfer(offset, buffer, range, op::write::write).await;
+            disk.stats().write_latency.record(device.handle.now().since(began));
             disk.stats().writes.add(1);
             if result.is_ok() {
                 disk.stats().written_bytes.add(length);
@@ -198,7 +202,9 @@ impl seam::Device for Device {
     fn flush(&self) -> impl Future<Output = Result<(), DeviceError>> + 'static {
         let handle = Rc::clone(&self.handle);
         async move {
+            let began = handle.now();
             let result = flush(&handle).await;
+            handle.disk.stats().flush_latency.record(handle.now().since(began));
             handle.disk.stats().flushes.add(1);
             handle.disk.note(result)
         }
