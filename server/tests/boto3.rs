@@ -39,6 +39,11 @@ fn checksums() {
 }
 
 #[test]
+fn copies() {
+    check("copies");
+}
+
+#[test]
 fn refusals() {
     check("refusals");
 }

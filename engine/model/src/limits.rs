@@ -18,6 +18,8 @@ pub const SMALL_BLOB_BYTES_MAX: usize = 64 << 10;
 pub const OBJECT_BYTES_MAX: u64 = 10_000 * PART_BYTES_MAX;
 /// One PUT or one part, at most (AWS "multipart upload limits").
 pub const PART_BYTES_MAX: u64 = 5 << 30;
+/// A copy of a whole object, at most (S3 API reference, CopyObject); larger ones are copied part by part.
+pub const COPY_BYTES_MAX: u64 = 5 << 30;
 /// Every part but the last, at least.
 pub const PART_BYTES_MIN: u64 = 5 << 20;
 /// Part numbers run from 1 to this.

@@ -12,6 +12,7 @@ use anvil_store::{Piece, ReadError};
 use tokio::sync::oneshot;
 
 use crate::metadata::MetadataError;
+use crate::metadata::mutation::BucketRef;
 use crate::metadata::query::{FoundObject, FoundPart, FoundParts, ReadFrom};
 use crate::metadata::rows::{Content, SegmentRow};
 use crate::{Caller, Node};
@@ -36,7 +37,9 @@ pub struct Found {
     pub parts: Option<u16>,
     /// The part that was asked for by [`ReadFrom::Part`], if the version has it.
     pub part: Option<FoundPart>,
-    bucket: BucketId,
+    /// Of all bytes.
+    pub(crate) crc64nvme: u64,
+    bucket: BucketRef,
     version: Generation,
     /// In order; those of a version in parts are the first ones that the read was said to want.
     segments: Vec<SegmentRow>,
@@ -123,13 +126,30 @@ impl<W: World> Node<W> {
         assert!(range.start <= range.end && range.end <= found.size, "the range lies in the version");
         Reader {
             node: self.clone(),
-            bucket: found.bucket,
+            bucket: found.bucket.id,
             version: found.version,
             segments: found.segments.clone().into(),
             position: range.start,
             end: range.end,
             ahead: VecDeque::with_capacity(PIECES_AHEAD + 1),
         }
+    }
+}
+
+impl Found {
+    /// Its bucket as a change names it.
+    pub(crate) fn bucket_ref(&self) -> BucketRef {
+        self.bucket
+    }
+
+    /// Names the version within its bucket.
+    pub(crate) fn version(&self) -> Generation {
+        self.version
+    }
+
+    /// Whether both are one version.
+    pub(crate) fn is_same_version(&self, other: &Self) -> bool {
+        (self.bucket.id, self.version) == (other.bucket.id, other.version)
     }
 }
 
@@ -149,7 +169,8 @@ impl From<FoundObject> for Found {
             last_modified: version.last_modified,
             parts: version.parts,
             part: found.part,
-            bucket: found.bucket.id,
+            crc64nvme: version.crc64nvme,
+            bucket: found.bucket,
             version: version.generation,
             segments,
         }

@@ -7,6 +7,7 @@
 
 pub mod body;
 pub mod bucket;
+pub mod copy;
 pub mod delete;
 pub mod get;
 pub mod list;

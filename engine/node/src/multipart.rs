@@ -116,7 +116,7 @@ pub struct UploadsPage {
 }
 
 impl UploadName {
-    fn path(&self) -> BucketPath {
+    pub(crate) fn path(&self) -> BucketPath {
         self.caller.path(self.bucket.clone())
     }
 }
@@ -222,7 +222,7 @@ impl<W: World> Node<W> {
 
 impl Expected {
     /// A part is summed with its upload's algorithm, whether its client sends a checksum or not.
-    fn of_upload(mut self, upload: Option<(ChecksumAlgorithm, ChecksumType)>) -> Result<Self, Refusal> {
+    pub(crate) fn of_upload(mut self, upload: Option<(ChecksumAlgorithm, ChecksumType)>) -> Result<Self, Refusal> {
         let Some((algorithm, _)) = upload else { return Ok(self) };
         if self.algorithm().is_some_and(|own| own != algorithm) {
             return Err(Refusal::InvalidRequest("the part's checksum is of another algorithm than its upload's"));

@@ -182,7 +182,7 @@ impl<F: Future<Output = Result<(), AppendError>>> Appends<F> {
 }
 
 /// The digests that every payload gets, and the one that its client asked for.
-struct Digests {
+pub(crate) struct Digests {
     md5: Digest,
     crc64nvme: Digest,
     /// `None` when the client's algorithm is CRC64NVME or none.
@@ -190,7 +190,7 @@ struct Digests {
 }
 
 impl Digests {
-    fn new(client: Option<ChecksumAlgorithm>) -> Self {
+    pub(crate) fn new(client: Option<ChecksumAlgorithm>) -> Self {
         let client = client.filter(|&algorithm| algorithm != ChecksumAlgorithm::Crc64Nvme);
         Self {
             md5: Digest::new(Algorithm::Md5),
@@ -207,14 +207,14 @@ impl Digests {
         }
     }
 
-    async fn update_in_turns(&mut self, bytes: &[u8]) {
+    pub(crate) async fn update_in_turns(&mut self, bytes: &[u8]) {
         for turn in bytes.chunks(DIGEST_TURN_BYTES) {
             self.update(turn);
             give_turn().await;
         }
     }
 
-    fn finish(self, blob: Option<WrittenBlob>, size: u64) -> Written {
+    pub(crate) fn finish(self, blob: Option<WrittenBlob>, size: u64) -> Written {
         let crc64nvme: [u8; 8] = value(self.crc64nvme);
         let (algorithm, value_bytes) = match self.client {
             Some((algorithm, digest)) => (algorithm, digest.finish().to_vec()),

@@ -60,7 +60,7 @@ impl MemoryRows {
             _ => None,
         });
         let segments = self.segments.values().filter_map(|segment| segment.slice);
-        let parts = self.parts.values().filter_map(|part| part.slice);
+        let parts = self.parts.values().flat_map(|part| part.slices.iter().copied());
         for slice in singles.chain(segments).chain(parts) {
             *references.entry(slice.blob).or_default() += 1;
         }

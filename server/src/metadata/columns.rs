@@ -35,7 +35,7 @@ pub(super) const UPLOAD: &str = "upload, bucket, key, owner, content_type, cache
     result_etag, result_size, result_checksum_algorithm, result_checksum_of, result_checksum";
 /// Columns of [`part`], behind the upload.
 pub(super) const PART: &str = "number, write_id, size, etag, checksum_algorithm, checksum_of, checksum, crc64nvme, \
-    last_modified_ms, blob, blob_offset, blob_length, envelope";
+    last_modified_ms, blob, blob_offset, blob_length, envelope, slices";
 
 /// Reads the columns of a row one after another.
 pub(super) struct Columns<'r> {
@@ -422,8 +422,9 @@ pub(super) fn upload(row: &Row<'_>) -> Result<UploadRow> {
 }
 
 pub(super) fn part(row: &Row<'_>) -> Result<PartRow> {
-    let mut c = Columns::new(row);
-    Ok(PartRow {
+    let mut columns = Columns::new(row);
+    let c = &mut columns;
+    let part = PartRow {
         number: c.take()?,
         write: c.id().map(WriteId)?,
         size: c.number()?,
@@ -431,7 +432,40 @@ pub(super) fn part(row: &Row<'_>) -> Result<PartRow> {
         checksum: c.checksum()?,
         crc64nvme: c.number()?,
         last_modified: c.time()?,
-        slice: c.slice()?,
+        slices: c.slice()?.into_iter().collect(),
         envelope: c.take()?,
-    })
+    };
+    with_slices(c, part)
+}
+
+/// What the columns `blob` to `blob_length` and `slices` of a part hold: one slice in its own columns, several behind one
+/// another.
+pub(super) fn part_slices(slices: &[Slice]) -> (Option<Slice>, Option<Vec<u8>>) {
+    match slices {
+        [] => (None, None),
+        [one] => (Some(*one), None),
+        several => {
+            let bytes = |slice: &Slice| {
+                [&blob_bytes(slice.blob)[..], &slice.offset.to_be_bytes(), &slice.length.to_be_bytes()].concat()
+            };
+            (None, Some(several.iter().flat_map(bytes).collect()))
+        }
+    }
+}
+
+fn with_slices(c: &mut Columns<'_>, mut part: PartRow) -> Result<PartRow> {
+    let Some(bytes) = c.take::<Option<Vec<u8>>>()? else { return Ok(part) };
+    let (slices, []) = bytes.as_chunks::<32>() else { return Err(c.wrong("not a list of slices")) };
+    if !part.slices.is_empty() || slices.len() < 2 {
+        return Err(c.wrong("slices in two places"));
+    }
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
+    part.slices = slices
+        .iter()
+        .map(|slice| {
+            let (blob, rest) = slice.split_first_chunk().expect("32 bytes begin with 16");
+            Slice { blob: blob_from_bytes(*blob), offset: number(&rest[..8]), length: number(&rest[8..]) }
+        })
+        .collect();
+    Ok(part)
 }

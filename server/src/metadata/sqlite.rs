@@ -20,7 +20,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row,
 use super::columns::{self, Columns, blob_bytes};
 
 /// Every migration, in order; the schema's version is how many have run.
-const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/embedded/0001_first.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../migrations/embedded/0001_first.sql"),
+    include_str!("../../../migrations/embedded/0002_slices_of_parts.sql"),
+];
 /// Bytes of a page. Rows of `heads` have some hundred bytes and lie in the tree itself, which wants more than the usual
 /// 4 KiB.
 const PAGE_BYTES: u32 = 8192;
@@ -628,9 +631,10 @@ impl Rows for Sqlite {
     fn put_part(&mut self, upload: UploadId, row: &PartRow) -> Result<(), RowsError> {
         let sql = format!(
             "INSERT OR REPLACE INTO parts (upload, {}) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
             columns::PART
         );
+        let (slice, slices) = columns::part_slices(&row.slices);
         self.run(
             &sql,
             params![
@@ -644,10 +648,11 @@ impl Rows for Sqlite {
                 row.checksum.value,
                 int(row.crc64nvme),
                 int(row.last_modified.unix_ms),
-                row.slice.map(|slice| blob_bytes(slice.blob)),
-                row.slice.map(|slice| int(slice.offset)),
-                row.slice.map(|slice| int(slice.length)),
+                slice.map(|slice| blob_bytes(slice.blob)),
+                slice.map(|slice| int(slice.offset)),
+                slice.map(|slice| int(slice.length)),
                 row.envelope,
+                slices,
             ],
         )
     }

@@ -304,7 +304,7 @@ mod rows {
         fn parts_segments_and_blobs_survive(
             (number, size, crc64nvme, write) in (1..=10_000_u16, ordered(), any::<u64>(), any::<u128>()),
             (etag, sum, last_modified) in (".{1,40}", checksum(), time()),
-            (slice, envelope) in (proptest::option::of(slice()), envelope()),
+            (slice, slices, envelope) in (proptest::option::of(slice()), proptest::collection::vec(slice(), 0..4), envelope()),
             (length, places, dead) in (ordered(), proptest::collection::vec(any::<u128>(), 0..20), any::<bool>()),
             (id, start, with_part) in (blob(), 0..u64::MAX >> 1, any::<bool>()),
         ) {
@@ -318,7 +318,7 @@ mod rows {
                 checksum: sum.clone(),
                 crc64nvme,
                 last_modified,
-                slice,
+                slices,
                 envelope: envelope.clone(),
             };
             rows.put_part(upload, &part).unwrap();

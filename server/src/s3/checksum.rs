@@ -152,6 +152,14 @@ pub(crate) fn of_upload_to_be(head: &Head) -> Result<Option<(ChecksumAlgorithm, 
     Ok(Some((algorithm, of)))
 }
 
+/// The algorithm that a copy is to be summed with, when the client says so.
+///
+/// # Errors
+/// `InvalidRequest` for an algorithm that is unknown.
+pub(crate) fn of_copy(head: &Head) -> Result<Option<ChecksumAlgorithm>, S3Error> {
+    single(head, "x-amz-checksum-algorithm")?.map(algorithm).transpose()
+}
+
 /// `x-amz-checksum-type`.
 pub(crate) fn declared_type(head: &Head) -> Result<Option<ChecksumType>, S3Error> {
     match single(head, "x-amz-checksum-type")? {

@@ -2,6 +2,7 @@
 
 use anvil_model::object::{Etag, WriteConditions};
 use anvil_model::time::WallTime;
+use anvil_node::metadata::Refusal;
 
 use super::date;
 use super::error::{Code, S3Error};
@@ -17,6 +18,49 @@ pub(crate) enum Verdict {
     NotModified,
     /// The named condition does not hold: 412.
     Failed(&'static str),
+}
+
+/// What a copy demands of its source.
+#[derive(Debug, Default)]
+pub(crate) struct SourceConditions<'a> {
+    matches: Option<&'a str>,
+    matches_not: Option<&'a str>,
+    modified_since: Option<i64>,
+    unmodified_since: Option<i64>,
+}
+
+impl<'a> SourceConditions<'a> {
+    /// Reads `x-amz-copy-source-if-*`.
+    pub(crate) fn read(head: &'a Head) -> Result<Self, S3Error> {
+        let since = |name| Ok::<_, S3Error>(single(head, name)?.and_then(date::parse_http));
+        Ok(Self {
+            matches: single(head, "x-amz-copy-source-if-match")?,
+            matches_not: single(head, "x-amz-copy-source-if-none-match")?,
+            modified_since: since("x-amz-copy-source-if-modified-since")?,
+            unmodified_since: since("x-amz-copy-source-if-unmodified-since")?,
+        })
+    }
+
+    /// Whether there is any.
+    pub(crate) fn any(&self) -> bool {
+        self.matches.or(self.matches_not).is_some() || self.modified_since.or(self.unmodified_since).is_some()
+    }
+
+    /// In the order of reads; whatever fails is 412, as nothing is read.
+    pub(crate) fn check(&self, etag: &Etag, last_modified: WallTime) -> Result<(), Refusal> {
+        let modified = date::unix_seconds(last_modified);
+        let as_it_was = match (self.matches, self.unmodified_since) {
+            (Some(tags), _) => matches_any(tags, etag),
+            (None, Some(date)) => modified <= date,
+            (None, None) => true,
+        };
+        let changed = match (self.matches_not, self.modified_since) {
+            (Some(tags), _) => !matches_any(tags, etag),
+            (None, Some(date)) => modified > date,
+            (None, None) => true,
+        };
+        if as_it_was && changed { Ok(()) } else { Err(Refusal::PreconditionFailed) }
+    }
 }
 
 /// Judges a read of the version with this tag and time, in the order that RFC 9110 (13.2.2) demands. A date that
@@ -161,6 +205,26 @@ mod tests {
                 let _ = of_write(&head);
             }
         }
+    }
+
+    #[test]
+    fn a_source_is_held_to_all_that_is_demanded_of_it() {
+        let holds = |headers: &[(&str, &str)]| {
+            let headers: Vec<(String, &str)> =
+                headers.iter().map(|(name, value)| (format!("x-amz-copy-source-{name}"), *value)).collect();
+            let borrowed: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            let head = head("PUT", "/abc/k", &borrowed);
+            let conditions = SourceConditions::read(&head).unwrap();
+            assert_eq!(conditions.any(), !headers.is_empty());
+            conditions.check(&Etag("tag".to_owned()), TIME).is_ok()
+        };
+        assert!(holds(&[]));
+        assert!(holds(&[("if-match", "\"tag\"")]) && !holds(&[("if-match", "\"other\"")]));
+        assert!(!holds(&[("if-none-match", "\"tag\"")]) && holds(&[("if-none-match", "\"other\"")]));
+        assert!(!holds(&[("if-modified-since", SAME)]) && holds(&[("if-modified-since", BEFORE)]));
+        assert!(holds(&[("if-unmodified-since", SAME)]) && !holds(&[("if-unmodified-since", BEFORE)]));
+        assert!(holds(&[("if-match", "\"tag\""), ("if-unmodified-since", BEFORE)]), "the tag decides");
+        assert!(!holds(&[("if-none-match", "\"tag\""), ("if-modified-since", BEFORE)]), "the tag decides");
     }
 
     #[test]

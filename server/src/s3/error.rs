@@ -9,9 +9,9 @@ use anvil_model::time::WallTime;
 use anvil_node::metadata::{MetadataError, Refusal};
 use anvil_node::put::PutError;
 
-use super::date;
 use super::route::Route;
 use super::xml::{MalformedXml, XmlWriter};
+use super::{copy, date};
 use crate::auth::AuthError;
 use crate::auth::body::BodyError;
 use crate::http::{Head, Outgoing, ReceiveError, Response};
@@ -151,6 +151,11 @@ impl S3Error {
         self
     }
 
+    /// Something went wrong inside.
+    pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
+        Self::new(Code::INTERNAL_ERROR).caused_by(error)
+    }
+
     fn caused_by(mut self, error: &dyn std::error::Error) -> Self {
         self.cause = Some(error.to_string());
         self
@@ -163,6 +168,10 @@ impl S3Error {
 
     /// Adds what the request was about to an error that wants to name it.
     pub(crate) fn about(self, route: &Route) -> Self {
+        // The source of a copy is named by who looked at it.
+        if self.details.iter().any(|(element, _)| matches!(*element, "BucketName" | "Key")) {
+            return self;
+        }
         match route {
             Route::Bucket(bucket, _) | Route::Object(bucket, _, _) if self.code == Code::NO_SUCH_BUCKET.name => {
                 self.with("BucketName", bucket.to_string())
@@ -249,7 +258,11 @@ impl From<Refusal> for S3Error {
                 "The checksum you specified did not match the checksum calculated from the parts.",
             ),
             Refusal::EntityTooLarge => Self::new(Code::ENTITY_TOO_LARGE),
-            Refusal::OperationAborted => Self::new(Code::OPERATION_ABORTED),
+            Refusal::OperationAborted | Refusal::SourceChanged => Self::new(Code::OPERATION_ABORTED),
+            Refusal::CopyTooLarge => copy::too_large(),
+            Refusal::TooManyPieces => Self::request(
+                "The source consists of too many pieces to be copied; store it anew by uploading its bytes.",
+            ),
             Refusal::InvalidRequest(message) => Self::request(message),
             Refusal::WriterClosed | Refusal::BlobClaimed => Self::new(Code::INTERNAL_ERROR).caused_by(&refusal),
         }

@@ -90,18 +90,21 @@ pub(crate) fn expected(head: &Head, trailing: Option<ChecksumAlgorithm>) -> Resu
 }
 
 /// Refuses every header that AWS would act on and this server does not. On writes that is every `x-amz-*` that is not
-/// known here; on reads, where a hint may be passed over, those that name a key without which AWS gives no bytes.
+/// known here or one of the operation's `own`; on reads, where a hint may be passed over, those that name a key without which AWS gives no bytes.
 ///
 /// # Errors
 /// `NotImplemented`, naming the header.
-pub(crate) fn refuse_unknown(head: &Head, writes: bool) -> Result<(), S3Error> {
+pub(crate) fn refuse_unknown(head: &Head, writes: bool, own: &[&str]) -> Result<(), S3Error> {
     if writes && head.headers.iter().any(|(name, _)| name == "content-range") {
         // A partial PUT (RFC 9110, 14.5), which S3 does not know: taken as a whole it would truncate the object.
         return Err(S3Error::header_not_implemented("content-range"));
     }
     for (name, value) in head.headers.iter().filter(|(name, _)| name.starts_with("x-amz-")) {
-        let accepted =
-            if writes { is_accepted(name, value) } else { !name.starts_with("x-amz-server-side-encryption") };
+        let accepted = if writes {
+            own.contains(&name.as_str()) || is_accepted(name, value)
+        } else {
+            !name.starts_with("x-amz-server-side-encryption")
+        };
         if !accepted {
             return Err(S3Error::header_not_implemented(name));
         }
@@ -251,7 +254,11 @@ mod tests {
             ("x-amz-of-tomorrow", "1"),
             ("content-range", "bytes 0-1/5"),
         ] {
-            assert_eq!(refuse_unknown(&put(&[(name, value)]), true).unwrap_err().code(), "NotImplemented", "{name}");
+            assert_eq!(
+                refuse_unknown(&put(&[(name, value)]), true, &[]).unwrap_err().code(),
+                "NotImplemented",
+                "{name}"
+            );
         }
         for (name, value) in [
             ("x-amz-acl", "private"),
@@ -264,15 +271,15 @@ mod tests {
             ("amz-sdk-invocation-id", "1"),
             ("x-forwarded-for", "1"),
         ] {
-            assert!(refuse_unknown(&put(&[(name, value)]), true).is_ok(), "{name}: {value}");
+            assert!(refuse_unknown(&put(&[(name, value)]), true, &[]).is_ok(), "{name}: {value}");
         }
     }
 
     #[test]
     fn a_read_passes_over_hints_but_not_keys() {
-        assert!(refuse_unknown(&put(&[("x-amz-optional-object-attributes", "RestoreStatus")]), false).is_ok());
+        assert!(refuse_unknown(&put(&[("x-amz-optional-object-attributes", "RestoreStatus")]), false, &[]).is_ok());
         let with_key = put(&[("x-amz-server-side-encryption-customer-key", "k")]);
-        assert_eq!(refuse_unknown(&with_key, false).unwrap_err().code(), "NotImplemented");
+        assert_eq!(refuse_unknown(&with_key, false, &[]).unwrap_err().code(), "NotImplemented");
     }
 
     #[test]

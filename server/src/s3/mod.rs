@@ -11,6 +11,7 @@ mod attributes;
 mod bucket;
 mod checksum;
 mod conditions;
+mod copy;
 mod date;
 mod delete;
 mod encoding;
@@ -75,7 +76,7 @@ impl S3 {
         let query = Query::read(head.query.as_deref())?;
         let head = &*headers::with_query_headers(head, &query)?;
         let route = Route::find(head, &query)?;
-        headers::refuse_unknown(head, route.writes())?;
+        headers::refuse_unknown(head, route.writes(), route.own_headers())?;
         if route.writes() && !route.takes_conditions() {
             conditions::refuse(head)?;
         }
@@ -151,6 +152,11 @@ impl S3 {
             ObjectOperation::UploadPart => {
                 let number = route::part_number(&request.query)?;
                 self.upload_part(request, request.upload(bucket, key)?, number, payload, incoming).await
+            }
+            ObjectOperation::CopyObject => self.copy_object(request, bucket, key, payload, incoming).await,
+            ObjectOperation::UploadPartCopy => {
+                let number = route::part_number(&request.query)?;
+                self.copy_part(request, request.upload(bucket, key)?, number, payload, incoming).await
             }
             ObjectOperation::ListParts => self.list_parts(request, request.upload(bucket, key)?).await,
             ObjectOperation::CompleteMultipartUpload => {

@@ -63,7 +63,7 @@ operations! {
     /// Operations on an object.
     ObjectOperation {
         PutObject, GetObject, HeadObject, DeleteObject, GetObjectAcl, GetObjectAttributes, GetObjectTagging,
-        GetObjectRetention, GetObjectLegalHold, CreateMultipartUpload, UploadPart, ListParts,
+        GetObjectRetention, GetObjectLegalHold, CopyObject, CreateMultipartUpload, UploadPart, UploadPartCopy, ListParts,
         CompleteMultipartUpload, AbortMultipartUpload,
     }
 }
@@ -196,7 +196,17 @@ impl Route {
             only_the_null_version(query)?;
             present.retain(|name| *name != "versionId");
         }
-        Ok(Self::Object(bucket, object_key(key)?, select(OBJECT, &head.method, &present)?))
+        let operation = select(OBJECT, &head.method, &present)?;
+        Ok(Self::Object(bucket, object_key(key)?, of_a_source(head, operation)))
+    }
+
+    /// Headers that only this operation honours.
+    pub(crate) const fn own_headers(&self) -> &'static [&'static str] {
+        match self {
+            Self::Object(_, _, ObjectOperation::CopyObject) => COPY_HEADERS,
+            Self::Object(_, _, ObjectOperation::UploadPartCopy) => PART_COPY_HEADERS,
+            _ => &[],
+        }
     }
 
     /// The operation's name in the API of AWS.
@@ -232,9 +242,42 @@ impl Route {
     pub(crate) const fn takes_conditions(&self) -> bool {
         use ObjectOperation as O;
         let Self::Object(_, _, operation) = self else { return false };
-        matches!(operation, O::PutObject | O::DeleteObject | O::CreateMultipartUpload | O::CompleteMultipartUpload)
+        matches!(
+            operation,
+            O::PutObject | O::CopyObject | O::DeleteObject | O::CreateMultipartUpload | O::CompleteMultipartUpload
+        )
     }
 }
+
+/// A write that names a source takes its bytes from there and not from the request.
+fn of_a_source(head: &Head, operation: ObjectOperation) -> ObjectOperation {
+    let names_a_source = head.headers.iter().any(|(name, _)| name == "x-amz-copy-source");
+    match operation {
+        ObjectOperation::PutObject if names_a_source => ObjectOperation::CopyObject,
+        ObjectOperation::UploadPart if names_a_source => ObjectOperation::UploadPartCopy,
+        other => other,
+    }
+}
+
+const COPY_HEADERS: &[&str] = &[
+    "x-amz-copy-source",
+    "x-amz-copy-source-if-match",
+    "x-amz-copy-source-if-modified-since",
+    "x-amz-copy-source-if-none-match",
+    "x-amz-copy-source-if-unmodified-since",
+    "x-amz-metadata-directive",
+    "x-amz-source-expected-bucket-owner",
+    "x-amz-tagging-directive",
+];
+const PART_COPY_HEADERS: &[&str] = &[
+    "x-amz-copy-source",
+    "x-amz-copy-source-if-match",
+    "x-amz-copy-source-if-modified-since",
+    "x-amz-copy-source-if-none-match",
+    "x-amz-copy-source-if-unmodified-since",
+    "x-amz-copy-source-range",
+    "x-amz-source-expected-bucket-owner",
+];
 
 /// The upload that `uploadId` names.
 pub(crate) fn upload_id(query: &Query) -> Result<UploadId, S3Error> {
@@ -380,6 +423,17 @@ mod tests {
         ] {
             check(method, target, expected);
         }
+    }
+
+    #[test]
+    fn a_write_that_names_a_source_is_a_copy() {
+        let name = |method: &str, target: &str| {
+            let head = head(method, target, &[("x-amz-copy-source", "abc/other")]);
+            Route::find(&head, &Query::read(head.query.as_deref()).unwrap()).map(|route| route.name()).unwrap()
+        };
+        assert_eq!(name("PUT", "/abc/k"), "CopyObject");
+        assert_eq!(name("PUT", "/abc/k?partNumber=1&uploadId=u"), "UploadPartCopy");
+        assert_eq!(name("POST", "/abc/k?uploads"), "CreateMultipartUpload");
     }
 
     #[test]

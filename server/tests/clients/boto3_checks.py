@@ -672,6 +672,166 @@ class Checksums:
         assert body("checksums", "plain") == data
 
 
+class Copies:
+    def __init__(self):
+        s3.create_bucket(Bucket="copies")
+        s3.create_bucket(Bucket="copies-2")
+        s3.create_bucket(Bucket="source")
+
+    def with_and_without_metadata(self):
+        data = sample(2 * MIB + 5)
+        given = {"ContentType": "text/x", "CacheControl": "no-cache", "Metadata": {"a": "b"}}
+        tag = s3.put_object(Bucket="source", Key="k", Body=data, WebsiteRedirectLocation="/there", **given)["ETag"]
+        answer = s3.copy_object(Bucket="copies", Key="kept", CopySource="source/k", ContentType="passed/over")
+        assert answer["CopyObjectResult"]["ETag"] == tag, answer
+        head = s3.head_object(Bucket="copies", Key="kept")
+        assert head["LastModified"] == answer["CopyObjectResult"]["LastModified"], (head, answer)
+        assert {name: head[name] for name in given} == given and head["ETag"] == tag, head
+        assert "WebsiteRedirectLocation" not in head
+        s3.copy_object(
+            Bucket="copies-2", Key="replaced", CopySource={"Bucket": "source", "Key": "k"},
+            MetadataDirective="REPLACE", TaggingDirective="REPLACE", ContentType="text/y", Metadata={"c": "d"},
+        )
+        head = s3.head_object(Bucket="copies-2", Key="replaced")
+        assert (head["ContentType"], head["Metadata"]) == ("text/y", {"c": "d"}) and "CacheControl" not in head, head
+        s3.put_object(Bucket="source", Key="k", Body=b"other")
+        s3.delete_object(Bucket="source", Key="k")
+        assert body("copies", "kept") == body("copies-2", "replaced") == data
+        assert body("copies", "kept", Range=f"bytes={MIB - 1}-{MIB}") == data[MIB - 1 : MIB + 1]
+
+    def sources_are_named_by_any_key(self):
+        for key in ["a b", "plus+plus", "per%20cent", "what?versionId=x", "/leading", "ümläut/😀", "&='\"<>"]:
+            s3.put_object(Bucket="source", Key=key, Body=key.encode())
+            s3.copy_object(Bucket="copies", Key=key, CopySource={"Bucket": "source", "Key": key})
+            assert body("copies", key) == key.encode()
+            source = {"Bucket": "source", "Key": key, "VersionId": "null"}
+            s3.copy_object(Bucket="copies", Key=key + "2", CopySource=source)
+            assert body("copies", key + "2") == key.encode()
+
+    def onto_itself(self):
+        here = {"Bucket": "source", "Key": "self", "CopySource": "source/self"}
+        s3.put_object(Bucket="source", Key="self", Body=b"itself", Metadata={"a": "b"})
+        refused("InvalidRequest", 400, s3.copy_object, **here)
+        s3.copy_object(MetadataDirective="REPLACE", Metadata={"c": "d"}, **here)
+        answer = s3.get_object(Bucket="source", Key="self")
+        assert (answer["Body"].read(), answer["Metadata"]) == (b"itself", {"c": "d"})
+
+    def what_cannot_be_copied(self):
+        to = {"Bucket": "copies", "Key": "never"}
+        answer = refused("NoSuchKey", 404, s3.copy_object, CopySource="source/missing", **to)
+        assert answer["Error"]["Key"] == "missing", answer
+        answer = refused("NoSuchBucket", 404, s3.copy_object, CopySource="not-there/k", **to)
+        assert answer["Error"]["BucketName"] == "not-there", answer
+        refused("NoSuchBucket", 404, s3.copy_object, CopySource="source/self", Bucket="not-there", Key="k")
+        refused("InvalidArgument", 400, s3.copy_object, CopySource="source", **to)
+        version = {"Bucket": "source", "Key": "self", "VersionId": "3sL4kqtJlcpXroDTDmJ"}
+        refused("InvalidArgument", 400, s3.copy_object, CopySource=version, **to)
+        refused("InvalidArgument", 400, s3.copy_object, CopySource="source/self", MetadataDirective="MIX", **to)
+        refused("404", 404, s3.head_object, **to)
+
+    def conditions(self):
+        tag = s3.put_object(Bucket="source", Key="if", Body=b"1")["ETag"]
+        time = s3.head_object(Bucket="source", Key="if")["LastModified"]
+        to = {"Bucket": "copies", "Key": "if", "CopySource": "source/if"}
+        refused("PreconditionFailed", 412, s3.copy_object, CopySourceIfMatch='"other"', **to)
+        refused("PreconditionFailed", 412, s3.copy_object, CopySourceIfNoneMatch=tag, **to)
+        refused("PreconditionFailed", 412, s3.copy_object, CopySourceIfModifiedSince=time, **to)
+        s3.copy_object(CopySourceIfMatch=tag, CopySourceIfUnmodifiedSince=time, IfNoneMatch="*", **to)
+        refused("PreconditionFailed", 412, s3.copy_object, IfNoneMatch="*", **to)
+        refused("PreconditionFailed", 412, s3.copy_object, IfMatch='"other"', **to)
+        s3.copy_object(IfMatch=tag, **to)
+
+    def of_parts(self):
+        bodies = [sample(5 * MIB, 1), sample(5 * MIB + 3, 2), b"end"]
+        here = {"Bucket": "source", "Key": "parts"}
+        upload = {**here, "UploadId": s3.create_multipart_upload(ChecksumAlgorithm="SHA1", **here)["UploadId"]}
+        parts = []
+        for number, data in enumerate(bodies, 1):
+            answer = s3.upload_part(PartNumber=number, Body=data, ChecksumAlgorithm="SHA1", **upload)
+            parts.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA1": answer["ChecksumSHA1"]})
+        made = s3.complete_multipart_upload(MultipartUpload={"Parts": parts}, **upload)
+        data = b"".join(bodies)
+        copied = s3.copy_object(Bucket="copies", Key="parts", CopySource="source/parts")["CopyObjectResult"]
+        assert (copied["ETag"], copied["ChecksumSHA1"]) == (made["ETag"], made["ChecksumSHA1"]), copied
+        summed = s3.copy_object(Bucket="copies", Key="summed", CopySource="source/parts", ChecksumAlgorithm="SHA256")
+        value = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        assert summed["CopyObjectResult"]["ChecksumSHA256"] == value, summed
+        s3.delete_object(**here)
+        for key in ["parts", "summed"]:
+            assert body("copies", key) == data
+            answer = s3.get_object(Bucket="copies", Key=key, PartNumber=2)
+            assert (answer["Body"].read(), answer["PartsCount"]) == (bodies[1], 3)
+        assert s3.head_object(Bucket="copies", Key="summed", ChecksumMode="ENABLED")["ChecksumSHA256"] == value
+
+    def parts_of_what_is_there(self):
+        single, data = sample(11 * MIB + 7, 3), sample(6 * MIB, 4)
+        s3.put_object(Bucket="source", Key="single", Body=single)
+        here = {"Bucket": "copies", "Key": "assembled"}
+        upload = {**here, "UploadId": s3.create_multipart_upload(**here)["UploadId"]}
+
+        def part(number, expected, **arguments):
+            answer = s3.upload_part_copy(PartNumber=number, **arguments, **upload)["CopyPartResult"]
+            tag = f'"{hashlib.md5(expected).hexdigest()}"'
+            assert answer["ETag"] == tag, (number, answer)
+            return {"PartNumber": number, "ETag": tag}
+
+        place = f"bytes={3 * MIB + 1}-{9 * MIB}"
+        parts = [
+            part(1, single, CopySource="source/single"),
+            part(2, single[3 * MIB + 1 : 9 * MIB + 1], CopySource="source/single", CopySourceRange=place),
+        ]
+        parts.append({"PartNumber": 3, "ETag": s3.upload_part(PartNumber=3, Body=data, **upload)["ETag"]})
+        wrong = {"CopySource": "source/single", "PartNumber": 4, **upload}
+        refused("InvalidArgument", 400, s3.upload_part_copy, CopySourceRange=f"bytes=0-{12 * MIB}", **wrong)
+        refused("InvalidArgument", 400, s3.upload_part_copy, CopySourceRange="bytes=5-", **wrong)
+        refused("NoSuchKey", 404, s3.upload_part_copy, **{**wrong, "CopySource": "source/none"})
+        refused("NoSuchUpload", 404, s3.upload_part_copy, **{**wrong, "UploadId": "0" * 32})
+        refused("PreconditionFailed", 412, s3.upload_part_copy, CopySourceIfMatch='"other"', **wrong)
+        assert [entry["Size"] for entry in s3.list_parts(**upload)["Parts"]] == [len(single), 6 * MIB, 6 * MIB]
+        s3.complete_multipart_upload(MultipartUpload={"Parts": parts}, **upload)
+        s3.delete_object(Bucket="source", Key="single")
+        whole = single + single[3 * MIB + 1 : 9 * MIB + 1] + data
+        assert body("copies", "assembled") == whole
+
+        # Ranges across the parts of a copy, by an upload with checksums.
+        twice = {"Bucket": "copies-2", "Key": "assembled"}
+        upload = {**twice, "UploadId": s3.create_multipart_upload(ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT", **twice)["UploadId"]}
+        border = len(single)
+        place = f"bytes={border - 5 * MIB}-{border + 6 * MIB + 9}"
+        first = part(1, whole[border - 5 * MIB : border + 6 * MIB + 10], CopySource="copies/assembled", CopySourceRange=place)
+        second = part(2, whole[:3], CopySource="copies/assembled", CopySourceRange="bytes=0-2")
+        expected = whole[border - 5 * MIB : border + 6 * MIB + 10] + whole[:3]
+        made = s3.complete_multipart_upload(MultipartUpload={"Parts": [first, second]}, **upload)
+        assert made["ChecksumCRC32"] == base64.b64encode(zlib.crc32(expected).to_bytes(4, "big")).decode(), made
+        s3.delete_object(**here)
+        assert body("copies-2", "assembled") == expected
+        assert body("copies-2", "assembled", PartNumber=1) == expected[:-3]
+
+    def the_transfer_manager(self):
+        data = sample(23 * MIB + 11)
+        s3.put_object(Bucket="source", Key="managed", Body=data, Metadata={"a": "b"})
+        config = TransferConfig(multipart_threshold=5 * MIB, multipart_chunksize=6 * MIB)
+        s3.copy({"Bucket": "source", "Key": "managed"}, "copies", "managed", Config=config)
+        assert body("copies", "managed") == data
+
+    def a_copy_is_of_one_version(self):
+        versions = [bytes([number]) * (100_000 + number) for number in range(8)]
+        s3.put_object(Bucket="source", Key="moving", Body=versions[0])
+        writer = client(config={"max_pool_connections": 12})
+
+        def overwrite(number):
+            writer.put_object(Bucket="source", Key="moving", Body=versions[number % 8])
+
+        def copy(number):
+            writer.copy_object(Bucket="copies", Key=f"moving-{number}", CopySource="source/moving")
+            assert body("copies", f"moving-{number}") in versions, number
+
+        with concurrent.futures.ThreadPoolExecutor(12) as pool:
+            work = [pool.submit(task, number) for number in range(60) for task in (overwrite, copy)]
+            for done in work:
+                done.result()
+
+
 class Refusals:
     def __init__(self):
         s3.create_bucket(Bucket="refusals")
@@ -735,7 +895,8 @@ class Refusals:
             (s3.delete_object_tagging, here),
             (s3.put_object_retention, {"Retention": {"Mode": "GOVERNANCE"}, **here}),
             (s3.put_object_legal_hold, {"LegalHold": {"Status": "ON"}, **here}),
-            (s3.copy_object, {"CopySource": "refusals/key", **here}),
+            (s3.copy_object, {"CopySource": "refusals/key", "Tagging": "a=b", "TaggingDirective": "REPLACE", **here}),
+            (s3.copy_object, {"CopySource": "refusals/key", "ServerSideEncryption": "AES256", **here}),
             (s3.put_object, {"Body": b"harm", "Tagging": "a=b", **here}),
             (s3.put_object, {"Body": b"harm", "ServerSideEncryption": "AES256", **here}),
             (s3.put_object, {"Body": b"harm", "StorageClass": "GLACIER", **here}),
@@ -771,7 +932,7 @@ class Refusals:
 
 
 def main():
-    groups = {group.__name__.lower(): group for group in [Buckets, Objects, Listing, Multipart, Checksums, Refusals]}
+    groups = {group.__name__.lower(): group for group in [Buckets, Objects, Listing, Multipart, Checksums, Copies, Refusals]}
     group = groups[sys.argv[1]]()
     helpers = {"begin", "parts", "unharmed"}
     checks = [name for name, value in vars(type(group)).items() if callable(value) and name[0] != "_"]

@@ -4,6 +4,8 @@
 //! Every decision first checks, then writes, so a refusal leaves the rows as they were. An error of the rows does not:
 //! then the transaction is rolled back.
 
+mod copies;
+
 use std::time::Duration;
 
 use anvil_model::ids::{BlobId, BucketId, Generation, Incarnation, TenantId, UploadId, WriteId};
@@ -17,8 +19,8 @@ use super::mutation::{
 };
 use super::rows::{
     BlobRow, BlobState, BucketRow, BucketState, CompletedUpload, Content, GarbageRow, Ownership, PartRow,
-    PublicAccessBlock, Rows, RowsError, SegmentPart, SegmentRow, Slice, UploadRow, VersionRow, Versioning, WriteRow,
-    WriterRow,
+    PublicAccessBlock, Rows, RowsError, SEGMENTS_PER_VERSION_MAX, SegmentPart, SegmentRow, Slice, UploadRow,
+    VersionRow, Versioning, WriteRow, WriterRow,
 };
 use super::{Refusal, check_conditions, sums};
 use crate::multipart::PartName;
@@ -192,6 +194,11 @@ impl<R: Rows> One<'_, R> {
             Change::AbortUpload { bucket, key, upload } => self.abort_upload(*bucket, key, *upload),
             Change::ClaimOrphans { blobs } => self.claim_orphans(blobs),
             Change::ForgetGarbage { blobs } => self.forget_garbage(blobs),
+            Change::CopyObject { bucket, key, copy, conditions } => self.copy_object(*bucket, key, copy, conditions),
+            Change::CopyPart { bucket, key, upload, part, source, start } => {
+                let range = *start..start.saturating_add(part.size);
+                self.copy_part(*bucket, key, *upload, part, (source, range))
+            }
         }
     }
 
@@ -319,12 +326,7 @@ impl<R: Rows> One<'_, R> {
             Content::Empty => Ok(()),
             Content::Single(slice) => self.release(slice.blob),
             Content::Segments => {
-                let all = usize::from(PART_NUMBER_MAX) + 1;
-                let segments = self.rows.segments(bucket, version.generation, 0..u64::MAX, all)?;
-                if segments.len() == all {
-                    let problem = format!("version {} has more segments than an upload has parts", version.generation);
-                    return Err(RowsError::Inconsistent(problem));
-                }
+                let segments = self.segments_of(bucket, version)?;
                 segments.iter().filter_map(|segment| segment.slice).try_for_each(|slice| self.release(slice.blob))?;
                 self.rows.delete_segments(bucket, version.generation)
             }
@@ -468,17 +470,18 @@ impl<R: Rows> One<'_, R> {
 
     fn put_part(&mut self, bucket: BucketRef, key: &Key, upload: UploadId, part: &NewPart) -> Result<Decided, No> {
         let row = self.open_upload(bucket, key, upload)?;
-        if !(1..=PART_NUMBER_MAX).contains(&part.number) {
-            return Err(Refusal::InvalidRequest("a part number is out of range").into());
-        }
-        if row.checksum.is_some_and(|(algorithm, _)| algorithm != part.checksum.algorithm) {
-            return Err(Refusal::InvalidRequest("the checksum is not by the upload's algorithm").into());
-        }
+        check_part(&row, part)?;
         let slice = self.claimable(part.blob.as_ref(), part.size)?;
 
         self.claim(part.blob.as_ref())?;
-        if let Some(Slice { blob, .. }) = self.rows.part(upload, part.number)?.and_then(|replaced| replaced.slice) {
-            self.release(blob)?;
+        self.store_part(upload, part, slice.into_iter().collect())?;
+        Ok(changed(Outcome::PartStored(self.written())))
+    }
+
+    /// Puts a part in the place of the one with its number. Its slices are held already.
+    fn store_part(&mut self, upload: UploadId, part: &NewPart, slices: Vec<Slice>) -> Result<(), RowsError> {
+        if let Some(replaced) = self.rows.part(upload, part.number)? {
+            self.release_all(&replaced)?;
         }
         let part = PartRow {
             number: part.number,
@@ -488,11 +491,14 @@ impl<R: Rows> One<'_, R> {
             checksum: part.checksum.clone(),
             crc64nvme: part.crc64nvme,
             last_modified: self.stamp.at,
-            slice,
+            slices,
             envelope: None,
         };
-        self.rows.put_part(upload, &part)?;
-        Ok(changed(Outcome::PartStored(self.written())))
+        self.rows.put_part(upload, &part)
+    }
+
+    fn release_all(&mut self, part: &PartRow) -> Result<(), RowsError> {
+        part.slices.iter().try_for_each(|slice| self.release(slice.blob))
     }
 
     fn complete_upload(
@@ -520,6 +526,9 @@ impl<R: Rows> One<'_, R> {
         if size > OBJECT_BYTES_MAX {
             return Err(Refusal::EntityTooLarge.into());
         }
+        if listed.iter().map(|part| part.slices.len().max(1)).sum::<usize>() > SEGMENTS_PER_VERSION_MAX {
+            return Err(Refusal::TooManyPieces.into());
+        }
         let (algorithm, of) = row.checksum.unwrap_or((ChecksumAlgorithm::Crc64Nvme, ChecksumType::FullObject));
         let checksum = object_checksum(&listed, algorithm, of)?;
         if wish.checksum.is_some_and(|wanted| wanted.algorithm != algorithm || wanted.value != checksum.value) {
@@ -527,11 +536,13 @@ impl<R: Rows> One<'_, R> {
         }
 
         self.drop_content(bucket.id, head.as_ref())?;
-        unlisted.iter().filter_map(|part| part.slice).try_for_each(|slice| self.release(slice.blob))?;
+        unlisted.iter().try_for_each(|part| self.release_all(part))?;
         self.rows.delete_parts(upload)?;
         let mut start = 0;
         for part in &listed {
-            self.rows.put_segment(bucket.id, self.stamp.generation, &segment(start, part))?;
+            for segment in segments(start, part) {
+                self.rows.put_segment(bucket.id, self.stamp.generation, &segment)?;
+            }
             start += part.size;
         }
         let result = Completed { etag: sums::etag(&listed), checksum, size, written: self.written() };
@@ -564,7 +575,7 @@ impl<R: Rows> One<'_, R> {
     fn abort_upload(&mut self, bucket: BucketRef, key: &Key, upload: UploadId) -> Result<Decided, No> {
         self.open_upload(bucket, key, upload)?;
         for part in self.rows.parts(upload, 0, usize::from(PART_NUMBER_MAX))? {
-            part.slice.map_or(Ok(()), |slice| self.release(slice.blob))?;
+            self.release_all(&part)?;
         }
         self.rows.delete_parts(upload)?;
         self.rows.delete_upload(upload)?;
@@ -582,6 +593,17 @@ impl<R: Rows> One<'_, R> {
         let row = self.rows.upload(upload)?.filter(|row| row.bucket == bucket.id && row.key == key.as_bytes());
         Ok(row.ok_or(Refusal::NoSuchUpload(upload))?)
     }
+}
+
+/// Whether a part fits its upload.
+fn check_part(upload: &UploadRow, part: &NewPart) -> Result<(), Refusal> {
+    if !(1..=PART_NUMBER_MAX).contains(&part.number) {
+        return Err(Refusal::InvalidRequest("a part number is out of range"));
+    }
+    if upload.checksum.is_some_and(|(algorithm, _)| algorithm != part.checksum.algorithm) {
+        return Err(Refusal::InvalidRequest("the checksum is not by the upload's algorithm"));
+    }
+    Ok(())
 }
 
 /// What a client wants completed.
@@ -645,15 +667,22 @@ fn object_checksum(listed: &[&PartRow], algorithm: ChecksumAlgorithm, of: Checks
     Ok(Checksum { algorithm, of: ChecksumType::FullObject, value })
 }
 
-fn segment(start: u64, part: &PartRow) -> SegmentRow {
-    SegmentRow {
-        start,
-        slice: part.slice,
-        part: Some(SegmentPart {
-            number: part.number,
-            size: part.size,
-            etag: part.etag.clone(),
-            checksum: part.checksum.clone(),
-        }),
+/// A part as segments of a version: the first one says which part begins there.
+fn segments(start: u64, part: &PartRow) -> Vec<SegmentRow> {
+    let mut kept = Some(SegmentPart {
+        number: part.number,
+        size: part.size,
+        etag: part.etag.clone(),
+        checksum: part.checksum.clone(),
+    });
+    if part.slices.is_empty() {
+        return vec![SegmentRow { start, slice: None, part: kept }];
     }
+    let mut at = start;
+    let segment = |slice: &Slice| {
+        let begins = at;
+        at += slice.length;
+        SegmentRow { start: begins, slice: Some(*slice), part: kept.take() }
+    };
+    part.slices.iter().map(segment).collect()
 }

@@ -101,6 +101,15 @@ pub enum Refusal {
     BadDigest,
     #[error("the object is larger than an object may be")]
     EntityTooLarge,
+    /// The source of a copy is gone or another version than was looked at: look again. `OperationAborted` in S3 when
+    /// it never holds still.
+    #[error("the source of the copy changed while the request ran")]
+    SourceChanged,
+    #[error("the source is larger than a copy may be")]
+    CopyTooLarge,
+    /// Copies of copies have cut the bytes into more pieces than are kept of one version or part.
+    #[error("the bytes lie in too many pieces to be copied without being moved")]
+    TooManyPieces,
     #[error("the bucket's configuration changed while the request ran")]
     OperationAborted,
     #[error("{0}")]

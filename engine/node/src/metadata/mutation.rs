@@ -132,6 +132,60 @@ pub enum Change {
         /// Lines of the garbage list.
         blobs: Vec<(Generation, BlobId)>,
     },
+    /// Makes a version that shares the bytes of another one the current one of its key.
+    CopyObject {
+        /// Into which bucket.
+        bucket: BucketRef,
+        /// Under which key.
+        key: Key,
+        /// What.
+        copy: Box<NewCopy>,
+        /// What must hold of the key.
+        conditions: WriteConditions,
+    },
+    /// Stores a part that shares the bytes of a version, or replaces the one of that number.
+    CopyPart {
+        /// The upload's bucket.
+        bucket: BucketRef,
+        /// The upload's key.
+        key: Key,
+        /// The upload.
+        upload: UploadId,
+        /// The part; brings no blob.
+        part: Box<NewPart>,
+        /// Whose bytes.
+        source: CopySource,
+        /// Where in the source the part begins.
+        start: u64,
+    },
+}
+
+/// The version that a copy shares its bytes with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopySource {
+    /// Its bucket, of the same tenant.
+    pub bucket: BucketRef,
+    /// Its key.
+    pub key: Key,
+    /// Its generation, where the request was decided by what it is; otherwise whichever is current.
+    pub version: Option<Generation>,
+}
+
+/// A copy to be. What is not said is the source's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewCopy {
+    /// Of what.
+    pub source: CopySource,
+    /// What the client says of it instead of what it said of the source.
+    pub headers: Option<Headers>,
+    /// What a copy never takes over from its source; counts where `headers` are the source's.
+    pub website_redirect_location: Option<String>,
+    /// Tags instead of the source's.
+    pub tags: Option<Vec<(String, String)>>,
+    /// A checksum of the source's bytes by another algorithm. Only with the source's generation.
+    pub checksum: Option<Checksum>,
+    /// Under which class.
+    pub storage_class: StorageClass,
 }
 
 /// A blob that was written and flushed by the time the change is durable, and that no row references yet.
@@ -223,6 +277,8 @@ pub enum Outcome {
     OrphansClaimed(u32),
     /// The lines are gone.
     GarbageForgotten,
+    /// The copy is the current version.
+    ObjectCopied(Completed),
 }
 
 impl Outcome {
@@ -284,7 +340,9 @@ impl Mutation {
             | Change::CreateUpload { bucket, key, .. }
             | Change::PutPart { bucket, key, .. }
             | Change::CompleteUpload { bucket, key, .. }
-            | Change::AbortUpload { bucket, key, .. } => (bucket.id.0, key.as_bytes()),
+            | Change::AbortUpload { bucket, key, .. }
+            | Change::CopyObject { bucket, key, .. }
+            | Change::CopyPart { bucket, key, .. } => (bucket.id.0, key.as_bytes()),
         }
     }
 
@@ -309,6 +367,12 @@ impl Mutation {
             Change::CompleteUpload { parts, .. } => parts.len() * PART,
             Change::ClaimOrphans { blobs } => blobs.len() * PART,
             Change::ForgetGarbage { blobs } => blobs.len() * PART,
+            Change::CopyObject { copy, .. } => {
+                let website = copy.website_redirect_location.as_ref().map_or(0, String::len);
+                let told = copy.headers.as_ref().map_or(website, headers_weight);
+                PART + copy.source.key.as_bytes().len() + told + copy.tags.as_deref().map_or(0, pairs_weight)
+            }
+            Change::CopyPart { source, .. } => PART + source.key.as_bytes().len(),
             _ => 0,
         };
         FIXED + self.target().1.len() + about

@@ -325,11 +325,17 @@ pub struct PartRow {
     pub crc64nvme: u64,
     /// When it was written.
     pub last_modified: WallTime,
-    /// Its bytes; `None` when it has none.
-    pub slice: Option<Slice>,
+    /// Its bytes in order, at most [`SLICES_PER_PART_MAX`] pieces: none where it has no byte, several only in a copy.
+    pub slices: Vec<Slice>,
     /// As in [`VersionRow`].
     pub envelope: Option<Vec<u8>>,
 }
+
+/// Slices of one part, at most. A part of 5 GiB that is copied from parts of the least size has 1,025.
+pub const SLICES_PER_PART_MAX: usize = 2048;
+/// Segments of one version, at most. 10,000 parts that are copied from ranges across two parts each have 20,000; copies of
+/// copies of copies could have any number.
+pub const SEGMENTS_PER_VERSION_MAX: usize = 32_768;
 
 /// The open life of a node. All its earlier lives are closed: what they wrote and did not commit is orphaned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -96,7 +96,7 @@ mod tests {
             },
             crc64nvme: u64::from_be_bytes(crc),
             last_modified: WallTime { unix_ms: 0 },
-            slice: None,
+            slices: Vec::new(),
             envelope: None,
         }
     }

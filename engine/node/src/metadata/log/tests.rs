@@ -3,7 +3,7 @@ use anvil_model::object::{Checksum, ChecksumAlgorithm, ChecksumType, Etag, Heade
 use anvil_model::profile::Profile;
 
 use super::*;
-use crate::metadata::mutation::{BlobClaim, BucketRef, Change, NewObject};
+use crate::metadata::mutation::{BlobClaim, BucketRef, Change, CopySource, NewCopy, NewObject, NewPart};
 use crate::metadata::rows::StorageClass;
 use crate::multipart::PartName;
 
@@ -64,6 +64,42 @@ fn version_1_is_frozen() {
         include_str!("v1.hex").split_ascii_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
     assert_eq!(decode(&frozen), Ok(sample()));
     assert_eq!(encoded(&sample()), frozen, "the same bytes are still written");
+}
+
+/// Goal: copies are read for ever. Method: bytes kept from the day they were written.
+#[test]
+fn copies_are_frozen() {
+    let bucket = BucketRef { id: BucketId(2), tenant: TenantId(1), generation: Generation(2) };
+    let key = |text: &str| Key::new(text.as_bytes().to_vec()).unwrap();
+    let source = |version| CopySource { bucket, key: key("s"), version };
+    let checksum =
+        Checksum { algorithm: ChecksumAlgorithm::Crc32, of: ChecksumType::FullObject, value: vec![1, 2, 3, 4] };
+    let copy = NewCopy {
+        source: source(None),
+        headers: Some(Headers { content_type: Some("a/b".to_owned()), ..Headers::default() }),
+        website_redirect_location: Some("/w".to_owned()),
+        tags: Some(vec![("t".to_owned(), "v".to_owned())]),
+        checksum: Some(checksum.clone()),
+        storage_class: StorageClass::Standard,
+    };
+    let conditions = WriteConditions { absent: false, etag: Some(Etag("e".to_owned())) };
+    let object = Change::CopyObject { bucket, key: key("k"), copy: Box::new(copy), conditions };
+    let part = NewPart { number: 300, etag: Etag("p".to_owned()), size: 5, checksum, crc64nvme: 6, blob: None };
+    let source = source(Some(Generation(9)));
+    let part = Change::CopyPart { bucket, key: key("k"), upload: UploadId(9), part: Box::new(part), source, start: 7 };
+    let hex = |change| {
+        let bytes = encode_mutation(&Mutation { write: WriteId(1), change });
+        assert_eq!(
+            postcard::from_bytes::<Mutation>(&bytes).map(|mutation| encode_mutation(&mutation)),
+            Ok(bytes.clone())
+        );
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    assert_eq!(
+        hex(object),
+        "010b020102016b020102017300010103612f620000000000000001022f7701010174017601000004010203040000010165"
+    );
+    assert_eq!(hex(part), "010c020102016b09ac020170050000040102030406000201020173010907");
 }
 
 #[test]

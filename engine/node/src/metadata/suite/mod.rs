@@ -5,6 +5,7 @@
 //! begins with metadata that holds nothing.
 
 pub mod buckets;
+pub mod copies;
 pub mod histories;
 mod kit;
 pub mod lists;
@@ -33,6 +34,9 @@ macro_rules! metadata_suite {
                 checksums_follow_the_upload, completion_honours_conditions, completions_and_parts_exclude_each_other,
                 ten_thousand_parts_are_read_a_page_at_a_time, parts_are_listed_by_number,
                 parts_of_an_object_are_found_by_number;
+            copies: a_copy_shares_the_bytes_of_its_source, a_copy_onto_itself_keeps_its_bytes,
+                a_copy_is_decided_over_what_is_there, a_part_is_a_range_of_what_is_there,
+                references_agree_with_a_map_of_holders;
             lists: pages_agree_with_a_map, positions_work_when_their_rows_are_gone, uploads_are_listed_like_keys;
             histories: random_histories_agree_with_a_map;
         );
