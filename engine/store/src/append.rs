@@ -64,6 +64,6 @@ impl<W: World> Store<W> {
         payload[length..bytes - RECORD_HEADER_BYTES_MAX].fill(0);
         let header = RecordHeader::new(slot.name(), slot.offset, subject, LARGE_PAYLOAD_OFFSET, &payload[..length]);
         header.encode(origin, head);
-        slot.write(buffer, &[FooterEntry::of(&header)]).await
+        slot.write(buffer, vec![FooterEntry::of(&header)]).await
     }
 }

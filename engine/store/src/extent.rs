@@ -8,7 +8,10 @@
 //! - A footer is written after a flush that began after the last record's write had completed.
 
 use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use anvil_model::format::{
     ExtentHeader, ExtentKind, ExtentName, FooterEntry, Subject, UNIT_BYTES, encode_footer, extent_offset, footer_bytes,
@@ -17,10 +20,11 @@ use anvil_model::io::{Device, DeviceError, Reserve, World};
 use anvil_model::limits::BUFFER_BYTES;
 use tokio::sync::oneshot;
 
+use crate::account::{Dead, Tally};
 use crate::append::AppendError;
 use crate::index::Place;
 use crate::mail::Message;
-use crate::space::{ExtentRequest, Grant, Lane, Partial, Refused};
+use crate::space::{ExtentRequest, Grant, Lane, Partial, Refused, Sealed};
 use crate::store::{Disk, Inner};
 
 /// True when a write of so many bytes with so many records fits into an extent with this tail, leaving room for the
@@ -33,6 +37,7 @@ pub(crate) fn has_room(extent_bytes: u32, tail: u32, entries: usize, bytes: usiz
 #[derive(Debug)]
 pub(crate) struct OpenExtent {
     disk: u16,
+    lane: Lane,
     header: ExtentHeader,
     extent_bytes: u32,
     state: RefCell<OpenState>,
@@ -60,11 +65,11 @@ enum Stage {
 }
 
 impl OpenExtent {
-    pub(crate) fn resume(disk: u16, extent_bytes: u32, partial: Partial) -> Rc<Self> {
+    pub(crate) fn resume(disk: u16, lane: Lane, extent_bytes: u32, partial: Partial) -> Rc<Self> {
         let Partial { header, tail, entries } = partial;
         assert!((tail as usize).is_multiple_of(UNIT_BYTES) && tail <= extent_bytes, "a tail at {tail}");
         let state = OpenState { tail, records: entries.len(), entries, in_flight: 0, stage: Stage::Open };
-        Rc::new(Self { disk, header, extent_bytes, state: RefCell::new(state) })
+        Rc::new(Self { disk, lane, header, extent_bytes, state: RefCell::new(state) })
     }
 
     fn has_room(&self, bytes: usize, records: usize) -> bool {
@@ -111,18 +116,24 @@ impl<W: World> Slot<W> {
     pub(crate) fn log_sequence(&self) -> u64 {
         match self.extent.header.kind {
             ExtentKind::Log { sequence } => sequence,
-            ExtentKind::Data => panic!("a data extent in the lane of the log"),
+            ExtentKind::Data | ExtentKind::Free => panic!("a data extent in the lane of the log"),
         }
     }
 
-    /// Writes the room's bytes from the beginning of `buffer`, and enters the records when that succeeds.
-    pub(crate) async fn write(self, buffer: W::Buffer, records: &[FooterEntry]) -> Result<(), AppendError> {
+    /// Writes the room's bytes from the beginning of `buffer`, and enters the records when that succeeds. Goes on when
+    /// nobody waits any more: a device that still wrote to an extent that is in its next life would destroy it.
+    pub(crate) fn write(self, buffer: W::Buffer, records: Vec<FooterEntry>) -> Finish<W> {
+        let inner = Rc::clone(&self.inner);
+        Finish { inner, task: Some(Box::pin(self.write_here(buffer, records))) }
+    }
+
+    async fn write_here(self, buffer: W::Buffer, records: Vec<FooterEntry>) -> Result<(), AppendError> {
         let disk = self.inner.disk(self.extent.disk);
         let at = self.extent.offset() + u64::from(self.offset);
         let (written, buffer) = disk.device.write(at, buffer, 0..self.bytes).await;
         drop(buffer);
         match written {
-            Ok(()) => self.enter(records),
+            Ok(()) => self.enter(&records),
             Err(error) => {
                 self.extent.state.borrow_mut().stage = Stage::Done;
                 tracing::warn!(disk = %disk.id, extent = self.extent.header.name.extent, %error, "a write failed");
@@ -136,26 +147,52 @@ impl<W: World> Slot<W> {
     }
 
     fn enter(&self, records: &[FooterEntry]) {
-        let name = self.extent.header.name;
-        let mut index = self.inner.index.borrow_mut();
+        let ExtentName { extent, incarnation, .. } = self.extent.header.name;
+        self.extent.state.borrow_mut().entries.extend_from_slice(records);
         for record in records {
-            if let Subject::Blob { blob, window } = record.subject {
-                let place = Place {
-                    disk: self.extent.disk,
-                    extent: name.extent,
-                    offset: record.offset,
-                    payload_offset: u16::try_from(record.payload_offset).expect("at most a unit"),
-                    payload_bytes: record.payload_bytes,
-                };
-                let fresh = index.insert(blob, window, name.incarnation, place);
-                assert!(fresh, "window {window} of blob {blob} was written twice");
+            let place = Place::of(self.extent.disk, extent, record);
+            let Subject::Blob { blob, window } = record.subject else { continue };
+            // What was moved is entered when it is durable, on the blob's home core.
+            let live = self.extent.lane == Lane::Moved
+                || self.inner.index.borrow_mut().insert(blob, window, incarnation, place)
+                    && !self.inner.released.borrow().contains(blob);
+            if !live {
+                // Appended twice because the first append was given up, or after the blob was.
+                let tally = Tally { records: 1, bytes: place.record_bytes() };
+                self.inner.note_dead(self.extent.disk, Dead { extent, incarnation, tally });
             }
         }
-        self.extent.state.borrow_mut().entries.extend_from_slice(records);
         let counters = &self.inner.disk(self.extent.disk).counters;
         counters.appends.set(counters.appends.get() + records.len() as u64);
         counters.appended_bytes.set(counters.appended_bytes.get() + self.bytes as u64);
         counters.writes.set(counters.writes.get() + 1);
+    }
+}
+
+/// A write that goes on by itself when it is dropped before its end.
+pub(crate) struct Finish<W: World> {
+    inner: Rc<Inner<W>>,
+    task: Option<Pin<Box<dyn Future<Output = Result<(), AppendError>>>>>,
+}
+
+impl<W: World> Future for Finish<W> {
+    type Output = Result<(), AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let task = self.task.as_mut().expect("not polled behind its end");
+        let outcome = ready!(task.as_mut().poll(context));
+        self.task = None;
+        Poll::Ready(outcome)
+    }
+}
+
+impl<W: World> Drop for Finish<W> {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            self.inner.start(async move {
+                let _ = task.await;
+            });
+        }
     }
 }
 
@@ -315,32 +352,42 @@ impl<W: World> Inner<W> {
         } else if self.addresses[usize::from(home.0)].send(Message::Extent { disk, request }).await.is_err() {
             return Err(Refused::Device(DeviceError::Gone));
         }
-        let Grant { extent, partial, free_bytes } = granted.await.unwrap_or(Err(Refused::Device(DeviceError::Gone)))?;
-        self.disk(disk).free_bytes.set(free_bytes);
-        let partial = match partial {
+        let grant = granted.await.unwrap_or(Err(Refused::Device(DeviceError::Gone)))?;
+        self.disk(disk).free_bytes.set(grant.free_bytes);
+        let partial = match grant.partial {
             Some(partial) => partial,
-            None => self.begin_extent(disk, lane, extent).await.map_err(Refused::Device)?,
+            None => self.begin_extent(disk, lane, &grant).await.map_err(Refused::Device)?,
         };
-        Ok(OpenExtent::resume(disk, self.disk(disk).extent_bytes, partial))
+        Ok(OpenExtent::resume(disk, lane, self.disk(disk).extent_bytes, partial))
     }
 
     /// Writes the header of a free extent. When that fails, the extent is left alone until the next start.
-    async fn begin_extent(&self, disk: u16, lane: Lane, extent: u32) -> Result<Partial, DeviceError> {
+    async fn begin_extent(&self, disk: u16, lane: Lane, grant: &Grant) -> Result<Partial, DeviceError> {
         let kind = match lane {
-            Lane::Large | Lane::Small => ExtentKind::Data,
+            Lane::Large | Lane::Small | Lane::Moved => ExtentKind::Data,
             Lane::Log => {
                 self.log_sequence.set(self.log_sequence.get() + 1);
                 ExtentKind::Log { sequence: self.log_sequence.get() }
             }
         };
-        let Disk { id, device, extent_bytes, .. } = self.disk(disk);
-        let name = ExtentName { disk: *id, extent, incarnation: self.world.random().max(1) };
+        let Disk { id, extent_bytes, .. } = self.disk(disk);
+        let name = ExtentName { disk: *id, extent: grant.extent, incarnation: grant.incarnation };
         let header = ExtentHeader { name, kind, begun_at: self.world.wall_clock() };
+        let at = extent_offset(grant.extent, *extent_bytes);
+        if grant.recycled {
+            // Instead of the former life's footer: what says whose the records are when the header is lost.
+            self.write_header(disk, at + u64::from(*extent_bytes) - UNIT_BYTES as u64, &header).await?;
+        }
+        self.write_header(disk, at, &header).await?;
+        Ok(Partial { header, tail: UNIT_BYTES as u32, entries: Vec::new() })
+    }
+
+    pub(crate) async fn write_header(&self, disk: u16, at: u64, header: &ExtentHeader) -> Result<(), DeviceError> {
         let mut buffer = self.world.buffer(Reserve::Progress).await;
         header.encode(&mut buffer[..UNIT_BYTES]);
-        let (written, buffer) = device.write(extent_offset(extent, *extent_bytes), buffer, 0..UNIT_BYTES).await;
+        let (written, buffer) = self.disk(disk).device.write(at, buffer, 0..UNIT_BYTES).await;
         drop(buffer);
-        written.map(|()| Partial { header, tail: UNIT_BYTES as u32, entries: Vec::new() })
+        written
     }
 
     /// Nothing more goes into this extent.
@@ -375,6 +422,8 @@ impl<W: World> Inner<W> {
         self.flush_disk(extent.disk).await?;
         let mut entries = std::mem::take(&mut extent.state.borrow_mut().entries);
         entries.sort_unstable_by_key(|entry| entry.offset);
+        let mut written = Tally::default();
+        entries.iter().for_each(|entry| written.add(1, Place::of(extent.disk, 0, entry).record_bytes()));
         let footer = encode_footer(&extent.header, &entries);
         let start = extent.extent_bytes as usize - footer.len();
         assert!(extent.state.borrow().tail as usize <= start, "room was kept for the footer");
@@ -382,10 +431,22 @@ impl<W: World> Inner<W> {
             let mut buffer = self.world.buffer(Reserve::Progress).await;
             buffer[..chunk.len()].copy_from_slice(chunk);
             let at = extent.offset() + (start + index * BUFFER_BYTES) as u64;
-            let (written, buffer) = self.disk(extent.disk).device.write(at, buffer, 0..chunk.len()).await;
+            let (result, buffer) = self.disk(extent.disk).device.write(at, buffer, 0..chunk.len()).await;
             drop(buffer);
-            written?;
+            result?;
         }
+        let ExtentName { extent: number, incarnation, .. } = extent.header.name;
+        self.tell_sealed(extent.disk, Sealed { extent: number, incarnation, written }).await;
         Ok(())
+    }
+
+    /// Tells the home of the disk. A core that has closed counts anew at its next start.
+    async fn tell_sealed(self: &Rc<Self>, disk: u16, sealed: Sealed) {
+        let home = self.disk_home(disk);
+        if home == self.core {
+            self.hear_sealed(disk, sealed);
+        } else {
+            let _ = self.addresses[usize::from(home.0)].send(Message::Sealed { disk, sealed }).await;
+        }
     }
 }

@@ -18,7 +18,9 @@
 //! | `scan`, `recover` | finding everything again |
 #![forbid(unsafe_code)]
 
+mod account;
 mod append;
+mod budget;
 mod disk;
 mod extent;
 mod flush;
@@ -27,18 +29,25 @@ mod log;
 mod mail;
 mod pack;
 mod read;
+mod reclaim;
 mod recover;
+mod release;
 mod scan;
 mod space;
 mod store;
+mod walk;
 
 pub use anvil_model::format::Origin;
 pub use append::{AppendError, Window};
+pub use budget::Rate;
 pub use disk::{
     DiskIdentity, EXTENTS_MIN, FormatError, FormatOptions, IdentifyError, Identity, extent_bytes, format, identify,
 };
 pub use log::{LOG_PAYLOAD_BYTES_MAX, LogError, LogReader, LogRecord, LogTail, LogWriter, RecoveredLog};
 pub use mail::{Mail, mail};
 pub use read::{Piece, ReadError};
+pub use reclaim::ReclaimOptions;
 pub use recover::{RecoverError, Recovered, RecoveryReport, Share, recover};
+pub use release::KnownBlob;
+pub use space::Reclaimed;
 pub use store::{DiskSpace, DiskStats, Stats, Store};

@@ -200,7 +200,7 @@ impl<W: World> LogWriter<W> {
         assert_eq!(before, 0, "there is one writer of the log");
         let disk = match open {
             Some((disk, partial)) => {
-                let extent = OpenExtent::resume(disk, inner.disk(disk).extent_bytes, partial);
+                let extent = OpenExtent::resume(disk, Lane::Log, inner.disk(disk).extent_bytes, partial);
                 inner.resume_extent(disk, Lane::Log, extent);
                 inner.disk(disk).id
             }
@@ -237,7 +237,7 @@ impl<W: World> LogWriter<W> {
         header.encode(None, &mut buffer[..header_bytes]);
         buffer[header_bytes..header_bytes + length].copy_from_slice(payload);
         buffer[header_bytes + length..bytes].fill(0);
-        slot.write(buffer, &[FooterEntry::of(&header)]).await?;
+        slot.write(buffer, vec![FooterEntry::of(&header)]).await?;
         self.last = Some(number);
         Ok(())
     }

@@ -9,8 +9,9 @@ use anvil_model::ids::{BlobId, CoreId};
 use anvil_model::io::{DeviceError, World};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::index::Place;
-use crate::space::ExtentRequest;
+use crate::account::Dead;
+use crate::index::{Move, Place};
+use crate::space::{ExtentRequest, Sealed};
 use crate::store::Inner;
 
 /// Messages that wait in one mailbox, at most; a sender waits while it is full.
@@ -45,8 +46,36 @@ pub(crate) enum Message {
     Extent { disk: u16, request: ExtentRequest },
     /// A flush of a disk whose home is there.
     Flush { disk: u16, reply: oneshot::Sender<Result<(), DeviceError>> },
+    /// These records of an extent: which of them does the index need?
+    Live { question: LiveQuestion, reply: oneshot::Sender<LiveAnswer> },
+    /// These windows were copied: change their places, unless they are dead meanwhile. The answer says which were changed.
+    Moved { moves: Vec<Move>, reply: oneshot::Sender<Vec<bool>> },
+    /// The extent is free on the disk. What these blobs had there is forgotten before it is put to use again.
+    Freed { disk: u16, extent: u32, blobs: Vec<BlobId>, free_bytes: u64, reply: oneshot::Sender<()> },
+    /// These records of a disk whose home is there are dead.
+    Dead { disk: u16, dead: Vec<Dead> },
+    /// An extent of a disk whose home is there has its footer.
+    Sealed { disk: u16, sealed: Sealed },
     /// The sender has closed and asks for nothing more but places.
     Closed { core: CoreId, heard: oneshot::Sender<()> },
+}
+
+/// Records of an extent that are at home on one core.
+#[derive(Debug)]
+pub(crate) struct LiveQuestion {
+    pub(crate) disk: u16,
+    pub(crate) extent: u32,
+    pub(crate) incarnation: u64,
+    /// Blob, window and offset of each.
+    pub(crate) records: Vec<(BlobId, u32, u32)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct LiveAnswer {
+    /// Of each record.
+    pub(crate) live: Vec<bool>,
+    /// The index has no other windows in the extent.
+    pub(crate) complete: bool,
 }
 
 /// Answers the other cores until all of them are gone.
@@ -54,12 +83,24 @@ pub(crate) async fn serve<W: World>(inner: Rc<Inner<W>>, mut mailbox: mpsc::Rece
     while let Some(message) = mailbox.recv().await {
         match message {
             Message::Locate { blob, window, reply } => {
-                let place = inner.index.borrow().find(blob, window);
+                let place = inner.find_live(blob, window);
                 // Nobody waits for the place any more when this fails.
                 let _ = reply.send(place);
             }
             Message::Extent { disk, request } => inner.request_extent(disk, request),
             Message::Flush { disk, reply } => inner.request_flush(disk, reply),
+            Message::Live { question, reply } => {
+                let _ = reply.send(inner.answer_live(&question));
+            }
+            Message::Moved { moves, reply } => {
+                let _ = reply.send(inner.change_places(&moves));
+            }
+            Message::Freed { disk, extent, blobs, free_bytes, reply } => {
+                inner.forget_extent(disk, extent, &blobs, free_bytes);
+                let _ = reply.send(());
+            }
+            Message::Dead { disk, dead } => inner.hear_dead(disk, &dead),
+            Message::Sealed { disk, sealed } => inner.hear_sealed(disk, sealed),
             Message::Closed { core, heard } => {
                 inner.note_closed(core);
                 let _ = heard.send(());

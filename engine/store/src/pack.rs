@@ -140,6 +140,6 @@ impl<W: World> Inner<W> {
             at += small.record_bytes();
         }
         buffer[at..bytes].fill(0);
-        slot.write(buffer, &records).await
+        slot.write(buffer, records).await
     }
 }

@@ -17,6 +17,9 @@ use crate::store::{Disk, Inner, Store};
 /// Payload in front of the wanted blocks that is read along with the header, rather than reading twice.
 const SKIP_BYTES_MAX: usize = 2 * CHECKSUM_BLOCK_BYTES;
 
+/// Places that a read tries, at most. A record moves once in many minutes.
+const PLACES_MAX: usize = 8;
+
 /// Verified bytes of a blob: `buffer[range]`.
 #[derive(Debug)]
 pub struct Piece<B> {
@@ -60,32 +63,46 @@ impl<W: World> Store<W> {
         let Ok(window) = u32::try_from(range.start / window_bytes) else {
             return Err(ReadError::Missing(blob));
         };
-        let (place, incarnation) = inner.locate(blob, window).await?.ok_or(ReadError::Missing(blob))?;
+        let mut located = inner.locate(blob, window).await?.ok_or(ReadError::Missing(blob))?;
         let window_start = u64::from(window) * window_bytes;
         let within = |at: u64| usize::try_from((at - window_start).min(window_bytes)).expect("within a window");
-        let wanted = within(range.start)..within(range.end).min(place.payload_bytes as usize);
+        let wanted = within(range.start)..within(range.end).min(located.0.payload_bytes as usize);
         if wanted.is_empty() {
             return Err(ReadError::Missing(blob));
         }
-        let subject = Subject::Blob { blob, window };
-        let record = Record { disk: inner.disk(place.disk), place, incarnation, subject };
-        let buffer = inner.world.buffer(Reserve::Foreground).await;
-        // What was damaged on the way is whole when it is read again; what is damaged on disk is not.
-        match record.read(buffer, wanted.clone()).await? {
-            Verdict::Whole(piece) => Ok(piece),
-            Verdict::Damaged(buffer) => match record.read(buffer, wanted).await? {
-                Verdict::Whole(piece) => Ok(piece),
-                Verdict::Damaged(_) => Err(ReadError::Corrupt(blob)),
-            },
+        let mut buffer = inner.world.buffer(Reserve::Foreground).await;
+        let mut read_again = false;
+        for _ in 0..PLACES_MAX {
+            let (place, incarnation) = located;
+            let subject = Subject::Blob { blob, window };
+            let record = Record { disk: inner.disk(place.disk), place, incarnation, subject };
+            buffer = match record.read(buffer, wanted.clone()).await? {
+                Verdict::Whole(piece) => return Ok(piece),
+                Verdict::Damaged(buffer) => buffer,
+            };
+            // It was moved and its extent used again; or it was damaged on the way, and is whole when it is read again;
+            // or it is damaged on disk.
+            let now = inner.locate(blob, window).await?.ok_or(ReadError::Missing(blob))?;
+            if now == located && std::mem::replace(&mut read_again, true) {
+                break;
+            }
+            read_again &= now == located;
+            located = now;
         }
+        Err(ReadError::Corrupt(blob))
     }
 }
 
 impl<W: World> Inner<W> {
+    /// Where a window of a blob that is at home here lies, unless the blob was released.
+    pub(crate) fn find_live(&self, blob: BlobId, window: u32) -> Option<(Place, u64)> {
+        if self.released.borrow().contains(blob) { None } else { self.index.borrow().find(blob, window) }
+    }
+
     async fn locate(&self, blob: BlobId, window: u32) -> Result<Option<(Place, u64)>, ReadError> {
         let home = blob.home(self.core_count);
         if home == self.core {
-            return Ok(self.index.borrow().find(blob, window));
+            return Ok(self.find_live(blob, window));
         }
         let (reply, place) = oneshot::channel();
         let message = Message::Locate { blob, window, reply };

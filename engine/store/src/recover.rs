@@ -9,13 +9,14 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use anvil_model::format::{ExtentKind, FooterEntry, SMALL_RECORD_BYTES_MAX, Subject, Superblock, extent_offset};
+use anvil_model::format::{ExtentKind, SMALL_RECORD_BYTES_MAX, Subject, Superblock, extent_offset};
 use anvil_model::ids::{BlobId, CoreId, DiskId};
 use anvil_model::io::{Device, DeviceError, World};
 use anvil_model::limits::{BUFFER_BYTES, RECORD_PAYLOAD_BYTES_MAX};
 use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+use crate::account::{Account, AccountStage, Accounts, Dead, Tally};
 use crate::disk::{IdentifyError, Superblocks, read_superblock, write_superblock};
 use crate::extent::has_room;
 use crate::index::{Index, Place};
@@ -131,7 +132,7 @@ pub async fn recover<W: World>(
     core_count: u16,
 ) -> Result<Recovered<W>, RecoverError> {
     assert!(core_count > 0 && !devices.is_empty(), "a node has cores and disks");
-    let gathered = RefCell::new(Gathered::new(core_count));
+    let gathered = RefCell::new(Gathered::new(core_count, devices.len()));
     let disks = devices.iter().zip(0..).map(|((id, device), ordinal)| {
         let disk = DiskRecovery { world, device, id: *id, ordinal, gathered: &gathered };
         disk.run()
@@ -139,7 +140,10 @@ pub async fn recover<W: World>(
     let mut spaces = try_join_all(disks).await?;
     let mut gathered = gathered.into_inner();
     gathered.enter_damaged();
-    let Gathered { indexes, log, log_open, log_sequence, damaged, mut report, .. } = gathered;
+    let Gathered { indexes, log, log_open, log_sequence, damaged, accounts, mut report, .. } = gathered;
+    for (space, accounts) in spaces.iter_mut().zip(accounts) {
+        space.accounts = accounts;
+    }
     report.disks = devices.len();
 
     let extent_bytes = spaces.iter().map(|space| space.superblock.extent_bytes).collect();
@@ -205,12 +209,14 @@ struct Gathered {
     log_sequence: u64,
     /// Damaged windows, entered after all whole ones: only where there is no whole one.
     damaged_places: Vec<(BlobId, u32, u64, Place)>,
+    /// Of each disk.
+    accounts: Vec<Accounts>,
     damaged: BTreeSet<(BlobId, u32)>,
     report: RecoveryReport,
 }
 
 impl Gathered {
-    fn new(core_count: u16) -> Self {
+    fn new(core_count: u16, disks: usize) -> Self {
         Self {
             core_count,
             indexes: (0..core_count).map(|_| Index::new()).collect(),
@@ -218,6 +224,7 @@ impl Gathered {
             log_open: Vec::new(),
             log_sequence: 0,
             damaged_places: Vec::new(),
+            accounts: vec![Accounts::default(); disks],
             damaged: BTreeSet::new(),
             report: RecoveryReport { clean: true, ..RecoveryReport::default() },
         }
@@ -237,14 +244,23 @@ impl Gathered {
             self.log_sequence = self.log_sequence.max(sequence);
         }
         let name = found.header.name;
+        let stage = match found.header.kind {
+            ExtentKind::Log { .. } => AccountStage::Log,
+            ExtentKind::Data | ExtentKind::Free if found.open.is_some() => AccountStage::Open,
+            ExtentKind::Data | ExtentKind::Free => AccountStage::Sealed,
+        };
+        let mut account = Account::new(name.incarnation, stage);
         for entry in &found.entries {
-            let place = place_of(disk, name.extent, entry);
+            let place = Place::of(disk, name.extent, entry);
+            account.written.add(1, place.record_bytes());
             let whole = !entry.damaged;
             match entry.subject {
                 Subject::Blob { blob, window } if whole => {
                     let home = blob.home(self.core_count);
-                    // A window that is there twice was appended again after an error, with the same bytes.
-                    self.indexes[usize::from(home.0)].insert(blob, window, name.incarnation, place);
+                    // A window that is there twice was moved, or appended again after an error: the bytes are the same.
+                    if !self.indexes[usize::from(home.0)].insert(blob, window, name.incarnation, place) {
+                        account.dead.add(1, place.record_bytes());
+                    }
                 }
                 Subject::Blob { blob, window } => {
                     self.damaged_places.push((blob, window, name.incarnation, place));
@@ -254,6 +270,7 @@ impl Gathered {
                 }
             }
         }
+        self.accounts[usize::from(disk)].extents.insert(name.extent, account);
     }
 
     fn enter_damaged(&mut self) {
@@ -261,22 +278,16 @@ impl Gathered {
             let home = blob.home(self.core_count);
             if self.indexes[usize::from(home.0)].insert(blob, window, incarnation, place) {
                 self.damaged.insert((blob, window));
+            } else {
+                let tally = Tally { records: 1, bytes: place.record_bytes() };
+                let accounts = &mut self.accounts[usize::from(place.disk)];
+                accounts.note_dead(Dead { extent: place.extent, incarnation, tally });
             }
         }
         let mut blobs: Vec<_> = self.damaged.iter().map(|(blob, _)| *blob).collect();
         blobs.dedup();
         blobs.truncate(DAMAGED_NAMED_MAX);
         self.report.damaged = blobs;
-    }
-}
-
-fn place_of(disk: u16, extent: u32, entry: &FooterEntry) -> Place {
-    Place {
-        disk,
-        extent,
-        offset: entry.offset,
-        payload_offset: u16::try_from(entry.payload_offset).expect("at most a unit"),
-        payload_bytes: entry.payload_bytes,
     }
 }
 
@@ -336,8 +347,15 @@ impl<W: World> DiskRecovery<'_, W> {
         let prepared = superblock.extents_prepared;
         let room = self.device.geometry().capacity_bytes_max.saturating_sub(extent_offset(0, extent_bytes));
         let extents_max = u32::try_from(room / u64::from(extent_bytes)).unwrap_or(u32::MAX).max(prepared);
-        let mut space =
-            SpaceShare { superblock, free: BTreeSet::new(), partial: Vec::new(), full: Vec::new(), extents_max };
+        let mut space = SpaceShare {
+            superblock,
+            free: BTreeSet::new(),
+            recycled: BTreeSet::new(),
+            accounts: Accounts::default(),
+            partial: Vec::new(),
+            full: Vec::new(),
+            extents_max,
+        };
         let place = |extent| ExtentPlace { disk: self.id, extent, extent_bytes };
         let examined = stream::iter(0..prepared)
             .map(|extent| async move {
@@ -353,6 +371,11 @@ impl<W: World> DiskRecovery<'_, W> {
                 Examined::Used(found) => {
                     used_max = used_max.max(Some(extent));
                     self.take(&mut space, found);
+                }
+                Examined::Free => {
+                    used_max = used_max.max(Some(extent));
+                    space.free.insert(extent);
+                    space.recycled.insert(extent);
                 }
                 Examined::Unknown { blank } => {
                     unknown.insert(extent, blank);
@@ -370,6 +393,9 @@ impl<W: World> DiskRecovery<'_, W> {
             };
             let Some(found) = found else {
                 space.free.insert(extent);
+                if !blank {
+                    space.recycled.insert(extent);
+                }
                 continue;
             };
             let restored = restore_header(self.world, self.device, place(extent), &found.header).await;
@@ -399,8 +425,8 @@ impl<W: World> DiskRecovery<'_, W> {
         let partial = Partial { header, tail, entries };
         match header.kind {
             ExtentKind::Log { sequence } => gathered.log_open.push(OpenLog { sequence, disk: self.ordinal, partial }),
-            ExtentKind::Data if worth_opening => space.partial.push(partial),
-            ExtentKind::Data => space.full.push(partial),
+            ExtentKind::Data | ExtentKind::Free if worth_opening => space.partial.push(partial),
+            ExtentKind::Data | ExtentKind::Free => space.full.push(partial),
         }
     }
 

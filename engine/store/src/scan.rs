@@ -24,6 +24,8 @@ pub(crate) struct ExtentPlace {
 /// An extent, as far as its header tells.
 pub(crate) enum Examined {
     Used(Found),
+    /// It was given back.
+    Free,
     /// No header of this extent. When `blank`, not the first record's place either shows any trace of use.
     Unknown {
         blank: bool,
@@ -64,6 +66,9 @@ pub(crate) async fn examine<W: World>(
     let Some(header) = decoded else {
         return Ok(Examined::Unknown { blank });
     };
+    if header.kind == ExtentKind::Free {
+        return Ok(Examined::Free);
+    }
     if let Some((in_footer, entries)) = extent.footer().await?
         && (in_footer.name, in_footer.kind) == (header.name, header.kind)
     {
@@ -82,6 +87,11 @@ pub(crate) async fn rescue<W: World>(
     let extent = Extent { world, device, place };
     if let Some((header, entries)) = extent.footer().await? {
         return Ok(Some(Found { header, entries, open: None }));
+    }
+    if let Some(header) = extent.header_at_the_end().await? {
+        // The extent was used before, and holds records of former lives as well.
+        let scan = extent.scan(Some(header.name.incarnation)).await?;
+        return Ok((!scan.entries.is_empty()).then(|| scan.found(header)));
     }
     let scan = extent.scan(None).await?;
     let Some(incarnation) = scan.incarnation else {
@@ -181,6 +191,13 @@ impl<W: World> Extent<'_, W> {
         Ok(entries.ok().filter(|entries| entries.iter().all(inside)).map(|entries| (trailer.header, entries)))
     }
 
+    /// The copy of its header that an extent keeps in its last unit from its second life on, until the footer is there.
+    async fn header_at_the_end(&self) -> Result<Option<ExtentHeader>, DeviceError> {
+        let (buffer, _) = self.read(self.place.extent_bytes as usize - UNIT_BYTES, UNIT_BYTES).await?;
+        let decoded = ExtentHeader::decode(&buffer[..UNIT_BYTES]).ok();
+        Ok(decoded.filter(|header| self.place.is_of(header.name) && header.kind != ExtentKind::Free))
+    }
+
     /// Reads everything behind the header. What could not be explained is read once more: it may have been damaged on
     /// the way.
     async fn scan(&self, incarnation: Option<u64>) -> Result<Scan, DeviceError> {
@@ -218,7 +235,7 @@ impl<W: World> Extent<'_, W> {
     /// false is returned beside it.
     async fn read(&self, start: usize, length: usize) -> Result<(W::Buffer, bool), DeviceError> {
         let at = self.place.offset() + start as u64;
-        let buffer = self.world.buffer(Reserve::Foreground).await;
+        let buffer = self.world.buffer(Reserve::Progress).await;
         let (read, mut buffer) = self.device.read(at, buffer, 0..length).await;
         match read {
             Ok(()) => return Ok((buffer, true)),

@@ -4,12 +4,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use anvil_model::format::{ExtentHeader, FooterEntry, SMALL_RECORD_BYTES_MAX, Superblock, extent_offset};
+use anvil_model::format::{ExtentHeader, ExtentName, FooterEntry, SMALL_RECORD_BYTES_MAX, Superblock, extent_offset};
 use anvil_model::io::{Device, DeviceError, World};
 use anvil_model::limits::BUFFER_BYTES;
 use anvil_model::time::Moment;
 use tokio::sync::oneshot;
 
+use crate::account::{Account, AccountStage, Accounts, Tally};
 use crate::disk::write_superblock;
 use crate::extent::has_room;
 use crate::store::Inner;
@@ -20,6 +21,10 @@ const EXTENTS_AHEAD: usize = 8;
 const GROWTH_EXTENTS_MAX: u32 = 4;
 /// Bytes in free extents that only the metadata log may take, so that DELETE works on a full disk; one extent at least.
 const RESERVED_BYTES: u32 = 2 << 20;
+/// Free extents that blobs leave to reclaim, so that there is always room to move into.
+const RESERVED_FOR_MOVES: usize = 1;
+/// Free extents for each core, below which reclaim goes without regard to its rate.
+const EXTENTS_LOW_PER_CORE: usize = 2;
 /// A disk that could not grow is asked again after so long.
 const GROWTH_RETRY: Duration = Duration::from_secs(10);
 
@@ -31,6 +36,8 @@ pub(crate) enum Lane {
     Large,
     /// Packs of small blobs.
     Small,
+    /// What reclaim moves: it has lived for a while, and lies together.
+    Moved,
     /// The metadata log.
     Log,
 }
@@ -39,7 +46,7 @@ impl Lane {
     /// Room that an extent must have to be worth opening for this lane.
     fn bytes_wanted(self) -> usize {
         match self {
-            Self::Large | Self::Log => BUFFER_BYTES,
+            Self::Large | Self::Moved | Self::Log => BUFFER_BYTES,
             Self::Small => SMALL_RECORD_BYTES_MAX,
         }
     }
@@ -58,6 +65,10 @@ pub(crate) struct ExtentRequest {
 #[derive(Debug)]
 pub(crate) struct Grant {
     pub(crate) extent: u32,
+    /// Of the life that begins, or that goes on.
+    pub(crate) incarnation: u64,
+    /// A former life left its records in it.
+    pub(crate) recycled: bool,
     /// Present when it was begun in a former life: its header is written.
     pub(crate) partial: Option<Partial>,
     /// What blobs can still take on this disk behind this grant.
@@ -74,6 +85,27 @@ pub(crate) struct Partial {
     pub(crate) entries: Vec<FooterEntry>,
 }
 
+/// What the core that filled an extent says when it has its footer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sealed {
+    pub(crate) extent: u32,
+    pub(crate) incarnation: u64,
+    pub(crate) written: Tally,
+}
+
+/// What reclaim did with a disk since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reclaimed {
+    /// Extents that were given back.
+    pub extents: u64,
+    /// Records that were moved, to give back theirs.
+    pub moved_records: u64,
+    /// Bytes that this wrote, headers and padding included.
+    pub moved_bytes: u64,
+    /// Records that could not be moved because they are damaged.
+    pub damaged_records: u64,
+}
+
 /// Why there is no extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -88,6 +120,10 @@ pub(crate) enum Refused {
 pub(crate) struct SpaceShare {
     pub(crate) superblock: Superblock,
     pub(crate) free: BTreeSet<u32>,
+    /// Free ones that a former life left its records in.
+    pub(crate) recycled: BTreeSet<u32>,
+    /// Those in use.
+    pub(crate) accounts: Accounts,
     /// Open ones with room.
     pub(crate) partial: Vec<Partial>,
     /// Open ones without room: they only need their footers.
@@ -96,11 +132,18 @@ pub(crate) struct SpaceShare {
     pub(crate) extents_max: u32,
 }
 
-/// The extents of a disk. Invariant: an extent is in `free` or `partial`, or belongs to a core, or is sealed.
+/// The extents of a disk. Invariant: an extent is in `free`, or in use and in `accounts`. One in use is in `partial`, or
+/// belongs to a core, or is sealed.
 #[derive(Debug)]
 pub(crate) struct Space {
     superblock: Superblock,
     free: BTreeSet<u32>,
+    /// Of the free ones: they are not zero.
+    recycled: BTreeSet<u32>,
+    pub(crate) accounts: Accounts,
+    /// A task gives extents back; see `reclaim`.
+    pub(crate) reclaiming: bool,
+    pub(crate) reclaimed: Reclaimed,
     partial: Vec<Partial>,
     extents_max: u32,
     waiting: VecDeque<ExtentRequest>,
@@ -118,10 +161,14 @@ enum Decision {
 
 impl Space {
     pub(crate) fn new(share: SpaceShare, core_count: u16) -> (Self, Vec<Partial>) {
-        let SpaceShare { superblock, free, partial, full, extents_max } = share;
+        let SpaceShare { superblock, free, recycled, accounts, partial, full, extents_max } = share;
         let space = Self {
             superblock,
             free,
+            recycled,
+            accounts,
+            reclaiming: false,
+            reclaimed: Reclaimed::default(),
             partial,
             extents_max: extents_max.max(superblock.extents_prepared),
             waiting: VecDeque::new(),
@@ -130,6 +177,16 @@ impl Space {
             core_count: core_count.into(),
         };
         (space, full)
+    }
+
+    /// An extent takes no more appends; it holds so much.
+    pub(crate) fn note_sealed(&mut self, sealed: Sealed) {
+        if let Some(account) = self.accounts.of(sealed.extent, sealed.incarnation) {
+            account.written = sealed.written;
+            if account.stage == AccountStage::Open {
+                account.stage = AccountStage::Sealed;
+            }
+        }
     }
 
     pub(crate) fn free_extents(&self) -> u64 {
@@ -146,17 +203,54 @@ impl Space {
     }
 
     /// What blobs can still take.
-    fn free_bytes(&self) -> u64 {
+    pub(crate) fn free_bytes(&self) -> u64 {
         let growable = if self.exhausted_at.is_some() { 0 } else { self.growable() as usize };
-        let extents = (self.free.len() + growable).saturating_sub(self.reserved());
+        let extents = (self.free.len() + growable).saturating_sub(self.reserved(Lane::Large));
         let partial: u64 =
             self.partial.iter().map(|partial| u64::from(self.superblock.extent_bytes - partial.tail)).sum();
         extents as u64 * u64::from(self.superblock.extent_bytes) + partial
     }
 
-    /// Free extents that are not for blobs.
-    fn reserved(&self) -> usize {
-        RESERVED_BYTES.div_ceil(self.superblock.extent_bytes) as usize
+    /// Free extents that are not for this lane.
+    fn reserved(&self, lane: Lane) -> usize {
+        let for_log = RESERVED_BYTES.div_ceil(self.superblock.extent_bytes) as usize;
+        match lane {
+            Lane::Log => 0,
+            Lane::Moved => for_log,
+            Lane::Large | Lane::Small => for_log + RESERVED_FOR_MOVES,
+        }
+    }
+
+    /// The part of the disk that can still be had without reclaim.
+    fn free_share(&self) -> f64 {
+        let growable = if self.exhausted_at.is_some() { 0 } else { self.growable() };
+        (self.free.len() as f64 + f64::from(growable)) / f64::from(self.extents_max.max(1))
+    }
+
+    /// Writers wait for room, or soon will.
+    pub(crate) fn is_low(&self) -> bool {
+        let growable = if self.exhausted_at.is_some() { 0 } else { self.growable() as usize };
+        let low = self.reserved(Lane::Large) + EXTENTS_LOW_PER_CORE * self.core_count;
+        !self.waiting.is_empty() || self.free.len() + growable <= low
+    }
+
+    /// The extent that reclaim should give back next.
+    pub(crate) fn candidate(&self) -> Option<(u32, Account)> {
+        let extent_bytes = self.superblock.extent_bytes;
+        let extent = self.accounts.candidate(extent_bytes, self.free_share(), self.is_low())?;
+        Some((extent, self.accounts.extents[&extent]))
+    }
+
+    /// Reclaim will make room.
+    fn will_gain(&self) -> bool {
+        self.reclaiming && self.accounts.candidate(self.superblock.extent_bytes, 0.0, true).is_some()
+    }
+
+    /// Takes an extent that was given back.
+    pub(crate) fn take_freed(&mut self, extent: u32) {
+        let account = self.accounts.extents.remove(&extent);
+        assert!(account.is_some() && self.free.insert(extent), "an extent in use is given back");
+        self.recycled.insert(extent);
     }
 
     fn growable(&self) -> u32 {
@@ -167,20 +261,28 @@ impl Space {
         self.growable() > 0 && self.exhausted_at.is_none_or(|at| now.since(at) >= GROWTH_RETRY)
     }
 
-    fn decide(&mut self, lane: Lane, urgent: bool, now: Moment) -> Decision {
-        let reserved = if lane == Lane::Log { 0 } else { self.reserved() };
+    fn decide(&mut self, lane: Lane, urgent: bool, now: Moment, random: impl Fn() -> u64) -> Decision {
+        let reserved = self.reserved(lane);
         if !urgent && self.free.len() <= reserved + 2 * self.core_count {
             return Decision::Refuse(Refused::Scarce);
         }
         if let Some(partial) = self.take_partial(lane) {
-            let extent = partial.header.name.extent;
-            return Decision::Grant(Grant { extent, partial: Some(partial), free_bytes: self.free_bytes() });
+            let ExtentName { extent, incarnation, .. } = partial.header.name;
+            let (recycled, free_bytes) = (false, self.free_bytes());
+            return Decision::Grant(Grant { extent, incarnation, recycled, partial: Some(partial), free_bytes });
         }
         if self.free.len() > reserved {
             let extent = self.free.pop_first().expect("more than none");
-            return Decision::Grant(Grant { extent, partial: None, free_bytes: self.free_bytes() });
+            let recycled = self.recycled.remove(&extent);
+            let incarnation = random().max(1);
+            let stage = if lane == Lane::Log { AccountStage::Log } else { AccountStage::Open };
+            self.accounts.extents.insert(extent, Account::new(incarnation, stage));
+            let free_bytes = self.free_bytes();
+            return Decision::Grant(Grant { extent, incarnation, recycled, partial: None, free_bytes });
         }
-        if self.growing || self.may_grow(now) { Decision::Wait } else { Decision::Refuse(Refused::Full) }
+        // Reclaim itself waits for room only where the disk may grow.
+        let waits = self.growing || self.may_grow(now) || lane != Lane::Moved && self.will_gain();
+        if waits { Decision::Wait } else { Decision::Refuse(Refused::Full) }
     }
 
     fn take_partial(&mut self, lane: Lane) -> Option<Partial> {
@@ -197,7 +299,13 @@ impl Space {
     fn take_back(&mut self, grant: Grant) {
         match grant.partial {
             Some(partial) => self.partial.push(partial),
-            None => assert!(self.free.insert(grant.extent), "a granted extent is not free"),
+            None => {
+                self.accounts.extents.remove(&grant.extent);
+                assert!(self.free.insert(grant.extent), "a granted extent is not free");
+                if grant.recycled {
+                    self.recycled.insert(grant.extent);
+                }
+            }
         }
     }
 
@@ -218,6 +326,9 @@ impl<W: World> Inner<W> {
     pub(crate) fn request_extent(self: &Rc<Self>, disk: u16, request: ExtentRequest) {
         self.space(disk).borrow_mut().waiting.push_back(request);
         self.serve_space(disk);
+        if self.space(disk).borrow().is_low() {
+            self.disk(disk).wake_reclaim();
+        }
     }
 
     /// Answers whom it can and grows the disk ahead of need.
@@ -228,7 +339,7 @@ impl<W: World> Inner<W> {
             let request = space.waiting.pop_front().expect("counted");
             let decision = match self.disk(disk).failed.get() {
                 Some(error) => Decision::Refuse(Refused::Device(error)),
-                None => space.decide(request.lane, request.urgent, now),
+                None => space.decide(request.lane, request.urgent, now, || self.world.random()),
             };
             let answer = match decision {
                 Decision::Grant(grant) => Ok(grant),

@@ -17,7 +17,8 @@ use crate::index::Index;
 use crate::mail::{Mail, Message, serve};
 use crate::pack::Packer;
 use crate::recover::Share;
-use crate::space::{Lane, Space};
+use crate::release::Released;
+use crate::space::{Lane, Reclaimed, Space};
 
 /// One core's share of the node's disks. Cheap to clone; clones are the same store.
 pub struct Store<W: World> {
@@ -36,6 +37,7 @@ pub(crate) struct Inner<W: World> {
     pub(crate) core: CoreId,
     pub(crate) core_count: u16,
     pub(crate) index: RefCell<Index>,
+    pub(crate) released: RefCell<Released>,
     /// The mailboxes of all cores; this one's own is never written to.
     pub(crate) addresses: Vec<mpsc::Sender<Message>>,
     /// The sequence of the newest extent of the metadata log, on the core that writes it.
@@ -52,6 +54,8 @@ pub(crate) struct Inner<W: World> {
     /// Rung when `busy` falls to 0 or `closed` grows.
     changed: Notify,
     service: RefCell<Option<W::Task>>,
+    /// What runs for nobody in particular; ends when the store closes.
+    background: RefCell<Vec<W::Task>>,
 }
 
 /// One core's view of a disk.
@@ -67,6 +71,7 @@ pub(crate) struct Disk<W: World> {
     pub(crate) counters: Counters,
     large: RefCell<OpenLane>,
     small: RefCell<OpenLane>,
+    moved: RefCell<OpenLane>,
     log: RefCell<OpenLane>,
     home: Option<Home>,
 }
@@ -75,6 +80,8 @@ pub(crate) struct Disk<W: World> {
 struct Home {
     space: RefCell<Space>,
     flusher: RefCell<Flusher>,
+    /// Rung when there may be something to reclaim.
+    reclaim: Notify,
 }
 
 /// What this core did with a disk since its start.
@@ -92,6 +99,8 @@ pub struct Stats {
     pub index_entries: u64,
     /// Memory of these entries.
     pub index_bytes: u64,
+    /// Blobs that were released and are not gone yet.
+    pub released_blobs: u64,
     /// Per disk, in the order given at open.
     pub disks: Vec<DiskStats>,
 }
@@ -114,7 +123,7 @@ pub struct DiskStats {
 }
 
 /// The space of a disk and who uses it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskSpace {
     /// What the disk may grow to.
     pub capacity_bytes: u64,
@@ -126,6 +135,14 @@ pub struct DiskSpace {
     pub free_extents: u64,
     /// Flushes of the device since start.
     pub flushes: u64,
+    /// Extents that take no more appends; the others in use are open, or of the metadata log.
+    pub sealed_extents: u64,
+    /// Bytes of the records in sealed extents that are needed, as far as this core has heard.
+    pub live_bytes: u64,
+    /// Bytes of those that are not.
+    pub dead_bytes: u64,
+    /// What reclaim did since start.
+    pub reclaimed: Reclaimed,
 }
 
 impl<W: World> Store<W> {
@@ -151,7 +168,7 @@ impl<W: World> Store<W> {
                 let home = share.space.map(|share| {
                     let (space, unsealed) = Space::new(share, core_count);
                     full.extend(unsealed.into_iter().map(|partial| (ordinal, partial)));
-                    Home { space: RefCell::new(space), flusher: RefCell::default() }
+                    Home { space: RefCell::new(space), flusher: RefCell::default(), reclaim: Notify::new() }
                 });
                 Disk {
                     id,
@@ -163,6 +180,7 @@ impl<W: World> Store<W> {
                     counters: Counters::default(),
                     large: RefCell::default(),
                     small: RefCell::default(),
+                    moved: RefCell::default(),
                     log: RefCell::default(),
                     home,
                 }
@@ -175,6 +193,7 @@ impl<W: World> Store<W> {
             core,
             core_count,
             index: RefCell::new(index),
+            released: RefCell::default(),
             addresses,
             log_sequence: Cell::new(0),
             disks,
@@ -186,13 +205,14 @@ impl<W: World> Store<W> {
             closed: RefCell::default(),
             changed: Notify::new(),
             service: RefCell::new(None),
+            background: RefCell::default(),
         });
         let service = inner.world.spawn(serve(Rc::clone(&inner), mailbox));
         *inner.service.borrow_mut() = Some(service);
         for (ordinal, partial) in full {
             let ordinal = u16::try_from(ordinal).expect("few disks");
             let extent_bytes = inner.disk(ordinal).extent_bytes;
-            inner.close_extent(&OpenExtent::resume(ordinal, extent_bytes, partial));
+            inner.close_extent(&OpenExtent::resume(ordinal, Lane::Large, extent_bytes, partial));
         }
         for ordinal in 0..inner.disk_count() {
             if inner.disk_home(ordinal) == core {
@@ -253,7 +273,8 @@ impl<W: World> Store<W> {
     pub fn stats(&self) -> Stats {
         let index = self.inner.index.borrow();
         let disks = self.inner.disks.iter().map(Disk::stats).collect();
-        Stats { index_entries: index.entries(), index_bytes: index.bytes(), disks }
+        let released_blobs = self.inner.released.borrow().waiting();
+        Stats { index_entries: index.entries(), index_bytes: index.bytes(), released_blobs, disks }
     }
 
     /// Ends this store: refuses new appends, waits for those that run, flushes, serves the other cores until they have
@@ -261,6 +282,7 @@ impl<W: World> Store<W> {
     pub async fn close(&self) {
         let inner = &self.inner;
         inner.closing.set(true);
+        inner.background.borrow_mut().clear();
         inner.idle().await;
         for disk in 0..inner.disk_count() {
             if let Err(error) = inner.flush_disk(disk).await {
@@ -357,6 +379,12 @@ impl<W: World> Inner<W> {
         self.world.spawn(task).detach();
     }
 
+    /// Runs something until it ends or the store closes, behind what clients wait for.
+    pub(crate) fn start_background(&self, task: impl Future<Output = ()> + 'static) {
+        let task = self.world.spawn_background(task);
+        self.background.borrow_mut().push(task);
+    }
+
     pub(crate) fn note_closed(&self, core: CoreId) {
         self.closed.borrow_mut().insert(core);
         self.changed.notify_waiters();
@@ -404,19 +432,34 @@ impl<W: World> Disk<W> {
         match lane {
             Lane::Large => &self.large,
             Lane::Small => &self.small,
+            Lane::Moved => &self.moved,
             Lane::Log => &self.log,
         }
+    }
+
+    /// There may be something to reclaim on this disk, whose home is here.
+    pub(crate) fn wake_reclaim(&self) {
+        self.home.as_ref().expect("asked on the disk's home core").reclaim.notify_one();
+    }
+
+    pub(crate) async fn reclaim_wanted(&self) {
+        self.home.as_ref().expect("asked on the disk's home core").reclaim.notified().await;
     }
 
     fn stats(&self) -> DiskStats {
         let space = self.home.as_ref().map(|home| {
             let space = home.space.borrow();
+            let (live_bytes, dead_bytes) = space.accounts.bytes();
             DiskSpace {
                 capacity_bytes: self.device.geometry().capacity_bytes_max,
                 prepared_bytes: space.prepared_bytes(),
                 used_bytes: space.used_bytes(),
                 free_extents: space.free_extents(),
                 flushes: home.flusher.borrow().flushes,
+                sealed_extents: space.accounts.sealed(),
+                live_bytes,
+                dead_bytes,
+                reclaimed: space.reclaimed,
             }
         });
         DiskStats {

@@ -124,12 +124,19 @@ mod tests {
             space,
             failed,
         };
-        let space = DiskSpace { capacity_bytes: 100, prepared_bytes: 50, used_bytes: 20, free_extents: 3, flushes: 9 };
+        let space = DiskSpace {
+            capacity_bytes: 100,
+            prepared_bytes: 50,
+            used_bytes: 20,
+            free_extents: 3,
+            flushes: 9,
+            ..DiskSpace::default()
+        };
         let failed = Some(anvil_model::io::DeviceError::Gone);
         let disks = vec![disk(1, 2, Some(space), None), disk(2, 0, None, None)];
-        figures.set(0, Stats { index_entries: 5, index_bytes: 50, disks });
+        figures.set(0, Stats { index_entries: 5, index_bytes: 50, released_blobs: 0, disks });
         let disks = vec![disk(1, 3, None, None), disk(2, 0, None, failed)];
-        figures.set(1, Stats { index_entries: 1, index_bytes: 10, disks });
+        figures.set(1, Stats { index_entries: 1, index_bytes: 10, released_blobs: 0, disks });
         let page = metrics.render();
         let (one, two) = ("/disks/1", DiskId(2));
         for line in [

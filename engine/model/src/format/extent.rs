@@ -20,9 +20,13 @@ pub enum ExtentKind {
         /// The place in that order.
         sequence: u64,
     },
+    /// Nothing that counts: the extent was given back, and the incarnation is that of the life that ended. What lies
+    /// behind the header is left from it.
+    Free,
 }
 
-/// Written before the first record of the extent's life, and durable with the first flush that covers one.
+/// Written before the first record of the extent's life, and durable with the first flush that covers one; written once
+/// more, as free, when that life has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtentHeader {
     /// Which extent, and which life of it.
@@ -45,6 +49,7 @@ impl ExtentHeader {
         let (kind, sequence) = match self.kind {
             ExtentKind::Data => (1, 0),
             ExtentKind::Log { sequence } => (2, sequence),
+            ExtentKind::Free => (3, 0),
         };
         Writer::new(unit)
             .put(&MAGIC)
@@ -82,6 +87,7 @@ impl ExtentHeader {
         let kind = match (reader.u32()?, reader.u64()?) {
             (1, 0) => ExtentKind::Data,
             (2, sequence) => ExtentKind::Log { sequence },
+            (3, 0) => ExtentKind::Free,
             _ => return None,
         };
         Some(Self { name, kind, begun_at: WallTime { unix_ms: reader.u64()? } })

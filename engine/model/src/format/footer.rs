@@ -123,6 +123,7 @@ impl FooterTrailer {
         let (kind, sequence) = match self.header.kind {
             ExtentKind::Data => (1, 0),
             ExtentKind::Log { sequence } => (2, sequence),
+            ExtentKind::Free => panic!("a free extent has no footer"),
         };
         Writer::new(bytes)
             .put(&MAGIC)

@@ -193,6 +193,13 @@ impl RecordHeader {
         Self::fields(covered).ok_or(Damage::Impossible)
     }
 
+    /// The header of the same payload at another place: what is copied there needs no new checksums.
+    #[must_use]
+    pub fn moved_to(&self, name: ExtentName, offset: u32) -> Self {
+        assert!((offset as usize).is_multiple_of(RECORD_ALIGNMENT) && offset < EXTENT_BYTES_MAX);
+        Self { name, offset, ..*self }
+    }
+
     /// Where the first blob was put, when this record says so. `bytes` are those given to [`Self::decode`].
     #[must_use]
     pub fn origin(&self, bytes: &[u8]) -> Option<Origin> {

@@ -4,5 +4,6 @@ mod crash;
 mod damage;
 mod everyday;
 mod harness;
+mod reclaim;
 mod space;
 mod v1;

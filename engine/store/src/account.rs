@@ -1,0 +1,123 @@
+//! What the disk's home core knows of each extent in use: how much of it is dead, and so whether it is worth reclaiming.
+//!
+//! These are hints that arrive by message, late and out of order. They choose where reclaim looks; what it may free, the
+//! index says.
+
+use std::collections::BTreeMap;
+
+use anvil_model::format::UNIT_BYTES;
+
+/// A part of an extent that is dead must be at least this share of it for a move to pay, when there is no need.
+const DEAD_SHARE_MIN: f64 = 0.25;
+/// The same when writers wait for room: of eight extents moved at least one is gained.
+const DEAD_SHARE_URGENT: f64 = 0.125;
+
+/// An extent in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) incarnation: u64,
+    pub(crate) stage: AccountStage,
+    /// Records that were written, and their bytes.
+    pub(crate) written: Tally,
+    /// Of these, those that nothing needs any more.
+    pub(crate) dead: Tally,
+    /// The dead bytes when reclaim found that it cannot move the rest. It looks again when there are more.
+    pub(crate) held_at: Option<u64>,
+}
+
+/// How far an extent in use has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AccountStage {
+    /// A core appends to it, or has given it up; what was written is not known here.
+    Open,
+    /// Nothing is appended in this life.
+    Sealed,
+    /// Of the metadata log, open or sealed.
+    Log,
+}
+
+/// Records and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, records: u64, bytes: u64) {
+        self.records += records;
+        self.bytes += bytes;
+    }
+}
+
+impl Account {
+    pub(crate) fn new(incarnation: u64, stage: AccountStage) -> Self {
+        Self { incarnation, stage, written: Tally::default(), dead: Tally::default(), held_at: None }
+    }
+
+    fn live_bytes(&self) -> u64 {
+        self.written.bytes.saturating_sub(self.dead.bytes)
+    }
+
+    fn is_candidate(&self) -> bool {
+        self.stage == AccountStage::Sealed && self.held_at.is_none_or(|dead| dead < self.dead.bytes)
+    }
+
+    /// The share of the extent that reclaim would gain.
+    fn gain(&self, extent_bytes: u32) -> f64 {
+        if self.dead.records >= self.written.records {
+            return 1.0;
+        }
+        1.0 - self.live_bytes() as f64 / (f64::from(extent_bytes) - UNIT_BYTES as f64)
+    }
+}
+
+/// The extents in use of a disk.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Accounts {
+    pub(crate) extents: BTreeMap<u32, Account>,
+}
+
+/// What is said of some records of an extent: they are dead.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dead {
+    pub(crate) extent: u32,
+    pub(crate) incarnation: u64,
+    pub(crate) tally: Tally,
+}
+
+impl Accounts {
+    /// The account of this life of an extent.
+    pub(crate) fn of(&mut self, extent: u32, incarnation: u64) -> Option<&mut Account> {
+        self.extents.get_mut(&extent).filter(|account| account.incarnation == incarnation)
+    }
+
+    pub(crate) fn note_dead(&mut self, dead: Dead) {
+        if let Some(account) = self.of(dead.extent, dead.incarnation) {
+            account.dead.add(dead.tally.records, dead.tally.bytes);
+        }
+    }
+
+    /// The extent that pays most; `free_share` is the part of the disk that is still to be had: with much of it, only
+    /// what is nearly all dead is worth a move.
+    pub(crate) fn candidate(&self, extent_bytes: u32, free_share: f64, urgent: bool) -> Option<u32> {
+        let least = if urgent { DEAD_SHARE_URGENT } else { free_share.clamp(DEAD_SHARE_MIN, 1.0) };
+        let candidates = self.extents.iter().filter(|(_, account)| account.is_candidate());
+        let gains = candidates.map(|(extent, account)| (account.gain(extent_bytes), *extent));
+        let best = gains.max_by(|a, b| a.0.total_cmp(&b.0))?;
+        (best.0 >= least).then_some(best.1)
+    }
+
+    /// Bytes of live and of dead records in sealed extents.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        let sealed = self.extents.values().filter(|account| account.stage == AccountStage::Sealed);
+        sealed.fold((0, 0), |(live, dead), account| {
+            (live + account.live_bytes(), dead + account.dead.bytes.min(account.written.bytes))
+        })
+    }
+
+    /// Extents that are sealed and hold blobs.
+    pub(crate) fn sealed(&self) -> u64 {
+        self.extents.values().filter(|account| account.stage == AccountStage::Sealed).count() as u64
+    }
+}

@@ -1,0 +1,458 @@
+//! Extents are given back: at once when all their records are dead, otherwise after the live rest was moved.
+//!
+//! One task per disk, on the disk's home core, does all of it, one extent at a time. So what it found to be dead stays
+//! dead while it works, and what it moved to is not given back before the index knows of it.
+//!
+//! 1. The footer says which records there are, the index which of them are live.
+//! 2. Each live one is read, verified and appended to an extent of the lane for what was moved. One that fails is named and
+//!    keeps its extent.
+//! 3. A flush; then the index is changed, unless the record died meanwhile.
+//! 4. The extent's header is overwritten with a free one. A flush.
+//! 5. All cores forget what they had there. Only now may the extent be put to use again.
+//!
+//! A crash leaves either copy or both: the same bytes, of which recovery takes one. A reader whose place is out of date
+//! finds another life's incarnation and asks once more, so that nothing waits for readers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anvil_model::format::{
+    ExtentHeader, ExtentKind, ExtentName, FooterEntry, LARGE_PAYLOAD_OFFSET, RecordHeader, Subject, UNIT_BYTES,
+    extent_offset, in_units,
+};
+use anvil_model::ids::{BlobId, CoreId};
+use anvil_model::io::{DeviceError, Reserve, World};
+use tokio::sync::oneshot;
+
+use crate::account::{Account, Dead, Tally};
+use crate::append::AppendError;
+use crate::budget::{Budget, Rate};
+use crate::index::{Move, Place};
+use crate::mail::{LiveAnswer, LiveQuestion, Message};
+use crate::scan::{Examined, ExtentPlace, examine};
+use crate::space::{Lane, Sealed};
+use crate::store::{Inner, Store};
+use crate::walk::{Group, Walk, groups};
+
+/// While there is room, extents are looked through at most so often.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How reclaim goes about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReclaimOptions {
+    /// What may be read and written per disk while nobody waits for room; otherwise it goes as fast as it can.
+    pub rate: Rate,
+}
+
+impl Default for ReclaimOptions {
+    fn default() -> Self {
+        Self { rate: Rate { bytes_per_second: 64 << 20, burst_bytes: 64 << 20 } }
+    }
+}
+
+/// Why an extent was not given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum ReclaimError {
+    #[error("its footer and the index do not agree")]
+    Unclear,
+    #[error("records of it are damaged")]
+    Damaged,
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error("a core is closing")]
+    Closing,
+}
+
+impl<W: World> Store<W> {
+    /// Gives back, from now until [`Self::close`], extents of the disks whose home is here: those without live records
+    /// at once, others when they are worth a move. Once, on every core.
+    ///
+    /// # Panics
+    /// When it was begun before.
+    pub fn start_reclaim(&self, options: ReclaimOptions) {
+        let inner = &self.inner;
+        for disk in (0..inner.disk_count()).filter(|&disk| inner.disk_home(disk) == inner.core) {
+            let before = std::mem::replace(&mut inner.space(disk).borrow_mut().reclaiming, true);
+            assert!(!before, "one task reclaims a disk");
+            inner.start_background(Rc::clone(inner).reclaim_disk(disk, options));
+        }
+    }
+}
+
+impl<W: World> Inner<W> {
+    async fn reclaim_disk(self: Rc<Self>, disk: u16, options: ReclaimOptions) {
+        let budget = Budget::new(options.rate);
+        loop {
+            let candidate = self.space(disk).borrow().candidate();
+            let Some((extent, account)) = candidate.filter(|_| self.disk(disk).failed.get().is_none()) else {
+                // Who waited for room that does not come is refused.
+                self.serve_space(disk);
+                self.disk(disk).reclaim_wanted().await;
+                if !self.space(disk).borrow().is_low() {
+                    // Much is released at once, and looking for what pays takes a while on a large disk.
+                    self.world.sleep(LOOK_AGAIN).await;
+                }
+                continue;
+            };
+            let reclaimed = self.reclaim_extent(disk, extent, account, &budget).await;
+            if let Err(error) = reclaimed {
+                tracing::warn!(disk = %self.disk(disk).id, extent, %error, "an extent cannot be given back now");
+                if let Some(account) = self.space(disk).borrow_mut().accounts.of(extent, account.incarnation) {
+                    account.held_at = Some(account.dead.bytes);
+                }
+            }
+            self.serve_space(disk);
+        }
+    }
+
+    async fn reclaim_extent(
+        self: &Rc<Self>,
+        disk: u16,
+        extent: u32,
+        account: Account,
+        budget: &Budget,
+    ) -> Result<(), ReclaimError> {
+        let name = ExtentName { disk: self.disk(disk).id, extent, incarnation: account.incarnation };
+        let entries = self.records_of(disk, name).await?;
+        if (entries.len() as u64) < account.written.records {
+            return Err(ReclaimError::Unclear);
+        }
+        let live = self.live_of(disk, name, &entries).await?;
+        self.recount(disk, name, &entries, &live);
+        if !live.is_empty() {
+            let left = self.move_records(disk, name, &live, budget).await?;
+            if left > 0 {
+                return Err(ReclaimError::Damaged);
+            }
+        }
+        self.free_extent(disk, name, &entries).await
+    }
+
+    /// All records of an extent, in the order of their offsets.
+    pub(crate) async fn records_of(&self, disk: u16, name: ExtentName) -> Result<Vec<FooterEntry>, DeviceError> {
+        let Extent { place, .. } = self.extent_of(disk, name);
+        match examine(&self.world, &self.disk(disk).device, place).await? {
+            Examined::Used(found) if found.header.name == name => {
+                let mut entries = found.entries;
+                entries.sort_unstable_by_key(|entry| entry.offset);
+                Ok(entries)
+            }
+            // Damaged, or read wrongly on the way.
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn extent_of(&self, disk: u16, name: ExtentName) -> Extent<'_, W> {
+        let owner = self.disk(disk);
+        let place = ExtentPlace { disk: owner.id, extent: name.extent, extent_bytes: owner.extent_bytes };
+        let walk = Walk { device: &owner.device, name, extent_bytes: owner.extent_bytes };
+        Extent { place, walk }
+    }
+
+    /// Those that the index needs.
+    pub(crate) async fn live_of(
+        &self,
+        disk: u16,
+        name: ExtentName,
+        entries: &[FooterEntry],
+    ) -> Result<Vec<FooterEntry>, LiveError> {
+        let mut by_core: BTreeMap<CoreId, Vec<usize>> =
+            (0..self.core_count).map(|core| (CoreId(core), Vec::new())).collect();
+        let mut live = vec![false; entries.len()];
+        for (at, entry) in entries.iter().enumerate() {
+            if let Subject::Blob { blob, .. } = entry.subject {
+                by_core.get_mut(&blob.home(self.core_count)).expect("one of the cores").push(at);
+            }
+        }
+        for (core, indexes) in by_core {
+            let record = |&at: &usize| match entries[at].subject {
+                Subject::Blob { blob, window } => (blob, window, entries[at].offset),
+                Subject::Log { .. } => unreachable!("only blobs were chosen"),
+            };
+            let records = indexes.iter().map(record).collect();
+            let ExtentName { extent, incarnation, .. } = name;
+            let answer = self.ask_live(core, LiveQuestion { disk, extent, incarnation, records }).await?;
+            if !answer.complete {
+                return Err(LiveError::Unclear);
+            }
+            for (at, is_live) in indexes.into_iter().zip(answer.live) {
+                live[at] = is_live;
+            }
+        }
+        Ok(entries.iter().zip(live).filter(|(_, live)| *live).map(|(entry, _)| *entry).collect())
+    }
+
+    async fn ask_live(&self, core: CoreId, question: LiveQuestion) -> Result<LiveAnswer, LiveError> {
+        if core == self.core {
+            return Ok(self.answer_live(&question));
+        }
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Live { question, reply };
+        self.addresses[usize::from(core.0)].send(message).await.map_err(|_| LiveError::Closing)?;
+        answer.await.map_err(|_| LiveError::Closing)
+    }
+
+    /// Now that it is known how much is dead.
+    fn recount(&self, disk: u16, name: ExtentName, entries: &[FooterEntry], live: &[FooterEntry]) {
+        let tally = |entries: &[FooterEntry]| {
+            let mut tally = Tally::default();
+            entries.iter().for_each(|entry| tally.add(1, Place::of(disk, 0, entry).record_bytes()));
+            tally
+        };
+        let (all, live) = (tally(entries), tally(live));
+        if let Some(account) = self.space(disk).borrow_mut().accounts.of(name.extent, name.incarnation) {
+            account.written = all;
+            account.dead = Tally { records: all.records - live.records, bytes: all.bytes - live.bytes };
+        }
+    }
+
+    /// Copies records and changes their places. How many had to stay because they are damaged.
+    async fn move_records(
+        self: &Rc<Self>,
+        disk: u16,
+        name: ExtentName,
+        live: &[FooterEntry],
+        budget: &Budget,
+    ) -> Result<usize, ReclaimError> {
+        let Extent { walk, .. } = self.extent_of(disk, name);
+        let mut moves = Vec::with_capacity(live.len());
+        let mut failed = Ok(());
+        for group in groups(live) {
+            if !self.space(disk).borrow().is_low() {
+                budget.spend(&self.world, 2 * group.length as u64).await;
+            }
+            failed = self.copy(disk, &walk, live, &group, &mut moves).await;
+            if failed.is_err() {
+                break;
+            }
+        }
+        let copied = moves.len();
+        // What was copied before something failed is not copied in vain.
+        self.flush_disk(disk).await?;
+        self.enter_moves(disk, moves).await?;
+        failed?;
+        Ok(live.len() - copied)
+    }
+
+    async fn copy(
+        self: &Rc<Self>,
+        disk: u16,
+        walk: &Walk<'_, W>,
+        live: &[FooterEntry],
+        group: &Group,
+        moves: &mut Vec<Move>,
+    ) -> Result<(), ReclaimError> {
+        // Room first: who holds a buffer must not wait for an extent, which may wait for a buffer.
+        self.make_room(disk, Lane::Moved, group.length, group.entries.len()).await?;
+        let buffer = self.world.buffer(Reserve::Progress).await;
+        let (mut buffer, headers) = walk.read(live, group, buffer).await?;
+        let mut whole = Vec::with_capacity(headers.len());
+        for (header, entry) in headers.into_iter().zip(&live[group.entries.clone()]) {
+            match header {
+                Some(header) => whole.push(header),
+                None => self.name_damaged(disk, walk.name, entry),
+            }
+        }
+        if whole.is_empty() {
+            return Ok(());
+        }
+        let bytes = compacted_bytes(&whole);
+        let slot = self.take_room(disk, Lane::Moved, bytes, whole.len());
+        let to = slot.name();
+        let moved = compact(&mut buffer, group.start, &whole, to, slot.offset);
+        let records: Vec<_> = moved.iter().map(FooterEntry::of).collect();
+        slot.write(buffer, records.clone()).await?;
+        for (from, to_entry) in whole.iter().zip(&records) {
+            let Subject::Blob { blob, window } = from.subject else { continue };
+            moves.push(Move {
+                blob,
+                window,
+                from: Place::of(disk, walk.name.extent, &FooterEntry::of(from)),
+                from_incarnation: walk.name.incarnation,
+                to: Place::of(disk, to.extent, to_entry),
+                to_incarnation: to.incarnation,
+            });
+        }
+        let reclaimed = &mut self.space(disk).borrow_mut().reclaimed;
+        reclaimed.moved_records += records.len() as u64;
+        reclaimed.moved_bytes += bytes as u64;
+        Ok(())
+    }
+
+    fn name_damaged(&self, disk: u16, name: ExtentName, entry: &FooterEntry) {
+        if let Subject::Blob { blob, window } = entry.subject {
+            let disk_id = self.disk(disk).id;
+            tracing::error!(disk = %disk_id, extent = name.extent, %blob, window, "a record is damaged");
+        }
+        self.space(disk).borrow_mut().reclaimed.damaged_records += 1;
+    }
+
+    /// Tells the blobs' home cores where their windows lie now, after the flush that made them durable there.
+    async fn enter_moves(self: &Rc<Self>, disk: u16, moves: Vec<Move>) -> Result<(), ReclaimError> {
+        let mut by_core: BTreeMap<CoreId, Vec<Move>> = BTreeMap::new();
+        for moved in moves {
+            by_core.entry(moved.blob.home(self.core_count)).or_default().push(moved);
+        }
+        let mut closing = false;
+        for (core, moves) in by_core {
+            let entered = self.ask_change(core, moves.clone()).await;
+            closing |= entered.is_none();
+            let entered = entered.unwrap_or_else(|| vec![false; moves.len()]);
+            let dead = moves.iter().zip(entered).map(|(moved, entered)| {
+                // One of the two copies is dead now.
+                let (place, incarnation) =
+                    if entered { (moved.from, moved.from_incarnation) } else { (moved.to, moved.to_incarnation) };
+                let tally = Tally { records: 1, bytes: place.record_bytes() };
+                Dead { extent: place.extent, incarnation, tally }
+            });
+            self.hear_dead(disk, &dead.collect::<Vec<_>>());
+        }
+        if closing { Err(ReclaimError::Closing) } else { Ok(()) }
+    }
+
+    /// Which of them were changed; nothing when the core is gone.
+    async fn ask_change(&self, core: CoreId, moves: Vec<Move>) -> Option<Vec<bool>> {
+        if core == self.core {
+            return Some(self.change_places(&moves));
+        }
+        let (reply, answer) = oneshot::channel();
+        self.addresses[usize::from(core.0)].send(Message::Moved { moves, reply }).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Overwrites the header, durably; then everybody forgets what was there, and the extent may be used again.
+    async fn free_extent(
+        self: &Rc<Self>,
+        disk: u16,
+        name: ExtentName,
+        entries: &[FooterEntry],
+    ) -> Result<(), ReclaimError> {
+        let header = ExtentHeader { name, kind: ExtentKind::Free, begun_at: self.world.wall_clock() };
+        let at = extent_offset(name.extent, self.disk(disk).extent_bytes);
+        self.write_header(disk, at, &header).await?;
+        self.flush_disk(disk).await?;
+        let mut by_core: Vec<BTreeSet<BlobId>> = vec![BTreeSet::new(); self.core_count.into()];
+        for entry in entries {
+            if let Subject::Blob { blob, .. } = entry.subject {
+                by_core[usize::from(blob.home(self.core_count).0)].insert(blob);
+            }
+        }
+        let free_bytes = self.space(disk).borrow().free_bytes() + u64::from(self.disk(disk).extent_bytes);
+        for (core, blobs) in by_core.into_iter().enumerate() {
+            let blobs: Vec<_> = blobs.into_iter().collect();
+            if core == usize::from(self.core.0) {
+                self.forget_extent(disk, name.extent, &blobs, free_bytes);
+                continue;
+            }
+            let (reply, forgotten) = oneshot::channel();
+            let message = Message::Freed { disk, extent: name.extent, blobs, free_bytes, reply };
+            self.addresses[core].send(message).await.map_err(|_| ReclaimError::Closing)?;
+            forgotten.await.map_err(|_| ReclaimError::Closing)?;
+        }
+        let mut space = self.space(disk).borrow_mut();
+        space.take_freed(name.extent);
+        space.reclaimed.extents += 1;
+        Ok(())
+    }
+
+    pub(crate) fn answer_live(&self, question: &LiveQuestion) -> LiveAnswer {
+        let LiveQuestion { disk, extent, incarnation, ref records } = *question;
+        let index = self.index.borrow();
+        let released = self.released.borrow();
+        let mut windows = 0;
+        let mut is_live = |&(blob, window, offset): &(BlobId, u32, u32)| {
+            let here = index.find(blob, window).is_some_and(|(place, life)| {
+                (place.disk, place.extent, place.offset, life) == (disk, extent, offset, incarnation)
+            });
+            windows += u32::from(here);
+            here && !released.contains(blob)
+        };
+        let live = records.iter().map(&mut is_live).collect();
+        LiveAnswer { live, complete: windows == index.windows_in(disk, extent, incarnation) }
+    }
+
+    pub(crate) fn change_places(&self, moves: &[Move]) -> Vec<bool> {
+        let mut index = self.index.borrow_mut();
+        let released = self.released.borrow();
+        moves.iter().map(|moved| !released.contains(moved.blob) && index.replace(moved)).collect()
+    }
+
+    pub(crate) fn forget_extent(&self, disk: u16, extent: u32, blobs: &[BlobId], free_bytes: u64) {
+        self.forget_records(disk, extent, blobs);
+        self.disk(disk).free_bytes.set(free_bytes);
+    }
+
+    pub(crate) fn hear_dead(&self, disk: u16, dead: &[Dead]) {
+        let accounts = &mut self.space(disk).borrow_mut().accounts;
+        dead.iter().for_each(|dead| accounts.note_dead(*dead));
+        self.disk(disk).wake_reclaim();
+    }
+
+    pub(crate) fn hear_sealed(&self, disk: u16, sealed: Sealed) {
+        self.space(disk).borrow_mut().note_sealed(sealed);
+        self.disk(disk).wake_reclaim();
+    }
+}
+
+/// An extent, as the two that read it want it.
+struct Extent<'a, W: World> {
+    place: ExtentPlace,
+    walk: Walk<'a, W>,
+}
+
+/// Why it is not known which records live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LiveError {
+    /// The index has windows there that were not asked for.
+    Unclear,
+    Closing,
+}
+
+impl From<LiveError> for ReclaimError {
+    fn from(error: LiveError) -> Self {
+        match error {
+            LiveError::Unclear => Self::Unclear,
+            LiveError::Closing => Self::Closing,
+        }
+    }
+}
+
+/// Where the next record of a pack begins: large ones are read by units.
+fn aligned(at: usize, header: &RecordHeader) -> usize {
+    if header.payload_offset == LARGE_PAYLOAD_OFFSET { in_units(at) } else { at }
+}
+
+/// What these records take when they lie behind one another.
+fn compacted_bytes(records: &[RecordHeader]) -> usize {
+    in_units(records.iter().fold(0, |at, header| aligned(at, header) + header.record_bytes()))
+}
+
+/// Moves the records of a buffer that begins with offset `start` of their extent to its beginning, and writes the headers
+/// anew for another place. Records only move down, so that none is overwritten before its turn.
+fn compact(bytes: &mut [u8], start: usize, records: &[RecordHeader], to: ExtentName, offset: u32) -> Vec<RecordHeader> {
+    let mut moved = Vec::with_capacity(records.len());
+    let mut at = 0;
+    for header in records {
+        let from = header.offset as usize - start;
+        let target = aligned(at, header);
+        assert!(target <= from, "a record moves down");
+        let payload = header.payload_offset as usize;
+        let end = payload + header.payload_bytes as usize;
+        let origin = header.origin(&bytes[from..from + payload]);
+        bytes.copy_within(from..from + end, target);
+        bytes[at..target].fill(0);
+        at = target + header.record_bytes();
+        bytes[target + end..at].fill(0);
+        let new = header.moved_to(to, offset + u32::try_from(target).expect("within a buffer"));
+        new.encode(origin.as_ref(), &mut bytes[target..target + payload]);
+        moved.push(new);
+    }
+    let end = in_units(at);
+    bytes[at..end].fill(0);
+    moved
+}
+
+const _: () = assert!(UNIT_BYTES.is_multiple_of(8), "records are aligned in a unit as in an extent");

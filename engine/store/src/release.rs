@@ -1,0 +1,147 @@
+//! Blobs that nobody wants any more: released by the node, gone when their extents are free.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use anvil_model::ids::BlobId;
+use anvil_model::io::World;
+
+use crate::account::{Dead, Tally};
+use crate::mail::Message;
+use crate::store::{Inner, Store};
+
+/// The released blobs of a core. Bounded by its index.
+#[derive(Debug, Default)]
+pub(crate) struct Released {
+    /// Their windows are in the index, and are dead.
+    blobs: BTreeSet<BlobId>,
+    /// No record of theirs is left.
+    gone: BTreeSet<BlobId>,
+    /// Dead records that the homes of their disks have not heard of: by disk, extent and its incarnation.
+    untold: BTreeMap<(u16, u32, u64), Tally>,
+    telling: bool,
+}
+
+/// A blob that the index of a core has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownBlob {
+    /// Which.
+    pub blob: BlobId,
+    /// Where its last window ends. Windows before it may be missing.
+    pub length: u64,
+    /// True when it was released in this life.
+    pub released: bool,
+}
+
+impl<W: World> Store<W> {
+    /// Gives a blob up: its records are dead from now on, and a read of it finds it missing. Kept in memory only: after
+    /// a start it is to be said again, until the blob is [`gone`](Self::gone). Saying it twice changes nothing.
+    ///
+    /// # Panics
+    /// When the blob is at home on another core.
+    pub fn release(&self, blob: BlobId) {
+        let inner = &self.inner;
+        inner.check_own(blob);
+        let index = inner.index.borrow();
+        let mut released = inner.released.borrow_mut();
+        if !index.contains(blob) {
+            released.blobs.remove(&blob);
+            released.gone.insert(blob);
+            return;
+        }
+        if !released.blobs.insert(blob) {
+            return;
+        }
+        drop(released);
+        for portion in index.portions(blob) {
+            let tally = Tally { records: portion.windows.into(), bytes: portion.bytes };
+            inner.note_dead(portion.disk, Dead { extent: portion.extent, incarnation: portion.incarnation, tally });
+        }
+    }
+
+    /// Takes up to `max` released blobs of this core whose records are gone for good, each once: no start will find them
+    /// again, so that they need not be released any more.
+    #[must_use]
+    pub fn gone(&self, max: usize) -> Vec<BlobId> {
+        let gone = &mut self.inner.released.borrow_mut().gone;
+        let taken: Vec<_> = gone.iter().take(max).copied().collect();
+        taken.iter().for_each(|blob| {
+            gone.remove(blob);
+        });
+        taken
+    }
+
+    /// The blobs of this core behind `after`, at most `max` of them, in the order of their ids. Those that are being
+    /// written are among them.
+    #[must_use]
+    pub fn blobs(&self, after: Option<BlobId>, max: usize) -> Vec<KnownBlob> {
+        let released = self.inner.released.borrow();
+        let page = self.inner.index.borrow().page(after, max);
+        let known = |(blob, length)| KnownBlob { blob, length, released: released.blobs.contains(&blob) };
+        page.into_iter().map(known).collect()
+    }
+}
+
+impl Released {
+    pub(crate) fn contains(&self, blob: BlobId) -> bool {
+        self.blobs.contains(&blob)
+    }
+
+    /// Blobs that are released and not gone.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.blobs.len() as u64
+    }
+}
+
+impl<W: World> Inner<W> {
+    /// These records are dead; the disk's home core hears of it soon.
+    pub(crate) fn note_dead(self: &Rc<Self>, disk: u16, dead: Dead) {
+        if self.disk_home(disk) == self.core {
+            self.hear_dead(disk, &[dead]);
+            return;
+        }
+        let mut released = self.released.borrow_mut();
+        let untold = released.untold.entry((disk, dead.extent, dead.incarnation)).or_default();
+        untold.add(dead.tally.records, dead.tally.bytes);
+        if !std::mem::replace(&mut released.telling, true) {
+            let inner = Rc::clone(self);
+            self.start(async move { inner.tell_dead().await });
+        }
+    }
+
+    /// Tells the homes of the disks, until there is nothing more to tell. What gathers meanwhile is told together.
+    async fn tell_dead(self: Rc<Self>) {
+        loop {
+            let untold = {
+                let mut released = self.released.borrow_mut();
+                released.telling = !released.untold.is_empty();
+                if !released.telling {
+                    return;
+                }
+                std::mem::take(&mut released.untold)
+            };
+            let mut by_disk: BTreeMap<u16, Vec<Dead>> = BTreeMap::new();
+            for ((disk, extent, incarnation), tally) in untold {
+                by_disk.entry(disk).or_default().push(Dead { extent, incarnation, tally });
+            }
+            for (disk, dead) in by_disk {
+                let home = usize::from(self.disk_home(disk).0);
+                // A core that has closed reclaims nothing more; the next start counts anew.
+                let _ = self.addresses[home].send(Message::Dead { disk, dead }).await;
+            }
+        }
+    }
+
+    /// Records of these blobs were in an extent that is free now.
+    pub(crate) fn forget_records(&self, disk: u16, extent: u32, blobs: &[BlobId]) {
+        let mut index = self.index.borrow_mut();
+        let mut released = self.released.borrow_mut();
+        for &blob in blobs {
+            index.remove_in(blob, disk, extent);
+            if released.blobs.contains(&blob) && !index.contains(blob) {
+                released.blobs.remove(&blob);
+                released.gone.insert(blob);
+            }
+        }
+    }
+}
