@@ -90,9 +90,11 @@ fn samples(cores: &[Stats], names: &[(DiskId, String)]) -> Vec<Sample> {
     };
     let index_entries = cores.iter().map(|core| core.index_entries).sum();
     let index_bytes = cores.iter().map(|core| core.index_bytes).sum();
+    let released_blobs = cores.iter().map(|core| core.released_blobs).sum();
     vec![
         Sample::gauge("store_index_entries", "Entries of the index", float(index_entries)),
         Sample::gauge("store_index_bytes", "Memory of the index", float(index_bytes)),
+        Sample::gauge("store_released_blobs", "Blobs that were released and still take space", float(released_blobs)),
         sum("store_appends", "Appends that completed", |s| s.appends),
         sum("store_appended_bytes", "Bytes that appends wrote, headers and padding included", |s| s.appended_bytes),
         sum("store_append_writes", "Device writes that appends took", |s| s.writes),
@@ -101,6 +103,16 @@ fn samples(cores: &[Stats], names: &[(DiskId, String)]) -> Vec<Sample> {
         space("disk_prepared_bytes", "Taken from the file system or device", Gauge, |s| s.prepared_bytes),
         space("disk_used_bytes", "In extents that hold records", Gauge, |s| s.used_bytes),
         space("disk_free_extents", "Prepared extents that are free", Gauge, |s| s.free_extents),
+        space("disk_sealed_extents", "Extents that take no more appends", Gauge, |s| s.sealed_extents),
+        space("disk_live_bytes", "Records in sealed extents that are needed", Gauge, |s| s.live_bytes),
+        space("disk_dead_bytes", "Records in sealed extents that are not", Gauge, |s| s.dead_bytes),
+        space("store_reclaimed_extents", "Extents that were given back", Counter, |s| s.reclaimed.extents),
+        space("store_reclaim_damaged_records", "Damaged records that hold their extents back", Counter, |s| {
+            s.reclaimed.damaged_records
+        }),
+        space("store_reclaim_moved_bytes", "Bytes moved to give their extents back", Counter, |s| {
+            s.reclaimed.moved_bytes
+        }),
         per_disk("disk_failed", "1 when nothing more is written to the disk", Gauge, &|shares| {
             u64::from(shares.iter().any(|share| share.failed.is_some()))
         }),
