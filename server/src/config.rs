@@ -16,6 +16,7 @@ use anvil_model::limits::BUFFER_BYTES;
 use anvil_runtime::{Io, Options};
 
 use crate::auth::Secret;
+use crate::s3::Domains;
 use crate::telemetry::LogFormat;
 pub use settings::Flags;
 use settings::{Reader, Source};
@@ -34,6 +35,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// The region that requests must be signed for.
     pub region: String,
+    /// Host names in front of which buckets stand; none for buckets in the path alone.
+    pub domains: Domains,
     /// Credentials that the operator chose; otherwise they are made at the first start.
     pub credentials: Option<ChosenCredentials>,
     /// Engine cores, if the operator chose: 1 to [`CORES_MAX`].
@@ -133,6 +136,7 @@ impl Config {
         let disks = read_disks(&mut reader, &data_dir)?;
         let listen = read_listen(form, &mut reader)?;
         let region = reader.text(flags.region.as_deref(), &["REGION"], value::region, "us-east-1")?;
+        let domains = reader.optional(flags.domain.as_deref(), &["ANVIL_DOMAIN"], value::domains)?.unwrap_or_default();
         let credentials = read_credentials(&mut reader)?;
         let cores = reader.optional(flags.cores.as_deref(), &["ANVIL_CORES"], value::cores)?;
         let control_core = reader.optional(flags.control_core.as_deref(), &["ANVIL_CONTROL_CORE"], value::core)?;
@@ -148,6 +152,7 @@ impl Config {
             disks,
             listen,
             region,
+            domains,
             credentials,
             cores,
             control_core,

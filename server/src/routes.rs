@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::http::{Head, Incoming, Outgoing, Response, Service};
+use crate::s3::Domains;
 use crate::telemetry::Metrics;
 
 /// Whether the node wants requests. Shared by all cores.
@@ -47,14 +48,20 @@ impl Readiness {
 #[derive(Debug)]
 pub struct Routes<S> {
     s3: S,
+    domains: Arc<Domains>,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
 }
 
 impl<S> Routes<S> {
     /// Puts the reserved paths in front of `s3`.
-    pub fn new(s3: S, readiness: Arc<Readiness>, metrics: Arc<Metrics>) -> Self {
-        Self { s3, readiness, metrics }
+    pub fn new(s3: S, domains: Arc<Domains>, readiness: Arc<Readiness>, metrics: Arc<Metrics>) -> Self {
+        Self { s3, domains, readiness, metrics }
+    }
+
+    /// A bucket that is named by the host has all paths to itself.
+    fn route(&self, head: &Head) -> Route {
+        if self.domains.bucket(head).is_some() { Route::S3 } else { route(head) }
     }
 }
 
@@ -94,7 +101,7 @@ impl<S: Service> Service for Routes<S> {
     type Pieces = S::Pieces;
 
     async fn call<I: Incoming>(&self, head: &Head, body: &mut I) -> Response<S::Pieces> {
-        match route(head) {
+        match self.route(head) {
             Route::Health => text(200, PLAIN, "Anvil is up.\n".to_owned()),
             Route::Ready => match self.readiness.now() {
                 Ready::Serving => text(200, PLAIN, "ready\n".to_owned()),
@@ -113,7 +120,7 @@ impl<S: Service> Service for Routes<S> {
     }
 
     fn operation(&self, head: &Head) -> &'static str {
-        match route(head) {
+        match self.route(head) {
             Route::Health => "Health",
             Route::Ready => "Ready",
             Route::Metrics => "Metrics",

@@ -31,7 +31,7 @@ use crate::listener::{BindError, Frontend};
 use crate::metadata::threads::StartError as IndexError;
 use crate::metadata::{self, SqliteIndex};
 use crate::routes::{Readiness, Ready, Routes};
-use crate::s3::S3;
+use crate::s3::{Domains, S3};
 use crate::telemetry::{MetadataFigures, Metrics, ProcessFigures, StoreFigures};
 
 /// Everything that a start needs to know.
@@ -44,6 +44,8 @@ pub struct Plan {
     pub listen: Vec<SocketAddr>,
     /// Where buckets are made.
     pub region: String,
+    /// Host names in front of which buckets stand.
+    pub domains: Domains,
     /// Who may come in.
     pub authenticator: Arc<Authenticator>,
     /// The cores and their memory.
@@ -94,6 +96,7 @@ struct Shared {
     disks: Vec<Disk>,
     listen: Vec<SocketAddr>,
     region: String,
+    domains: Arc<Domains>,
     authenticator: Arc<Authenticator>,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
@@ -164,6 +167,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         disks,
         listen: plan.listen,
         region: plan.region,
+        domains: Arc::new(plan.domains),
         authenticator: plan.authenticator,
         readiness: Arc::clone(&readiness),
         figures: StoreFigures::watched_by(&metrics, core_count),
@@ -439,8 +443,10 @@ async fn welcome(core: &Core, shared: &Arc<Shared>, frontend: Frontend, store: &
     let client = Client::new(core.clone(), mailboxes);
     let node = Node::new(core.clone(), store.clone(), client, &shared.region);
     let settings = Settings::default();
-    let s3 = S3::new(node, Arc::clone(&shared.authenticator), settings.host_id.as_str().into());
-    let routes = Routes::new(s3, Arc::clone(&shared.readiness), Arc::clone(&shared.metrics));
+    let s3 =
+        S3::new(node, Arc::clone(&shared.authenticator), Arc::clone(&shared.domains), settings.host_id.as_str().into());
+    let routes =
+        Routes::new(s3, Arc::clone(&shared.domains), Arc::clone(&shared.readiness), Arc::clone(&shared.metrics));
     let counters = shared.metrics.core(core.core());
     let mut stop = shared.stop.clone();
     let (world, store, figures) = (core.clone(), store.clone(), Arc::clone(&shared.figures));

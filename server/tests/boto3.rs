@@ -4,7 +4,7 @@
 mod support;
 
 use support::clients::{python, run};
-use support::node::{Node, scratch};
+use support::node::{Node, Options, scratch};
 
 fn check(group: &str) {
     let scratch = scratch();
@@ -41,6 +41,15 @@ fn checksums() {
 #[test]
 fn copies() {
     check("copies");
+}
+
+#[test]
+fn virtual_hosts() {
+    let scratch = scratch();
+    let arguments = ["--domain", "s3.localhost,example.test"].map(str::to_owned).to_vec();
+    let node = Node::start_with(&scratch.path().join("data"), &Options { arguments, ..Options::default() });
+    println!("{}", run(python(&node, "boto3_checks.py").arg("virtualhosts")));
+    node.stop();
 }
 
 #[test]

@@ -31,7 +31,16 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
     let disks = disk_plans(&config.disks, &data)?;
     let last_core = u16::try_from(runtime.cpus.len() - 1).expect("the configuration bounds the cores");
     let host = CoreId(config.control_core.unwrap_or(last_core));
-    let plan = Plan { data, disks, listen: config.listen, region: config.region.clone(), authenticator, runtime, host };
+    let plan = Plan {
+        data,
+        disks,
+        listen: config.listen,
+        region: config.region.clone(),
+        domains: config.domains,
+        authenticator,
+        runtime,
+        host,
+    };
     start::run(plan, |addresses| announce(&config.region, &credentials, addresses)).map_err(Failure::run)
 }
 

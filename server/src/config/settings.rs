@@ -28,6 +28,10 @@ pub struct Flags {
     /// The region that requests are signed for [env: REGION, default: us-east-1]
     #[arg(long, value_name = "NAME")]
     pub region: Option<String>,
+    /// Host names in front of which a bucket may stand, separated by commas, each with a port where only that counts
+    /// [env: ANVIL_DOMAIN, default: none; buckets stand in the path]
+    #[arg(long, value_name = "NAME[:PORT]")]
+    pub domain: Option<String>,
     /// Access key to use instead of one that is made [env: ANVIL_DEV_ACCESS_KEY]
     #[arg(long, value_name = "KEY")]
     pub access_key: Option<String>,
@@ -245,6 +249,7 @@ const OWN_VARIABLES: &[&str] = &[
     "GRPC_BIND_ADDR",
     "API_LISTEN_ADDR",
     "REGION",
+    "ANVIL_DOMAIN",
     "ANVIL_DEV_ACCESS_KEY",
     "ANVIL_DEV_SECRET_KEY",
     "ANVIL_CORES",

@@ -8,6 +8,7 @@ use anvil_runtime::Io;
 
 use super::CORES_MAX;
 use crate::auth::Secret;
+use crate::s3::Domains;
 use crate::telemetry::LogFormat;
 
 /// What a setting takes, as the end of "..., and takes".
@@ -118,6 +119,29 @@ pub(super) fn region(text: &str) -> Result<String, Takes> {
     let valid = (1..=63).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if valid { Ok(text.to_owned()) } else { Err("1 to 63 characters of a-z, 0-9 and '-'".to_owned()) }
+}
+
+/// `NAME[:PORT]`, separated by commas.
+pub(super) fn domains(text: &str) -> Result<Domains, Takes> {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_domain = |domain: &str| {
+        let (name, port) = domain.split_once(':').map_or((domain, None), |(name, port)| (name, Some(port)));
+        name.len() <= 253
+            && name.split('.').all(is_label)
+            && name.parse::<std::net::Ipv4Addr>().is_err()
+            && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+    };
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
+    if names.iter().all(|name| is_domain(name)) {
+        Ok(Domains::new(names))
+    } else {
+        Err("host names, each with a port or without, separated by commas, such as s3.example.com".to_owned())
+    }
 }
 
 pub(super) fn access_key(text: &str) -> Result<String, Takes> {

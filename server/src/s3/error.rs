@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn an_error_is_the_document_of_aws() {
-        let route = Route::find(&head("GET", "/abc/my%20key", &[]), &Default::default()).unwrap();
+        let route = Route::find(&head("GET", "/abc/my%20key", &[]), &Default::default(), None).unwrap();
         let (status, text) = xml(S3Error::from(Refusal::NoSuchKey).about(&route));
         assert_eq!(status, 404);
         assert_eq!(

@@ -18,6 +18,7 @@ mod encoding;
 mod error;
 mod get;
 mod headers;
+mod host;
 mod list;
 mod multipart;
 mod put;
@@ -44,6 +45,7 @@ use crate::auth::body::VerifiedBody;
 use crate::auth::{Authenticator, Payload};
 use crate::http::{Head, Incoming, Outgoing, Response, Service};
 use error::{Code, S3Error};
+pub use host::Domains;
 use query::Query;
 use route::{BucketOperation, ObjectOperation, Route, ServiceOperation};
 
@@ -51,6 +53,7 @@ use route::{BucketOperation, ObjectOperation, Route, ServiceOperation};
 pub struct S3 {
     node: Node<Core>,
     authenticator: Arc<Authenticator>,
+    domains: Arc<Domains>,
     /// Names the node to whoever reads a client's log.
     host_id: Arc<str>,
 }
@@ -60,6 +63,8 @@ struct Request<'a> {
     head: &'a Head,
     query: Query,
     caller: Caller,
+    /// The bucket stands in the host and not in the path.
+    in_host: bool,
 }
 
 type Answer = Result<Response, S3Error>;
@@ -67,20 +72,21 @@ type Answer = Result<Response, S3Error>;
 impl S3 {
     /// The API on this core. `host_id` stands in every error and names the node; it is the same on all cores.
     #[must_use]
-    pub fn new(node: Node<Core>, authenticator: Arc<Authenticator>, host_id: Arc<str>) -> Self {
-        Self { node, authenticator, host_id }
+    pub fn new(node: Node<Core>, authenticator: Arc<Authenticator>, domains: Arc<Domains>, host_id: Arc<str>) -> Self {
+        Self { node, authenticator, domains, host_id }
     }
 
     async fn answer<I: Incoming>(&self, head: &Head, incoming: &mut I) -> Answer {
         let authenticated = self.authenticator.authenticate(head, self.node.world().wall_clock())?;
         let query = Query::read(head.query.as_deref())?;
         let head = &*headers::with_query_headers(head, &query)?;
-        let route = Route::find(head, &query)?;
+        let in_host = self.domains.bucket(head);
+        let route = Route::find(head, &query, in_host.as_deref())?;
         headers::refuse_unknown(head, route.writes(), route.own_headers())?;
         if route.writes() && !route.takes_conditions() {
             conditions::refuse(head)?;
         }
-        let request = Request { head, query, caller: authenticated.caller };
+        let request = Request { head, query, caller: authenticated.caller, in_host: in_host.is_some() };
         request.check_expected_owner()?;
         let answer = self.dispatch(&request, &route, authenticated.payload, incoming).await;
         answer.map_err(|error| error.about(&route))
@@ -231,7 +237,7 @@ impl Service for S3 {
 
     fn operation(&self, head: &Head) -> &'static str {
         let query = Query::read(head.query.as_deref());
-        match query.and_then(|query| Route::find(head, &query)) {
+        match query.and_then(|query| Route::find(head, &query, self.domains.bucket(head).as_deref())) {
             Ok(route) => route.name(),
             Err(error) if error.code() == "NotImplemented" => "NotImplemented",
             Err(_) => "Other",
@@ -313,7 +319,12 @@ mod tests {
     fn a_document_is_bounded_and_held_to_what_its_head_promises() {
         let read = |headers: &[(&str, &str)], payload, bytes_max| {
             let head = head("POST", "/abc?delete", headers);
-            let request = Request { head: &head, query: Query::default(), caller: Caller { tenant: TenantId(1) } };
+            let request = Request {
+                head: &head,
+                query: Query::default(),
+                caller: Caller { tenant: TenantId(1) },
+                in_host: false,
+            };
             let mut incoming = Received(b"123456789".to_vec());
             let document = request.document(payload, &mut incoming, bytes_max).now_or_never().unwrap();
             (document.map_err(|error| error.code()), incoming.0.len())
@@ -339,7 +350,12 @@ mod tests {
     fn an_expected_owner_is_the_caller() {
         let check = |owner: &str| {
             let head = head("GET", "/abc", &[("x-amz-expected-bucket-owner", owner)]);
-            let request = Request { head: &head, query: Query::default(), caller: Caller { tenant: TenantId(10) } };
+            let request = Request {
+                head: &head,
+                query: Query::default(),
+                caller: Caller { tenant: TenantId(10) },
+                in_host: false,
+            };
             request.check_expected_owner().map_err(|error| error.code())
         };
         assert_eq!(check(&format!("{}a", "0".repeat(63))), Ok(()));

@@ -66,8 +66,9 @@ impl S3 {
         let (bucket, key) = (upload.bucket.clone(), upload.key.clone());
         let count = u16::try_from(parts.len()).expect("no more parts are read than there are numbers");
         let stored = self.node.complete_upload(upload, parts, checksum, conditions).await?;
+        let (host, name) = (request.head.host().unwrap_or_default(), uri::encode_path(key.as_bytes()));
         let location =
-            format!("http://{}/{bucket}/{}", request.head.host().unwrap_or_default(), uri::encode_path(key.as_bytes()));
+            if request.in_host { format!("http://{host}/{name}") } else { format!("http://{host}/{bucket}/{name}") };
         Ok(xml_response(completed_xml(&location, &bucket, &key, &stored, count)))
     }
 

@@ -174,20 +174,26 @@ const SUBRESOURCES: &[&str] = &[
 ];
 
 impl Route {
-    /// Finds the operation of a request whose query is read already.
+    /// Finds the operation of a request whose query is read already. `in_host` is the bucket that its host names, if
+    /// it does.
     ///
     /// # Errors
     /// `InvalidURI`, `InvalidBucketName` and `KeyTooLongError` for what names nothing, `NotImplemented` for what is an
     /// operation elsewhere, `MethodNotAllowed` for the rest.
-    pub(crate) fn find(head: &Head, query: &Query) -> Result<Self, S3Error> {
+    pub(crate) fn find(head: &Head, query: &Query, in_host: Option<&str>) -> Result<Self, S3Error> {
         let invalid_uri = || S3Error::new(Code::INVALID_URI);
         let path = head.path.strip_prefix('/').ok_or_else(invalid_uri)?;
         let mut present: Vec<&str> = SUBRESOURCES.iter().copied().filter(|name| query.has(name)).collect();
-        if path.is_empty() {
+        if path.is_empty() && in_host.is_none() {
             return Ok(Self::Service(select(SERVICE, &head.method, &present)?));
         }
-        let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
-        let bucket = bucket_name(bucket)?;
+        let (bucket, key) = match in_host {
+            Some(bucket) => (named_bucket(bucket.to_owned())?, path),
+            None => {
+                let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+                (bucket_name(bucket)?, key)
+            }
+        };
         let key = uri::decode_path(key).map_err(|_| invalid_uri())?;
         if key.is_empty() {
             return Ok(Self::Bucket(bucket, select(BUCKET, &head.method, &present)?));
@@ -328,6 +334,10 @@ fn allowed<O>(table: &[Row<O>]) -> String {
 fn bucket_name(encoded: &str) -> Result<BucketName, S3Error> {
     let bytes = uri::decode_path(encoded).map_err(|_| S3Error::new(Code::INVALID_URI))?;
     let text = String::from_utf8(bytes).map_err(|_| S3Error::new(Code::INVALID_URI))?;
+    named_bucket(text)
+}
+
+fn named_bucket(text: String) -> Result<BucketName, S3Error> {
     BucketName::new(&text).map_err(|_| S3Error::new(Code::INVALID_BUCKET_NAME).with("BucketName", text))
 }
 
@@ -367,7 +377,29 @@ mod tests {
 
     fn find(method: &str, target: &str) -> Result<Route, S3Error> {
         let head = head(method, target, &[]);
-        Route::find(&head, &Query::read(head.query.as_deref())?)
+        Route::find(&head, &Query::read(head.query.as_deref())?, None)
+    }
+
+    #[test]
+    fn a_bucket_in_the_host_leaves_the_path_to_the_key() {
+        let check = |method: &str, target: &str, bucket: &str, expected: &str| {
+            let head = head(method, target, &[]);
+            let route = Route::find(&head, &Query::read(head.query.as_deref()).unwrap(), Some(bucket));
+            let found = match route {
+                Ok(Route::Object(bucket, key, operation)) => format!("{} {bucket} {}", operation.name(), key.as_str()),
+                Ok(Route::Bucket(bucket, operation)) => format!("{} {bucket}", operation.name()),
+                Ok(Route::Service(operation)) => operation.name().to_owned(),
+                Err(error) => error.code().to_owned(),
+            };
+            assert_eq!(found, expected, "{method} {target} of {bucket}");
+        };
+        check("GET", "/", "abc", "ListObjects abc");
+        check("PUT", "/", "a.b.c", "CreateBucket a.b.c");
+        check("GET", "/?uploads", "abc", "ListMultipartUploads abc");
+        check("GET", "/abc/k", "abc", "GetObject abc abc/k");
+        check("GET", "//k", "abc", "GetObject abc /k");
+        check("PUT", "/metrics", "abc", "PutObject abc metrics");
+        check("GET", "/k", "a_b", "InvalidBucketName");
     }
 
     fn check(method: &str, target: &str, expected: &str) {
@@ -429,7 +461,7 @@ mod tests {
     fn a_write_that_names_a_source_is_a_copy() {
         let name = |method: &str, target: &str| {
             let head = head(method, target, &[("x-amz-copy-source", "abc/other")]);
-            Route::find(&head, &Query::read(head.query.as_deref()).unwrap()).map(|route| route.name()).unwrap()
+            Route::find(&head, &Query::read(head.query.as_deref()).unwrap(), None).map(|route| route.name()).unwrap()
         };
         assert_eq!(name("PUT", "/abc/k"), "CopyObject");
         assert_eq!(name("PUT", "/abc/k?partNumber=1&uploadId=u"), "UploadPartCopy");

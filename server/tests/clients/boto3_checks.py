@@ -8,6 +8,7 @@ import concurrent.futures
 import hashlib
 import os
 import random
+import socket
 import sys
 import urllib.error
 import urllib.request
@@ -832,6 +833,61 @@ class Copies:
                 done.result()
 
 
+class VirtualHosts:
+    """For a node with the domains s3.localhost and example.test."""
+
+    def __init__(self):
+        resolve = socket.getaddrinfo
+
+        def to_the_node(host, *arguments, **named):
+            ours = isinstance(host, str) and host.endswith((".localhost", ".test"))
+            return resolve("127.0.0.1" if ours else host, *arguments, **named)
+
+        socket.getaddrinfo = to_the_node
+        self.port = os.environ["AWS_ENDPOINT_URL"].rsplit(":", 1)[1]
+
+    def virtual(self, domain="s3.localhost"):
+        style = {"s3": {"addressing_style": "virtual"}}
+        return client(config=style, endpoint_url=f"http://{domain}:{self.port}")
+
+    def buckets_in_the_host(self):
+        for domain, bucket in [("s3.localhost", "hosted"), ("s3.localhost", "with.dots.in-it"), ("example.test", "other")]:
+            virtual = self.virtual(domain)
+            virtual.create_bucket(Bucket=bucket)
+            for key in ["a b/ü+%", "metrics", "ready", bucket + "/k", "/leading"]:
+                virtual.put_object(Bucket=bucket, Key=key, Body=key.encode())
+                assert body(bucket, key) == key.encode(), key
+                assert virtual.get_object(Bucket=bucket, Key=key)["Body"].read() == key.encode()
+            assert virtual.list_objects_v2(Bucket=bucket)["KeyCount"] == 5
+            virtual.copy_object(Bucket=bucket, Key="copy", CopySource={"Bucket": bucket, "Key": "ready"})
+            address = virtual.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "copy"}, ExpiresIn=60)
+            assert f"//{bucket}.{domain}:{self.port}/copy?" in address, address
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            assert opener.open(address, timeout=30).read() == b"ready"
+            upload = {"Bucket": bucket, "Key": "parts", "UploadId": virtual.create_multipart_upload(Bucket=bucket, Key="parts")["UploadId"]}
+            tag = virtual.upload_part(PartNumber=1, Body=b"part", **upload)["ETag"]
+            parts = {"Parts": [{"PartNumber": 1, "ETag": tag}]}
+            made = virtual.complete_multipart_upload(MultipartUpload=parts, **upload)
+            assert made["Location"] == f"http://{bucket}.{domain}:{self.port}/parts", made
+        names = [bucket["Name"] for bucket in self.virtual().list_buckets()["Buckets"]]
+        assert names == ["hosted", "other", "with.dots.in-it"], names
+
+    def what_is_not_a_bucket(self):
+        virtual = self.virtual()
+        refused("NoSuchBucket", 404, virtual.list_objects_v2, Bucket="missing")
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+        def anonymous(host, path):
+            try:
+                with opener.open(f"http://{host}:{self.port}{path}", timeout=30) as answer:
+                    return answer.status
+            except urllib.error.HTTPError as error:
+                return error.code
+
+        assert [anonymous("s3.localhost", path) for path in ["/", "/ready", "/metrics"]] == [200, 200, 200]
+        assert [anonymous("hosted.s3.localhost", path) for path in ["/", "/ready", "/metrics"]] == [403, 403, 403]
+
+
 class Refusals:
     def __init__(self):
         s3.create_bucket(Bucket="refusals")
@@ -932,9 +988,9 @@ class Refusals:
 
 
 def main():
-    groups = {group.__name__.lower(): group for group in [Buckets, Objects, Listing, Multipart, Checksums, Copies, Refusals]}
+    groups = {group.__name__.lower(): group for group in [Buckets, Objects, Listing, Multipart, Checksums, Copies, VirtualHosts, Refusals]}
     group = groups[sys.argv[1]]()
-    helpers = {"begin", "parts", "unharmed"}
+    helpers = {"begin", "parts", "unharmed", "virtual"}
     checks = [name for name, value in vars(type(group)).items() if callable(value) and name[0] != "_"]
     failed = []
     for name in checks:
