@@ -269,11 +269,20 @@ impl<I: Incoming> Framed<'_, I> {
             Next::End => {}
             Next::Payload(_) | Next::Framing => return Err(ChunkError::Length.into()),
         }
-        let behind_the_end = self.pending.len() > *self.position || self.incoming.read(self.pending, 1).await? > 0;
-        if behind_the_end {
-            return Err(ChunkError::Malformed.into());
-        }
+        self.expect_nothing_more().await?;
         Ok(Trailer { checksum: self.decoder.checksum() })
+    }
+
+    /// The end of the body, but for one more line end: minio-go ends unsigned trailers with two.
+    async fn expect_nothing_more(&mut self) -> Result<(), BodyError> {
+        let allowed: &[u8] = if self.decoder.has_unsigned_trailers() { b"\r\n" } else { b"" };
+        while self.pending.len() - *self.position <= allowed.len() {
+            if self.incoming.read(self.pending, allowed.len() + 1).await? == 0 {
+                break;
+            }
+        }
+        let behind_the_end = &self.pending[*self.position..];
+        if behind_the_end.is_empty() || behind_the_end == allowed { Ok(()) } else { Err(ChunkError::Malformed.into()) }
     }
 
     /// Waits for at least one byte more.

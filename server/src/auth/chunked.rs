@@ -146,6 +146,11 @@ impl Chunked {
         Some(Checksum { algorithm, of: ChecksumType::FullObject, value })
     }
 
+    /// Whether the trailers come without a signature.
+    pub(super) fn has_unsigned_trailers(&self) -> bool {
+        self.signer.is_none() && self.trailer.is_some()
+    }
+
     fn header(&mut self, input: &[u8]) -> Result<(usize, Wants), ChunkError> {
         let Some(line) = complete_line(input, HEADER_BYTES_MAX).map_err(|_| ChunkError::Malformed)? else {
             return Ok((0, Wants::More));

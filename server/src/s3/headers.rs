@@ -118,6 +118,7 @@ fn is_accepted(name: &str, value: &[u8]) -> bool {
         "x-amz-acl" => only(&["private", "bucket-owner-full-control"]),
         "x-amz-storage-class" => only(&["STANDARD"]),
         "x-amz-object-ownership" => only(&["BucketOwnerEnforced"]),
+        "x-amz-api-version" => only(&["2006-03-01"]),
         "x-amz-bucket-object-lock-enabled" | "x-amz-bypass-governance-retention" => only(&["false"]),
         _ => name.starts_with("x-amz-meta-") || HONOURED.contains(&name),
     }
@@ -262,6 +263,7 @@ mod tests {
         }
         for (name, value) in [
             ("x-amz-acl", "private"),
+            ("x-amz-api-version", "2006-03-01"),
             ("x-amz-acl", "bucket-owner-full-control"),
             ("x-amz-storage-class", "STANDARD"),
             ("x-amz-checksum-mode", "ENABLED"),

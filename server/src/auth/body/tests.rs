@@ -312,6 +312,21 @@ fn trailers_must_be_those_that_were_announced() {
     }
 }
 
+/// As minio-go writes them: a bare line feed behind the checksum, and one line end too many.
+#[test]
+fn unsigned_trailers_may_end_twice() {
+    let mut client = client(2, 5);
+    let chunk = client.chunk(b"12345");
+    let body = |end: &str| [&chunk, format!("0\r\nx-amz-checksum-crc32:AAAAAA==\n{end}").as_bytes()].concat();
+    for piece in [1, 3, 1000] {
+        let (payload, trailer) = receive(&client.head, &body("\r\n\r\n"), piece).unwrap();
+        assert_eq!((payload.as_slice(), trailer.checksum.is_some()), (b"12345".as_slice(), true));
+        for end in ["\r\n\r", "\r\n\r\n\r\n", "\r\nx", "\r\n\r\nx"] {
+            assert_eq!(receive(&client.head, &body(end), piece), Err(ChunkError::Malformed.into()), "{end:?}");
+        }
+    }
+}
+
 #[test]
 fn a_signed_payload_is_compared_with_its_hash() {
     let hash = hex::encode(anvil_digest::sha256(b"Welcome to Amazon S3."));
