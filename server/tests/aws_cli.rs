@@ -6,12 +6,12 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::path::Path;
 use std::process::Stdio;
 
 use support::clients::{aws, run, run_to_fail};
 use support::content::Content;
 use support::node::{Node, scratch};
+use support::tree::{assert_same, files, write};
 
 /// Sizes at the edges of units, small blobs, windows and the CLI's multipart threshold of 8 MiB.
 const SIZES: [(&str, u64); 18] = [
@@ -108,42 +108,10 @@ fn a_pipe_goes_up_and_comes_down() {
     assert!(run_to_fail(aws(&node).args(["s3", "ls", "s3://missing"])).contains("NoSuchBucket"));
 }
 
-fn write(tree: &Path, name: &str, content: Content) {
-    let path = tree.join(name);
-    fs::create_dir_all(path.parent().expect("below the tree")).unwrap();
-    fs::write(path, content.bytes()).unwrap();
-}
-
 fn listed_line(line: &str) -> (String, u64) {
     // Date, time, size, and the key, which may hold spaces.
     let mut words = line.trim_start().splitn(3, char::is_whitespace);
     let rest = words.nth(2).expect("a size and a key").trim_start();
     let (length, key) = rest.split_once(' ').expect("a key");
     (key.to_owned(), length.parse().expect("a size"))
-}
-
-/// Paths of all files below `root`, relative to it, with their lengths.
-fn files(root: &Path) -> impl Iterator<Item = (String, u64)> {
-    let (mut directories, mut found) = (vec![root.to_owned()], Vec::new());
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_type().unwrap().is_dir() {
-                directories.push(entry.path());
-            } else {
-                let name = entry.path().strip_prefix(root).unwrap().to_str().expect("named in UTF-8").to_owned();
-                found.push((name, entry.metadata().unwrap().len()));
-            }
-        }
-    }
-    found.into_iter()
-}
-
-#[track_caller]
-fn assert_same(expected: &Path, actual: &Path) {
-    let names: BTreeMap<_, _> = files(expected).collect();
-    assert_eq!(files(actual).collect::<BTreeMap<_, _>>(), names);
-    for name in names.keys() {
-        assert!(fs::read(expected.join(name)).unwrap() == fs::read(actual.join(name)).unwrap(), "{name} differs");
-    }
 }

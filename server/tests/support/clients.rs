@@ -1,6 +1,5 @@
-//! The real clients: AWS CLI and Python with boto3, from the environment that the test command made, or the PATH.
+//! The real clients, from the environment that the test command made, or the PATH.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -16,6 +15,47 @@ pub fn python(node: &Node, script: &str) -> Command {
     let mut command = prepared("python3", node);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script));
     command
+}
+
+/// `rclone`; the node is its remote `node:`.
+pub fn rclone(node: &Node) -> Command {
+    let mut command = prepared("rclone", node);
+    command
+        .env("RCLONE_CONFIG", "/dev/null")
+        .env("RCLONE_CONFIG_NODE_TYPE", "s3")
+        .env("RCLONE_CONFIG_NODE_PROVIDER", "Other")
+        .env("RCLONE_CONFIG_NODE_ENDPOINT", node.endpoint())
+        .env("RCLONE_CONFIG_NODE_REGION", "us-east-1")
+        .env("RCLONE_CONFIG_NODE_ACCESS_KEY_ID", &node.credentials.access_key)
+        .env("RCLONE_CONFIG_NODE_SECRET_ACCESS_KEY", &node.credentials.secret_key)
+        .args(["--retries", "1", "--low-level-retries", "1"]);
+    command
+}
+
+/// `s3cmd`, which shows no progress and asks nothing.
+pub fn s3cmd(node: &Node) -> Command {
+    let mut command = prepared("s3cmd", node);
+    let address = node.address.to_string();
+    command.args(["--config=/dev/null", "--no-ssl", "--no-progress", "--host", &address, "--host-bucket", &address]);
+    command.arg(format!("--access_key={}", node.credentials.access_key));
+    command.arg(format!("--secret_key={}", node.credentials.secret_key));
+    command
+}
+
+/// MinIO's `mc`; the node is its alias `node`. It keeps its settings in `directory`.
+pub fn mc(node: &Node, directory: &Path) -> Command {
+    let mut command = prepared("mc", node);
+    let (access_key, secret_key) = (&node.credentials.access_key, &node.credentials.secret_key);
+    command
+        .env("MC_HOST_node", format!("http://{access_key}:{secret_key}@{}", node.address))
+        .env("MC_CONFIG_DIR", directory)
+        .args(["--quiet", "--no-color"]);
+    command
+}
+
+/// Whether a client is at hand. Those that cannot be had everywhere are asked for before they are used.
+pub fn is_installed(program: &str) -> bool {
+    look_for(program).is_some()
 }
 
 /// Runs a command that has to succeed; gives what it printed.
@@ -65,15 +105,14 @@ fn prepared(program: &str, node: &Node) -> Command {
     command
 }
 
-fn find(program: &str) -> PathBuf {
-    if let Some(environment) = std::env::var_os("ANVIL_TEST_VENV") {
-        let path = Path::new(&environment).join("bin").join(program);
-        assert!(path.exists(), "{} is missing: run .ci/test, which installs the clients", path.display());
-        return path;
-    }
+/// The way to a client that has to be there.
+pub fn find(program: &str) -> PathBuf {
+    look_for(program).unwrap_or_else(|| panic!("{program} is not installed: run .ci/test, which installs the clients"))
+}
+
+fn look_for(program: &str) -> Option<PathBuf> {
+    let environment = std::env::var_os("ANVIL_TEST_VENV").map(|path| Path::new(&path).join("bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(<OsStr>::new(&path))
-        .map(|directory| directory.join(program))
-        .find(|candidate| candidate.is_file())
-        .unwrap_or_else(|| panic!("{program} is not installed: run .ci/test, which installs the clients"))
+    let directories = environment.into_iter().chain(std::env::split_paths(&path));
+    directories.map(|directory| directory.join(program)).find(|candidate| candidate.is_file())
 }

@@ -4,5 +4,7 @@
 
 pub mod clients;
 pub mod content;
+pub mod ledger;
 pub mod node;
 pub mod s3;
+pub mod tree;

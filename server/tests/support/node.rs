@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -121,14 +121,20 @@ impl Node {
     }
 
     /// Ends it as an operator would: SIGTERM, and exit code 0 in good time.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
+        let (status, _) = self.terminate();
+        assert!(status.success(), "after SIGTERM the node ended with {status}");
+    }
+
+    /// SIGTERM, unless it has ended by itself; gives how it ended and what it said.
+    pub fn terminate(mut self) -> (ExitStatus, String) {
         let pid = Pid::from_raw(i32::try_from(self.pid()).expect("a pid"));
+        // A process that has ended takes signals until it is waited for.
         kill(pid, Signal::SIGTERM).expect("it is our child");
         let begun = Instant::now();
         loop {
             if let Some(status) = self.process.try_wait().expect("it is our child") {
-                assert!(status.success(), "after SIGTERM the node ended with {status}");
-                return;
+                return (status, fs::read_to_string(&self.log).expect("the log is there"));
             }
             assert!(begun.elapsed() < STOP_TIME_MAX, "the node still runs {STOP_TIME_MAX:?} after SIGTERM");
             std::thread::sleep(POLL_INTERVAL);
@@ -143,6 +149,27 @@ impl Drop for Node {
         if std::thread::panicking() {
             show_log(&self.log);
         }
+    }
+}
+
+/// Starts a node that has to refuse; gives what it says.
+pub fn start_to_fail(data_dir: &Path, options: &Options) -> String {
+    let log = data_dir.with_extension("refusal");
+    let mut process = spawn(data_dir, options, &log);
+    let _lines = drain(process.stdout.take().expect("piped"));
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = process.try_wait().expect("it is our child") {
+            let said = fs::read_to_string(&log).expect("the log is there");
+            assert_eq!(status.code(), Some(1), "{said}");
+            return said;
+        }
+        if begun.elapsed() > START_TIME_MAX {
+            process.kill().ok();
+            process.wait().ok();
+            panic!("the node neither starts nor ends");
+        }
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 

@@ -1,0 +1,51 @@
+//! MinIO's `warp`, the load that S3 stores are measured with: every kind of it, without an error.
+
+use crate::support::clients::{find, is_installed, run};
+use crate::support::node::{Node, scratch};
+use std::process::Command;
+
+/// How long each load lasts when `ANVIL_TEST_WARP_SECONDS` does not say it.
+const SECONDS: &str = "5";
+
+/// Each kind with its own settings; none stores more than 1 GiB at a time.
+const LOADS: [&[&str]; 8] = [
+    &["put", "--obj.size", "1MiB"],
+    &["get", "--obj.size", "1MiB", "--objects", "100"],
+    &["mixed", "--obj.size", "1MiB", "--objects", "100"],
+    &["stat", "--obj.size", "1KiB", "--objects", "500"],
+    &["list", "--obj.size", "1KiB", "--objects", "500"],
+    &["delete", "--obj.size", "1KiB", "--objects", "2000", "--batch", "100"],
+    &["multipart", "--parts", "10", "--part.size", "5MiB"],
+    &["multipart-put", "--parts", "4", "--part.size", "5MiB", "--part.concurrent", "2"],
+];
+
+#[test]
+fn every_kind_of_load_runs_without_an_error() {
+    if !is_installed("warp") {
+        println!("LEFT OUT: warp is not on the PATH.");
+        return;
+    }
+    let scratch = scratch();
+    let node = Node::start(&scratch.path().join("data"));
+    let seconds = std::env::var("ANVIL_TEST_WARP_SECONDS").unwrap_or_else(|_| SECONDS.to_owned());
+    let help = run(Command::new(find("warp")).args(["put", "--help"]));
+    let with_checksums: &[&[&str]] =
+        if help.contains("--checksum") { &[&[], &["--checksum", "CRC32C"]] } else { &[&[]] };
+    for load in LOADS {
+        for extra in with_checksums {
+            let mut command = Command::new(find("warp"));
+            command
+                .current_dir(scratch.path())
+                .args(load)
+                .args(["--host", &node.address.to_string(), "--bucket", "warp", "--region", "us-east-1"])
+                .args(["--access-key", &node.credentials.access_key, "--secret-key", &node.credentials.secret_key])
+                .args(["--duration", &format!("{seconds}s"), "--concurrent", "4", "--no-color"])
+                .args(*extra);
+            let printed = run(&mut command);
+            let errors: Vec<&str> = printed.lines().filter(|line| line.to_lowercase().contains("error")).collect();
+            assert!(errors.is_empty(), "warp {load:?} {extra:?}: {errors:?}");
+            println!("warp {} {}: no error", load[0], extra.join(" "));
+        }
+    }
+    node.stop();
+}
