@@ -52,6 +52,16 @@ fn virtual_hosts() {
     node.stop();
 }
 
+/// Goal: every form of body is taken or refused by its name, and so is every way to authenticate. Method:
+/// `clients/wire_checks.py`, which signs by itself over a socket.
+#[test]
+fn forms_of_bodies_and_of_authentication() {
+    let scratch = scratch();
+    let node = Node::start(&scratch.path().join("data"));
+    println!("{}", run(&mut python(&node, "wire_checks.py")));
+    node.stop();
+}
+
 #[test]
 fn refusals() {
     check("refusals");
