@@ -18,6 +18,7 @@ use anvil_runtime::{Io, Options};
 use crate::auth::Secret;
 use crate::s3::Domains;
 use crate::telemetry::LogFormat;
+use crate::tls::CertificateFiles;
 pub use settings::Flags;
 use settings::{Reader, Source};
 pub use value::{DiskChoice, Size};
@@ -33,6 +34,8 @@ pub struct Config {
     pub disks: Vec<DiskChoice>,
     /// Where clients connect: one or two addresses, each of which speaks everything.
     pub listen: Vec<SocketAddr>,
+    /// Who the node is for clients that come with TLS, if the operator said.
+    pub tls: Option<TlsChoice>,
     /// The region that requests must be signed for.
     pub region: String,
     /// Host names in front of which buckets stand; none for buckets in the path alone.
@@ -49,6 +52,15 @@ pub struct Config {
     pub io: Io,
     /// How log lines look.
     pub log_format: LogFormat,
+}
+
+/// What the operator wants of TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsChoice {
+    /// Where the certificate is.
+    pub files: CertificateFiles,
+    /// Clients without TLS are refused.
+    pub only: bool,
 }
 
 /// The two ways to run a node.
@@ -135,6 +147,7 @@ impl Config {
         let data_dir = reader.text(flags.data_dir.as_deref(), &["ANVIL_DATA_DIR"], value::path, "anvil-data")?;
         let disks = read_disks(&mut reader, &data_dir)?;
         let listen = read_listen(form, &mut reader)?;
+        let tls = read_tls(&mut reader)?;
         let region = reader.text(flags.region.as_deref(), &["REGION"], value::region, "us-east-1")?;
         let domains = reader.optional(flags.domain.as_deref(), &["ANVIL_DOMAIN"], value::domains)?.unwrap_or_default();
         let credentials = read_credentials(&mut reader)?;
@@ -151,6 +164,7 @@ impl Config {
             data_dir,
             disks,
             listen,
+            tls,
             region,
             domains,
             credentials,
@@ -195,6 +209,22 @@ fn read_listen(form: Form, reader: &mut Reader<'_>) -> Result<Vec<SocketAddr>, C
     }
     listen.dedup();
     Ok(listen)
+}
+
+fn read_tls(reader: &mut Reader<'_>) -> Result<Option<TlsChoice>, ConfigError> {
+    let flags = reader.flags;
+    let certificate = reader.optional(flags.tls_cert.as_deref(), &["ANVIL_TLS_CERT"], value::file)?;
+    let key = reader.optional(flags.tls_key.as_deref(), &["ANVIL_TLS_KEY"], value::file)?;
+    let only = flags.tls_only.then_some("true");
+    let only = reader.optional(only, &["ANVIL_TLS_ONLY"], value::yes_or_no)?.unwrap_or(false);
+    let lacks = |sentence: &str| Err(ConfigError(sentence.to_owned()));
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsChoice { files: CertificateFiles { certificate, key }, only })),
+        (None, None) if only => lacks("ANVIL_TLS_ONLY is true and ANVIL_TLS_CERT is not set: name a certificate"),
+        (None, None) => Ok(None),
+        (Some(_), None) => lacks("ANVIL_TLS_CERT is set and ANVIL_TLS_KEY is not: set both, or neither"),
+        (None, Some(_)) => lacks("ANVIL_TLS_KEY is set and ANVIL_TLS_CERT is not: set both, or neither"),
+    }
 }
 
 fn read_credentials(reader: &mut Reader<'_>) -> Result<Option<ChosenCredentials>, ConfigError> {

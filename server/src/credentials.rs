@@ -59,8 +59,8 @@ impl Credentials {
 
     /// Lines to paste into a shell: the environment of AWS's tools, and a first command for three other clients.
     #[must_use]
-    pub fn paste_lines(&self, address: SocketAddr, region: &str) -> String {
-        let endpoint = format!("http://{}", reachable(address));
+    pub fn paste_lines(&self, scheme: &str, address: SocketAddr, region: &str) -> String {
+        let endpoint = format!("{scheme}://{}", reachable(address));
         let (key, secret) = (quoted(&self.access_key), quoted(self.secret.expose()));
         let mut lines = String::new();
         let mut line = |text: &str| writeln!(lines, "{text}").expect("a String takes everything");
@@ -174,7 +174,7 @@ mod tests {
     fn the_lines_can_be_pasted() {
         let secret = Secret::new("it's$HOME`x`").unwrap();
         let credentials = Credentials { tenant: TENANT, access_key: "mine".to_owned(), secret };
-        let lines = credentials.paste_lines("0.0.0.0:50051".parse().unwrap(), "eu-west-1");
+        let lines = credentials.paste_lines("http", "0.0.0.0:50051".parse().unwrap(), "eu-west-1");
         let expected = "export AWS_ACCESS_KEY_ID=mine\n\
             export AWS_SECRET_ACCESS_KEY='it'\\''s$HOME`x`'\n\
             export AWS_ENDPOINT_URL=http://127.0.0.1:50051\n\

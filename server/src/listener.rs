@@ -7,16 +7,20 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anvil_model::io::World;
 use anvil_runtime::net::{Connection, Listener};
 use anvil_runtime::{Core, Task};
-use futures_util::future::{join_all, select};
-use tokio::sync::Notify;
+use futures_util::future::{Either, join_all, select};
+use tokio::sync::{Notify, Semaphore};
 
 use crate::http::{DateCache, ReceiveError, Service};
 use crate::http1::{self, Patience, Refusal, Settings, Wire};
+use crate::http2;
 use crate::telemetry::{self, CoreCounters};
+use crate::tls::Tls;
+use crate::transport::Stream;
 
 /// The listening sockets of one core, not yet served.
 #[derive(Debug)]
@@ -84,6 +88,9 @@ pub(crate) struct Frontdoor<S> {
     pub(crate) settings: Settings,
     pub(crate) counters: Arc<CoreCounters>,
     pub(crate) dates: RefCell<DateCache>,
+    pub(crate) http2: http2::Shares,
+    /// TLS handshakes that may run at once: each costs the core a signature.
+    handshakes: Semaphore,
     guests: Guests,
     stopping: Cell<bool>,
     stop: Notify,
@@ -101,6 +108,8 @@ struct Guests {
 
 /// Connections that may be told at once that there is no room; beyond them they are closed without a word.
 const REFUSING_MAX: usize = 64;
+/// TLS handshakes of a core at once; others wait, for no longer than a head may take.
+const HANDSHAKES_MAX: usize = 64;
 
 impl<S: Service> Frontdoor<S> {
     fn new(core: Core, service: Rc<S>, settings: Settings, counters: Arc<CoreCounters>) -> Self {
@@ -110,6 +119,8 @@ impl<S: Service> Frontdoor<S> {
             settings,
             counters,
             dates: RefCell::default(),
+            http2: http2::Shares::default(),
+            handshakes: Semaphore::new(HANDSHAKES_MAX),
             guests: Guests::default(),
             stopping: Cell::new(false),
             stop: Notify::new(),
@@ -218,7 +229,7 @@ impl<S: Service> Drop for Place<S> {
 }
 
 /// Finds out what a new connection speaks.
-async fn greet<S: Service>(door: &Frontdoor<S>, mut wire: Wire) {
+async fn greet<S: Service>(door: &Rc<Frontdoor<S>>, mut wire: Wire) {
     let began = door.core.now();
     let unknown = door.counters.speaks(telemetry::Protocol::Unknown);
     let protocol = loop {
@@ -229,8 +240,8 @@ async fn greet<S: Service>(door: &Frontdoor<S>, mut wire: Wire) {
         let received = {
             let received = std::pin::pin!(wire.receive_within(left));
             match select(received, std::pin::pin!(door.stopping())).await {
-                futures_util::future::Either::Left((received, _)) => received,
-                futures_util::future::Either::Right(_) => return,
+                Either::Left((received, _)) => received,
+                Either::Right(_) => return,
             }
         };
         match received {
@@ -241,13 +252,54 @@ async fn greet<S: Service>(door: &Frontdoor<S>, mut wire: Wire) {
         }
     };
     drop(unknown);
-    match protocol {
-        Protocol::Http1 => {
-            let _speaks = door.counters.speaks(telemetry::Protocol::Http1);
-            http1::serve(door, wire).await;
+    let tls = door.settings.tls.as_ref();
+    let is_refused = tls.is_some_and(|tls| tls.is_only());
+    match (protocol, tls) {
+        (Protocol::Http1, _) if is_refused => http1::refuse(door, wire, PLAIN).await,
+        (Protocol::Http1, _) => serve_http1(door, wire).await,
+        (Protocol::Http2, _) if is_refused => turn_http2_away(door, wire).await,
+        (Protocol::Http2, _) => {
+            let peer = wire.peer;
+            serve_http2(door, wire.into_stream(linger(door)), peer).await;
         }
-        Protocol::Http2 => turn_http2_away(door, wire).await,
-        Protocol::Tls => http1::refuse(door, wire, TLS).await,
+        (Protocol::Tls, None) => http1::refuse(door, wire, TLS).await,
+        (Protocol::Tls, Some(tls)) => {
+            let left = door.settings.head_timeout.saturating_sub(door.core.now().since(began));
+            greet_by_tls(door, wire, tls, left).await;
+        }
+    }
+}
+
+async fn serve_http1<S: Service>(door: &Frontdoor<S>, wire: Wire) {
+    let _speaks = door.counters.speaks(telemetry::Protocol::Http1);
+    http1::serve(door, wire).await;
+}
+
+async fn serve_http2<S: Service>(door: &Rc<Frontdoor<S>>, stream: Stream, peer: SocketAddr) {
+    let _speaks = door.counters.speaks(telemetry::Protocol::Http2);
+    http2::serve(door, stream, peer).await;
+}
+
+fn linger<S>(door: &Frontdoor<S>) -> (Duration, u64) {
+    (door.settings.linger_timeout, door.settings.linger_bytes_max)
+}
+
+/// Shakes hands within `left`, and speaks what the client chose.
+async fn greet_by_tls<S: Service>(door: &Rc<Frontdoor<S>>, wire: Wire, tls: &Tls, left: Duration) {
+    let peer = wire.peer;
+    let stream = wire.into_stream(linger(door));
+    let shaken = http1::within(&door.core, left, async {
+        let _turn = door.handshakes.acquire().await.ok()?;
+        stream.accept_tls(tls.config()).await
+    });
+    let stream = match select(std::pin::pin!(shaken), std::pin::pin!(door.stopping())).await {
+        Either::Left((Some(Some(stream)), _)) => stream,
+        _ => return,
+    };
+    if stream.chose_http2() {
+        serve_http2(door, stream, peer).await;
+    } else {
+        serve_http1(door, Wire::over_tls(door.core.clone(), stream, peer)).await;
     }
 }
 
@@ -275,7 +327,7 @@ fn sniff(bytes: &[u8]) -> Option<Protocol> {
     }
 }
 
-/// Tells an HTTP/2 client in its own words that this port wants HTTP/1.1.
+/// Tells an HTTP/2 client in its own words that this port wants TLS.
 async fn turn_http2_away<S: Service>(door: &Frontdoor<S>, mut wire: Wire) {
     let frames = http2_refusal();
     let length = frames.len();
@@ -285,14 +337,14 @@ async fn turn_http2_away<S: Service>(door: &Frontdoor<S>, mut wire: Wire) {
     }
 }
 
-/// The server's SETTINGS, which must come first, and GOAWAY with HTTP_1_1_REQUIRED (RFC 9113, 6.5, 6.8 and 7).
+/// The server's SETTINGS, which must come first, and GOAWAY with INADEQUATE_SECURITY (RFC 9113, 6.5, 6.8 and 7).
 fn http2_refusal() -> Vec<u8> {
     const SETTINGS: u8 = 4;
     const GOAWAY: u8 = 7;
-    const HTTP_1_1_REQUIRED: u32 = 0xd;
-    let reason = b"this port speaks HTTP/1.1";
+    const INADEQUATE_SECURITY: u32 = 0xc;
+    let reason = b"this port wants TLS";
     let last_stream = 0_u32;
-    let goaway = [&last_stream.to_be_bytes()[..], &HTTP_1_1_REQUIRED.to_be_bytes(), reason].concat();
+    let goaway = [&last_stream.to_be_bytes()[..], &INADEQUATE_SECURITY.to_be_bytes(), reason].concat();
     let frame = |kind: u8, payload: &[u8]| {
         let length = u32::try_from(payload.len()).expect("frames of a few bytes").to_be_bytes();
         [&length[1..], &[kind, 0, 0, 0, 0, 0], payload].concat()
@@ -304,6 +356,11 @@ const TLS: Refusal = Refusal {
     status: 400,
     code: "BadRequest",
     message: "This port speaks plain HTTP, and the request came with TLS: use an endpoint that begins with http://.",
+};
+const PLAIN: Refusal = Refusal {
+    status: 400,
+    code: "BadRequest",
+    message: "This port wants TLS, and the request came without: use an endpoint that begins with https://.",
 };
 const FULL: Refusal = Refusal { status: 503, code: "SlowDown", message: "Please reduce your request rate." };
 
@@ -325,11 +382,11 @@ mod tests {
     }
 
     #[test]
-    fn an_http2_client_gets_settings_and_goaway() {
+    fn an_http2_client_without_tls_gets_settings_and_goaway() {
         let frames = http2_refusal();
         assert_eq!(frames[..9], [0, 0, 0, 4, 0, 0, 0, 0, 0]);
-        assert_eq!(frames[9..18], [0, 0, 33, 7, 0, 0, 0, 0, 0]);
-        assert_eq!(frames[18..26], [0, 0, 0, 0, 0, 0, 0, 0xd]);
-        assert_eq!(frames.len(), 18 + 33);
+        assert_eq!(frames[9..18], [0, 0, 27, 7, 0, 0, 0, 0, 0]);
+        assert_eq!(frames[18..26], [0, 0, 0, 0, 0, 0, 0, 0xc]);
+        assert_eq!(frames.len(), 18 + 27);
     }
 }

@@ -33,6 +33,7 @@ use crate::metadata::{self, SqliteIndex};
 use crate::routes::{Readiness, Ready, Routes};
 use crate::s3::{Domains, S3};
 use crate::telemetry::{MetadataFigures, Metrics, ProcessFigures, StoreFigures};
+use crate::tls::Tls;
 
 /// Everything that a start needs to know.
 pub struct Plan {
@@ -42,6 +43,8 @@ pub struct Plan {
     pub disks: Vec<DiskPlan>,
     /// Where to listen.
     pub listen: Vec<SocketAddr>,
+    /// Who the node is for clients that come with TLS.
+    pub tls: Option<Arc<Tls>>,
     /// Where buckets are made.
     pub region: String,
     /// Host names in front of which buckets stand.
@@ -95,6 +98,7 @@ struct Shared {
     paths: Vec<PathBuf>,
     disks: Vec<Disk>,
     listen: Vec<SocketAddr>,
+    tls: Option<Arc<Tls>>,
     region: String,
     domains: Arc<Domains>,
     authenticator: Arc<Authenticator>,
@@ -166,6 +170,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         paths: plan.disks.into_iter().map(|disk| disk.path).collect(),
         disks,
         listen: plan.listen,
+        tls: plan.tls.clone(),
         region: plan.region,
         domains: Arc::new(plan.domains),
         authenticator: plan.authenticator,
@@ -184,6 +189,10 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     control.spawn(async move { process.keep_looking().await });
     control.block_on(async {
         let mut signals = Signals::new().map_err(StartError::Signals)?;
+        if let Some(tls) = plan.tls {
+            let hangups = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
+            tokio::spawn(renew_certificates(tls, hangups));
+        }
         let cores = tokio::task::spawn_blocking(move || cores.join());
         let told_early = tokio::select! {
             addresses = serving(staged) => {
@@ -296,6 +305,16 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Reads the certificate's files again at each SIGHUP: they are renewed every few weeks, and nobody stops a node for it.
+async fn renew_certificates(tls: Arc<Tls>, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        match tls.reload() {
+            Ok(()) => tracing::info!("the certificate was read again; new connections use it"),
+            Err(error) => tracing::error!(%error, "the certificate stays as it was"),
         }
     }
 }
@@ -442,7 +461,7 @@ async fn host(
 async fn welcome(core: &Core, shared: &Arc<Shared>, frontend: Frontend, store: &Store<Core>, mailboxes: Mailboxes) {
     let client = Client::new(core.clone(), mailboxes);
     let node = Node::new(core.clone(), store.clone(), client, &shared.region);
-    let settings = Settings::default();
+    let settings = Settings { tls: shared.tls.clone(), ..Settings::default() };
     let s3 =
         S3::new(node, Arc::clone(&shared.authenticator), Arc::clone(&shared.domains), settings.host_id.as_str().into());
     let routes =

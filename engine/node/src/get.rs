@@ -75,6 +75,8 @@ pub enum StreamError {
 
 /// A piece on its way. Dropping it cancels the read.
 struct Ahead<W: World> {
+    /// Where in the version it begins.
+    begin: u64,
     piece: oneshot::Receiver<Result<Piece<W::Buffer>, ReadError>>,
     _task: W::Task,
 }
@@ -191,32 +193,42 @@ impl<W: World> Reader<W> {
         piece
     }
 
+    /// Gives back what was read ahead, which [`Self::next`] will read again: whoever wants the pieces takes its time, and
+    /// others want the memory.
+    pub fn rest(&mut self) {
+        if let Some(first) = self.ahead.front() {
+            self.position = first.begin;
+            self.ahead.clear();
+        }
+    }
+
     async fn next_piece(&mut self) -> Option<Result<Piece<W::Buffer>, StreamError>> {
         while self.ahead.len() <= PIECES_AHEAD && self.position < self.end {
             let place = match self.place().await {
                 Ok(place) => place,
                 Err(error) => return Some(Err(error)),
             };
+            let begin = self.position;
             self.position += place.range.end - place.range.start;
             let last_of_all = self.position == self.end && self.ahead.is_empty();
             if last_of_all {
                 return Some(self.node.store.read(place.blob, place.range).await.map_err(StreamError::Read));
             }
-            let ahead = self.read_ahead(place);
+            let ahead = self.read_ahead(begin, place);
             self.ahead.push_back(ahead);
         }
         let piece = self.ahead.pop_front()?.piece.await;
         Some(piece.unwrap_or(Err(ReadError::Closing)).map_err(StreamError::Read))
     }
 
-    fn read_ahead(&self, place: Place) -> Ahead<W> {
+    fn read_ahead(&self, begin: u64, place: Place) -> Ahead<W> {
         let (reply, piece) = oneshot::channel();
         let store = self.node.store.clone();
         let task = self.node.world.spawn(async move {
             // The reader may be gone; then nobody wants the piece.
             let _ = reply.send(store.read(place.blob, place.range).await);
         });
-        Ahead { piece, _task: task }
+        Ahead { begin, piece, _task: task }
     }
 
     /// Where the piece at `position` is: it ends with its record, its segment or the range, whichever is nearest.

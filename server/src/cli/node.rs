@@ -14,6 +14,7 @@ use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
 use crate::identity::Identity;
 use crate::start::{self, DiskPlan, Plan};
+use crate::tls::Tls;
 
 /// Runs a node until it is told to stop.
 pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
@@ -25,6 +26,8 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
     for warning in checked.warnings {
         tracing::warn!("{warning}");
     }
+    let tls = config.tls.map(|tls| Tls::open(tls.files, tls.only)).transpose().map_err(Failure::usage)?.map(Arc::new);
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let data = DataDir::open(&config.data_dir).map_err(Failure::run)?;
     let credentials = Credentials::open(&data, config.credentials).map_err(Failure::run)?;
     let authenticator = Arc::new(Authenticator::new(config.region.clone(), credentials.directory()));
@@ -37,11 +40,12 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
         listen: config.listen,
         region: config.region.clone(),
         domains: config.domains,
+        tls,
         authenticator,
         runtime,
         host,
     };
-    start::run(plan, |addresses| announce(&config.region, &credentials, addresses)).map_err(Failure::run)
+    start::run(plan, |addresses| announce(scheme, &config.region, &credentials, addresses)).map_err(Failure::run)
 }
 
 /// Disks are known by their absolute paths, so that a start from another directory finds the same ones. Nothing is made at
@@ -59,14 +63,14 @@ fn disk_plans(choices: &[DiskChoice], data: &DataDir) -> Result<Vec<DiskPlan>, F
 }
 
 /// Tells on stdout how clients get in, once they can. The log goes to stderr.
-fn announce(region: &str, credentials: &Credentials, addresses: &[SocketAddr]) {
+fn announce(scheme: &str, region: &str, credentials: &Credentials, addresses: &[SocketAddr]) {
     let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let head = format!(
         "# Anvil {} serves S3 on {}. Profile 1+0: every byte is on one disk, and lost with it.\n",
         env!("CARGO_PKG_VERSION"),
         all.join(" and ")
     );
-    let lines = credentials.paste_lines(addresses[0], region);
+    let lines = credentials.paste_lines(scheme, addresses[0], region);
     // A node whose stdout is closed serves all the same.
     let _ = super::print(&(head + &lines));
 }

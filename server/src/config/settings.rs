@@ -25,6 +25,16 @@ pub struct Flags {
     /// A second address for clients [env: GRPC_BIND_ADDR or API_LISTEN_ADDR]
     #[arg(long, value_name = "HOST:PORT", alias = "api-listen-addr")]
     pub grpc_bind_addr: Option<String>,
+    /// Certificate for clients that come with TLS, in PEM, with those that lead to its root behind it; read again at
+    /// SIGHUP [env: ANVIL_TLS_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<String>,
+    /// Its private key, in PEM [env: ANVIL_TLS_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<String>,
+    /// Refuses clients that come without TLS [env: ANVIL_TLS_ONLY, true or false]
+    #[arg(long)]
+    pub tls_only: bool,
     /// The region that requests are signed for [env: REGION, default: us-east-1]
     #[arg(long, value_name = "NAME")]
     pub region: Option<String>,
@@ -248,6 +258,9 @@ const OWN_VARIABLES: &[&str] = &[
     "HTTP_BIND_ADDR",
     "GRPC_BIND_ADDR",
     "API_LISTEN_ADDR",
+    "ANVIL_TLS_CERT",
+    "ANVIL_TLS_KEY",
+    "ANVIL_TLS_ONLY",
     "REGION",
     "ANVIL_DOMAIN",
     "ANVIL_DEV_ACCESS_KEY",

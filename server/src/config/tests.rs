@@ -107,6 +107,20 @@ fn a_secret_in_a_flag_is_warned_about() {
 }
 
 #[test]
+fn a_certificate_has_its_key() {
+    let both = [("ANVIL_TLS_CERT", "/c"), ("ANVIL_TLS_KEY", "/k")];
+    let tls = variables(&both).unwrap().config.tls.unwrap();
+    assert_eq!((tls.files.certificate.to_str(), tls.files.key.to_str(), tls.only), (Some("/c"), Some("/k"), false));
+    let flags = Flags { tls_only: true, ..Flags::default() };
+    assert!(read(Form::Dev, &flags, &both).unwrap().config.tls.unwrap().only);
+    assert_eq!(variables(&[]).unwrap().config.tls, None);
+    assert!(sentence(&both[..1]).contains("ANVIL_TLS_KEY is not"));
+    assert!(sentence(&both[1..]).contains("ANVIL_TLS_CERT is not"));
+    assert!(sentence(&[("ANVIL_TLS_ONLY", "true")]).contains("ANVIL_TLS_CERT"));
+    assert!(sentence(&[("ANVIL_TLS_ONLY", "1")]).contains("true or false"));
+}
+
+#[test]
 fn a_named_database_is_refused() {
     for name in ["GLOBAL_DATABASE_URL", "REGIONAL_DATABASE_URL"] {
         let sentence = sentence(&[(name, "postgres://worka:password@db/anvil")]);

@@ -177,6 +177,14 @@ pub(super) fn io(text: &str) -> Result<Io, Takes> {
     }
 }
 
+pub(super) fn file(text: &str) -> Result<PathBuf, Takes> {
+    path(text).map_err(|_| "the path of a file".to_owned())
+}
+
+pub(super) fn yes_or_no(text: &str) -> Result<bool, Takes> {
+    text.parse().map_err(|_| "true or false".to_owned())
+}
+
 pub(super) fn log_format(text: &str) -> Result<LogFormat, Takes> {
     match text {
         "text" => Ok(LogFormat::Text),

@@ -1,7 +1,8 @@
-//! What every protocol of the frontend turns bytes into, and makes answers from. HTTP/1.1 today; HTTP/2 speaks the
-//! same types.
+//! What every protocol of the frontend turns bytes into, and makes answers from: HTTP/1.1 and HTTP/2 speak the same
+//! types.
 
 mod date;
+mod first_piece;
 mod request_id;
 
 use std::borrow::Cow;
@@ -14,6 +15,7 @@ use anvil_runtime::{Buffer, Core};
 use anvil_store::Piece;
 
 pub(crate) use date::DateCache;
+pub(crate) use first_piece::{first_piece, retry_after};
 pub(crate) use request_id::request_id;
 
 /// A request's head, as received: nothing is decoded or normalised.
@@ -125,11 +127,17 @@ impl<P> std::fmt::Debug for Outgoing<P> {
 pub trait Pieces {
     /// The next piece, in order; `None` after the last.
     fn next(&mut self) -> impl Future<Output = Option<Result<Piece<Buffer>, StreamError>>>;
+    /// The client takes its time: gives back what was read ahead. It will be read again when it is asked for.
+    fn rest(&mut self) {}
 }
 
 impl<W: World<Buffer = Buffer>> Pieces for Reader<W> {
     fn next(&mut self) -> impl Future<Output = Option<Result<Piece<Buffer>, StreamError>>> {
         Self::next(self)
+    }
+
+    fn rest(&mut self) {
+        Self::rest(self);
     }
 }
 

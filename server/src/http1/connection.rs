@@ -1,10 +1,7 @@
 //! The requests of one connection, one after the other.
 
-use std::borrow::Cow;
-
 use anvil_model::io::World;
 use anvil_model::time::Moment;
-use anvil_node::get::StreamError;
 use anvil_runtime::Buffer;
 use anvil_store::Piece;
 use futures_util::future::{Either, select};
@@ -14,7 +11,7 @@ use super::answer::{Extras, encode_head};
 use super::body::{Body, CONTINUE, Receiving};
 use super::head::{Refusal, Request, Scan, Scanner, parse};
 use super::wire::{Patience, SendError, Wire};
-use crate::http::{Head, Outgoing, Pieces, ReceiveError, Response, Service, request_id};
+use crate::http::{Head, Outgoing, Pieces, ReceiveError, Response, Service, first_piece, request_id, retry_after};
 use crate::listener::Frontdoor;
 use crate::telemetry::Exchange;
 
@@ -167,10 +164,6 @@ pub(crate) async fn refuse<S: Service>(door: &Frontdoor<S>, mut wire: Wire, refu
     }
 }
 
-fn retry_after() -> (Cow<'static, str>, String) {
-    ("Retry-After".into(), "1".to_owned())
-}
-
 /// An answer on its way out.
 struct Answer<'a, S: Service> {
     door: &'a Frontdoor<S>,
@@ -200,23 +193,7 @@ impl<'a, S: Service> Answer<'a, S> {
     /// Sends the answer to a request with this method.
     async fn send(&mut self, method: &str, mut response: Response<S::Pieces>) -> Result<(), SendError> {
         let is_head = method == "HEAD";
-        // The first piece is had before the head is sent: until then a failure can still be told.
-        let mut first = None;
-        if let Outgoing::Object { length: 1.., reader } = &mut response.body
-            && !is_head
-        {
-            match reader.next().await {
-                Some(Ok(piece)) => first = Some(piece),
-                Some(Err(error)) => {
-                    tracing::error!(request_id = self.request_id, %error, "an object cannot be read");
-                    response = self.unreadable(&error);
-                }
-                None => {
-                    tracing::error!(request_id = self.request_id, "an object ends before its first byte");
-                    response = self.internal_error();
-                }
-            }
-        }
+        let first = if is_head { None } else { first_piece(&*self.door.service, &mut response, self.request_id).await };
         self.status = response.status;
         self.encode(&response);
         let has_no_body = is_head || matches!(response.status, 100..=199 | 204 | 304);
@@ -235,22 +212,6 @@ impl<'a, S: Service> Answer<'a, S> {
                 None => self.send_head().await,
             },
         }
-    }
-
-    /// A version that was deleted since it was found may have been replaced by another: the client asks again.
-    fn unreadable(&self, error: &StreamError) -> Response<S::Pieces> {
-        if matches!(error, StreamError::Read(_)) {
-            return self.internal_error();
-        }
-        let message = "Service is unable to handle request.";
-        let mut response = self.door.service.refusal(503, "ServiceUnavailable", message, self.request_id);
-        response.headers.push(retry_after());
-        response
-    }
-
-    fn internal_error(&self) -> Response<S::Pieces> {
-        let message = "We encountered an internal error. Please try again.";
-        self.door.service.refusal(500, "InternalError", message, self.request_id)
     }
 
     fn encode(&mut self, response: &Response<S::Pieces>) {

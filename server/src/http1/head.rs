@@ -187,7 +187,7 @@ fn read_target(
     Ok(if rest.starts_with('/') { split_query(rest) } else { split_query(&format!("/{rest}")) })
 }
 
-fn split_query(target: &str) -> (String, Option<String>) {
+pub(crate) fn split_query(target: &str) -> (String, Option<String>) {
     match target.split_once('?') {
         Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
         None => (target.to_owned(), None),
@@ -195,12 +195,12 @@ fn split_query(target: &str) -> (String, Option<String>) {
 }
 
 /// A name, an address, perhaps a port: no user, no path, nothing that ends a header. May be empty (RFC 9110, 7.2).
-fn is_host(host: &[u8]) -> bool {
+pub(crate) fn is_host(host: &[u8]) -> bool {
     host.iter().all(|&b| b.is_ascii_alphanumeric() || b"-._~:[]%".contains(&b))
 }
 
 /// RFC 9112, 6: one length or one coding, never both, never two.
-fn body_length(headers: &[(String, Vec<u8>)], http_1_1: bool) -> Result<BodyLength, Refusal> {
+pub(crate) fn body_length(headers: &[(String, Vec<u8>)], http_1_1: bool) -> Result<BodyLength, Refusal> {
     let mut lengths = headers.iter().filter(|(name, _)| name == "content-length").map(|(_, value)| value);
     let mut codings = headers.iter().filter(|(name, _)| name == "transfer-encoding").map(|(_, value)| value);
     let (length, coding) = (lengths.next(), codings.next());
@@ -223,7 +223,7 @@ fn body_length(headers: &[(String, Vec<u8>)], http_1_1: bool) -> Result<BodyLeng
     number.map(BodyLength::Known).ok_or(LENGTH)
 }
 
-fn expects_continue(headers: &[(String, Vec<u8>)]) -> Result<bool, Refusal> {
+pub(crate) fn expects_continue(headers: &[(String, Vec<u8>)]) -> Result<bool, Refusal> {
     let mut expectations = headers.iter().filter(|(name, _)| name == "expect").map(|(_, value)| value);
     match (expectations.next(), expectations.next()) {
         (None, _) => Ok(false),
@@ -245,19 +245,20 @@ const fn refusal(status: u16, code: &'static str, message: &'static str) -> Refu
 
 const MALFORMED: Refusal = refusal(400, "BadRequest", "An error occurred when parsing the HTTP request.");
 const BARE_NEWLINE: Refusal = refusal(400, "BadRequest", "The lines of a request head end in CR LF.");
-const HOST: Refusal = refusal(400, "BadRequest", "A request names its host once, and only one.");
+pub(crate) const HOST: Refusal = refusal(400, "BadRequest", "A request names its host once, and only one.");
 const LENGTH: Refusal =
     refusal(400, "BadRequest", "The length of the body is said once, as a number or by chunked coding.");
 const CODING: Refusal = refusal(501, "NotImplemented", "A Transfer-Encoding other than chunked is not implemented.");
-const CONNECT: Refusal = refusal(405, "MethodNotAllowed", "The specified method is not allowed against this resource.");
-const TARGET: Refusal = refusal(400, "InvalidURI", "Couldn't parse the specified URI.");
-const TARGET_TOO_LONG: Refusal = refusal(414, "InvalidURI", "The URI of the request is too long.");
+pub(crate) const CONNECT: Refusal =
+    refusal(405, "MethodNotAllowed", "The specified method is not allowed against this resource.");
+pub(crate) const TARGET: Refusal = refusal(400, "InvalidURI", "Couldn't parse the specified URI.");
+pub(crate) const TARGET_TOO_LONG: Refusal = refusal(414, "InvalidURI", "The URI of the request is too long.");
 const HEAD_TOO_LARGE: Refusal = refusal(
     431,
     "RequestHeaderSectionTooLarge",
     "Your request header section exceeds the maximum allowed size of 65536 bytes.",
 );
-const TOO_MANY_HEADERS: Refusal =
+pub(crate) const TOO_MANY_HEADERS: Refusal =
     refusal(431, "RequestHeaderSectionTooLarge", "Your request has more than 100 header fields.");
 const VERSION: Refusal = refusal(505, "HttpVersionNotSupported", "The HTTP version specified is not supported.");
 const EXPECTATION: Refusal = refusal(417, "ExpectationFailed", "The only expectation that can be met is 100-continue.");

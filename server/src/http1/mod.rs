@@ -12,7 +12,7 @@ mod answer;
 mod body;
 mod chunked;
 mod connection;
-mod head;
+pub(crate) mod head;
 mod settings;
 mod wire;
 

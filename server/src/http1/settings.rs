@@ -1,6 +1,9 @@
 //! Limits of connections that an operator or a test may want otherwise.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::tls::Tls;
 
 /// How patient the frontend is, and how much it takes.
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub struct Settings {
     pub stop_timeout: Duration,
     /// The value of `x-amz-id-2`: which node answered, in words that tell a stranger nothing.
     pub host_id: String,
+    /// Who the node is, for clients that come with TLS; `None` when it has no certificate.
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl Default for Settings {
@@ -49,6 +54,7 @@ impl Default for Settings {
             linger_bytes_max: 16 << 20,
             stop_timeout: Duration::from_secs(30),
             host_id: "anvil".to_owned(),
+            tls: None,
         }
     }
 }

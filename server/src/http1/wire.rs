@@ -12,6 +12,7 @@ use futures_util::future::{Either, select};
 
 use super::IDLE_BYTES_MAX;
 use crate::http::ReceiveError;
+use crate::transport::{Stream, Transport};
 
 /// The output of `future`, or `None` when it takes longer than `limit`: then the future is dropped.
 pub(crate) async fn within<T>(core: &Core, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
@@ -43,12 +44,12 @@ impl Patience {
     }
 
     /// How long `bytes` may take.
-    fn limit(&self, bytes: usize) -> Duration {
+    pub(crate) fn limit(&self, bytes: usize) -> Duration {
         self.left + self.earned(bytes)
     }
 
     /// Accounts for `bytes` that took `waited`.
-    fn account(&mut self, bytes: usize, waited: Duration) {
+    pub(crate) fn account(&mut self, bytes: usize, waited: Duration) {
         self.left = self.limit(bytes).saturating_sub(waited).min(self.grace);
     }
 
@@ -63,7 +64,7 @@ pub(crate) struct Wire {
     pub(crate) core: Core,
     /// Who is connected.
     pub(crate) peer: SocketAddr,
-    connection: Connection,
+    transport: Transport,
     input: Vec<u8>,
     /// Of `input`, the bytes that are used already.
     used: usize,
@@ -75,7 +76,23 @@ pub(crate) struct SendError;
 
 impl Wire {
     pub(crate) fn new(core: Core, connection: Connection, peer: SocketAddr) -> Self {
-        Self { core, peer, connection, input: Vec::new(), used: 0 }
+        Self { core, peer, transport: Transport::Plain(connection), input: Vec::new(), used: 0 }
+    }
+
+    /// A wire over TLS.
+    pub(crate) fn over_tls(core: Core, stream: Stream, peer: SocketAddr) -> Self {
+        Self { core, peer, transport: Transport::Tls(Box::new(stream)), input: Vec::new(), used: 0 }
+    }
+
+    /// The same connection for those who poll, with what is pending. Only a plain one becomes another.
+    pub(crate) fn into_stream(mut self, linger: (Duration, u64)) -> Stream {
+        match self.transport {
+            Transport::Plain(connection) => {
+                self.input.drain(..self.used);
+                Stream::plain(self.core, connection, self.input, linger)
+            }
+            Transport::Tls(stream) => *stream,
+        }
     }
 
     /// Received and not used.
@@ -102,7 +119,7 @@ impl Wire {
     /// Adds what comes next to [`Self::pending`]; gives how many bytes, 0 at the end of the stream. Dropping the
     /// future loses nothing.
     pub(crate) async fn receive(&mut self) -> Result<usize, ReceiveError> {
-        let received = self.connection.receive().await.map_err(|_| ReceiveError::Disconnected)?;
+        let received = self.transport.receive().await.map_err(|_| ReceiveError::Disconnected)?;
         if self.used > 0 {
             self.input.drain(..self.used);
             self.used = 0;
@@ -121,7 +138,7 @@ impl Wire {
     ) -> Result<usize, ReceiveError> {
         assert!(self.pending().is_empty() && max > 0, "bytes keep their order");
         let began = self.core.now();
-        let received = match within(&self.core, patience.limit(0), self.connection.receive()).await {
+        let received = match within(&self.core, patience.limit(0), self.transport.receive()).await {
             Some(received) => received.map_err(|_| ReceiveError::Disconnected)?,
             None => return Err(ReceiveError::TimedOut),
         };
@@ -158,7 +175,7 @@ impl Wire {
         let began = self.core.now();
         let core = self.core.clone();
         let wanted = range.len();
-        match within(&core, patience.limit(wanted), self.connection.fill(buffer, range)).await {
+        match within(&core, patience.limit(wanted), self.transport.fill(buffer, range)).await {
             Some((Ok(count), buffer)) => {
                 patience.account(count, core.now().since(began));
                 (Ok(count), buffer)
@@ -180,7 +197,7 @@ impl Wire {
         let began = self.core.now();
         let core = self.core.clone();
         let count = range.len();
-        match within(&core, patience.limit(count), self.connection.send(bytes, range)).await {
+        match within(&core, patience.limit(count), self.transport.send(bytes, range)).await {
             Some((Ok(()), bytes)) => {
                 patience.account(count, core.now().since(began));
                 Ok(bytes)
@@ -200,7 +217,7 @@ impl Wire {
         let began = self.core.now();
         let core = self.core.clone();
         let count = head.len() + range.len();
-        match within(&core, patience.limit(count), self.connection.send_with_head(head, body, range)).await {
+        match within(&core, patience.limit(count), self.transport.send_with_head(head, body, range)).await {
             Some((Ok(()), head, _)) => {
                 patience.account(count, core.now().since(began));
                 Ok(head)
@@ -213,15 +230,15 @@ impl Wire {
     /// closes too, or has had its time. Closing with unread bytes would make the kernel send a reset, at which the
     /// client's kernel throws away what the client has not read yet (RFC 9112, 9.6).
     pub(crate) async fn linger(mut self, limit: Duration, bytes_max: u64) {
-        if self.connection.shutdown().is_err() {
+        let core = self.core.clone();
+        if !matches!(within(&core, limit, self.transport.shutdown()).await, Some(Ok(()))) {
             return;
         }
         self.input = Vec::new();
-        let core = self.core.clone();
         let read = async {
             let mut left = bytes_max;
             while left > 0 {
-                match self.connection.receive().await {
+                match self.transport.receive().await {
                     Ok(received) if !received.is_empty() => left = left.saturating_sub(received.len() as u64),
                     _ => break,
                 }

@@ -144,17 +144,8 @@ fn beyond_the_limit_connections_are_told_to_slow_down() {
 }
 
 #[test]
-fn other_protocols_are_turned_away_in_words_they_understand() {
+fn a_client_that_comes_with_tls_where_there_is_no_certificate_is_told() {
     let server = Server::start(patient());
-    let mut client = server.connect();
-    for part in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".chunks(5) {
-        client.send(part);
-    }
-    client.shutdown();
-    let frames = client.rest();
-    assert_eq!(frames[..9], [0, 0, 0, 4, 0, 0, 0, 0, 0], "SETTINGS comes first");
-    assert_eq!((frames[12], &frames[22..26]), (7, &[0, 0, 0, 0xd][..]), "GOAWAY says HTTP_1_1_REQUIRED");
-
     let answer = server.ask([&[0x16, 3, 1, 2, 0][..], &[1; 512]].concat());
     assert!(answer.status == 400 && answer.text().contains("plain HTTP"), "{answer:?}");
 }

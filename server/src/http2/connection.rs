@@ -1,0 +1,176 @@
+//! The life of a connection: requests come, run side by side, and the connection is seen off.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anvil_model::io::World;
+use anvil_model::time::Moment;
+use futures_util::future::FutureExt as _;
+use futures_util::select_biased;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use h2::server::{Builder, Connection};
+use h2::{Ping, PingPong, Reason};
+
+use super::chunk::Chunk;
+use super::exchange::exchange;
+use super::{
+    CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, SEND_BUFFER_BYTES, SMALL_FRAME_BYTES, SMALL_WINDOW_BYTES,
+    STREAM_WINDOW_BYTES, STREAMS_MAX,
+};
+use crate::http::Service;
+use crate::http1::{HEAD_BYTES_MAX, Patience, Settings, within};
+use crate::listener::Frontdoor;
+use crate::transport::{Health, SEND_BYTES_MAX, Stream};
+
+/// Serves a connection until its client or the node wants no more of it.
+pub(crate) async fn serve<S: Service>(door: &Rc<Frontdoor<S>>, stream: Stream, peer: SocketAddr) {
+    let window = door.http2.window.take(CONNECTION_WINDOW_BYTES as usize);
+    let health = stream.health();
+    let handshake = builder(window.is_some()).handshake::<_, Chunk>(stream);
+    let Some(Ok(mut connection)) = within(&door.core, door.settings.head_timeout, handshake).await else { return };
+    let mut watch = Watch::new(door.core.now(), health, connection.ping_pong());
+    let mut requests = FuturesUnordered::new();
+    let mut stopping = std::pin::pin!(door.stopping().fuse());
+    let pause = pause(&door.settings);
+    let mut tick = std::pin::pin!(door.core.sleep(pause).fuse());
+    loop {
+        select_biased! {
+            () = requests.select_next_some() => {
+                if requests.is_empty() {
+                    watch.quiet_since = door.core.now();
+                }
+            }
+            accepted = connection.accept().fuse() => match accepted {
+                Some(Ok((request, respond))) => requests.push(exchange(Rc::clone(door), peer, request, respond)),
+                Some(Err(error)) => {
+                    tracing::debug!(%peer, %error, "an HTTP/2 connection ends");
+                    return;
+                }
+                None => return,
+            },
+            () = stopping => watch.leave(&mut connection, door.core.now()),
+            () = tick => {
+                if !watch.look(&mut connection, door.core.now(), requests.is_empty(), &door.settings) {
+                    return;
+                }
+                tick.set(door.core.sleep(pause).fuse());
+            }
+        }
+    }
+}
+
+fn builder(has_large_window: bool) -> Builder {
+    let (stream, connection, frame) = if has_large_window {
+        (STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX)
+    } else {
+        (SMALL_WINDOW_BYTES, SMALL_WINDOW_BYTES, SMALL_FRAME_BYTES)
+    };
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(stream)
+        .initial_connection_window_size(connection)
+        .max_frame_size(frame)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .max_local_error_reset_streams(Some(RESETS_MAX));
+    builder
+}
+
+/// Streams that were broken off because of what the client sent, at most, over a connection's life.
+const RESETS_MAX: usize = 256;
+
+/// Looks after a connection from time to time: does the client take what it is sent, is it there at all, and is there
+/// any use in the connection.
+struct Watch {
+    health: Rc<Health>,
+    /// Since when no request has run.
+    quiet_since: Moment,
+    /// Since when the client has been told to go.
+    leaving_since: Option<Moment>,
+    pings: Option<PingPong>,
+    received_bytes: u64,
+    /// When something came last.
+    received_at: Moment,
+    pinged: bool,
+}
+
+impl Watch {
+    fn new(now: Moment, health: Rc<Health>, pings: Option<PingPong>) -> Self {
+        Self {
+            health,
+            quiet_since: now,
+            leaving_since: None,
+            pings,
+            received_bytes: 0,
+            received_at: now,
+            pinged: false,
+        }
+    }
+
+    /// Asks the client to go once its requests are answered.
+    fn leave(&mut self, connection: &mut Connection<Stream, Chunk>, now: Moment) {
+        if self.leaving_since.is_none() {
+            self.leaving_since = Some(now);
+            connection.graceful_shutdown();
+        }
+    }
+
+    /// False when the connection is to be closed at once.
+    fn look(
+        &mut self,
+        connection: &mut Connection<Stream, Chunk>,
+        now: Moment,
+        is_quiet: bool,
+        settings: &Settings,
+    ) -> bool {
+        let send_max = Patience::new(settings.send_grace, settings.send_bytes_per_second_min).limit(SEND_BYTES_MAX);
+        let sending_since = self.health.sending_since.get();
+        if sending_since.is_some_and(|since| now.since(since) > send_max) {
+            return false;
+        }
+        if is_quiet {
+            self.look_at_quiet(connection, now, settings);
+        }
+        self.leaving_since.is_none_or(|since| !is_quiet || now.since(since) < 2 * settings.linger_timeout + GO_TIMEOUT)
+            && self.is_there(now, is_quiet)
+    }
+
+    fn look_at_quiet(&mut self, connection: &mut Connection<Stream, Chunk>, now: Moment, settings: &Settings) {
+        match self.leaving_since {
+            None if now.since(self.quiet_since) >= settings.idle_timeout => self.leave(connection, now),
+            // It was asked politely, and does not even answer.
+            Some(since) if now.since(since) >= GO_TIMEOUT => connection.abrupt_shutdown(Reason::NO_ERROR),
+            _ => {}
+        }
+    }
+
+    /// While requests run and nothing comes, asks whether anybody is there. False when nobody is.
+    fn is_there(&mut self, now: Moment, is_quiet: bool) -> bool {
+        let received_bytes = self.health.received_bytes.get();
+        if received_bytes != self.received_bytes || is_quiet {
+            self.received_bytes = received_bytes;
+            self.received_at = now;
+            self.pinged = false;
+        }
+        let silent = now.since(self.received_at);
+        if silent >= PING_AFTER && !self.pinged {
+            self.pinged = self.pings.as_mut().is_some_and(|pings| pings.send_ping(Ping::opaque()).is_ok());
+        }
+        silent < PING_AFTER + PONG_TIMEOUT
+    }
+}
+
+/// How long between two looks: often enough for the shortest of the times.
+fn pause(settings: &Settings) -> Duration {
+    let shortest = settings.idle_timeout.min(settings.send_grace).min(settings.linger_timeout);
+    (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
+}
+
+/// How long a client that was asked to go, and has no request running, may take.
+const GO_TIMEOUT: Duration = Duration::from_secs(1);
+/// For how long nothing may come while requests run before the client is asked whether it is there, and how long it may
+/// take to answer.
+const PING_AFTER: Duration = Duration::from_secs(30);
+const PONG_TIMEOUT: Duration = Duration::from_secs(20);

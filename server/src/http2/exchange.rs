@@ -1,0 +1,166 @@
+//! One request and its answer.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use anvil_model::io::World;
+use anvil_model::time::Moment;
+use futures_util::future::{Either, select};
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::request::Parts;
+
+use super::answer::{Answer, Broken, no_grpc};
+use super::body::Body;
+use super::chunk::Chunk;
+use super::head::{Request, read};
+use crate::http::{Head, Response, Service, first_piece, request_id};
+use crate::http1::Refusal;
+use crate::listener::Frontdoor;
+use crate::telemetry::Exchange;
+
+/// Serves a request until it is answered, or its client takes it back.
+pub(super) async fn exchange<S: Service>(
+    door: Rc<Frontdoor<S>>,
+    peer: SocketAddr,
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Chunk>,
+) {
+    let began = door.core.now();
+    let (parts, stream) = request.into_parts();
+    let request_id = request_id(door.core.random());
+    match read(&parts, stream.is_end_stream()) {
+        Ok(request) if is_grpc(&request) => {
+            let sent = respond.send_response(no_grpc(), true).map(drop).map_err(|_| Broken);
+            let head = head_of(request, peer, request_id);
+            let answered = door.core.now();
+            let told = Told { status: 200, answered, received_bytes: 0, sent_bytes: 0, complete: sent.is_ok() };
+            record(&door, began, &head, "Refused", told);
+        }
+        Ok(request) => serve(&door, began, peer, request, request_id, stream, respond).await,
+        Err(refusal) => {
+            let Refusal { status, code, message } = refusal;
+            let head = head_of_parts(&parts, peer, request_id);
+            let response = door.service.refusal(status, code, message, &head.request_id);
+            answer(&door, began, &head, "Refused", response, &mut respond).await;
+        }
+    }
+}
+
+async fn serve<S: Service>(
+    door: &Frontdoor<S>,
+    began: Moment,
+    peer: SocketAddr,
+    request: Request,
+    request_id: String,
+    stream: RecvStream,
+    respond: SendResponse<Chunk>,
+) {
+    let respond = RefCell::new(respond);
+    let mut body = Body::new(door.core.clone(), stream, &respond, &request, &door.settings);
+    let head = head_of(request, peer, request_id);
+    let in_flight = door.counters.in_flight();
+    let served = async {
+        let mut response = door.service.call(&head, &mut body).await;
+        let first = match head.method.as_str() {
+            "HEAD" => None,
+            _ => first_piece(&*door.service, &mut response, &head.request_id).await,
+        };
+        (response, first)
+    };
+    let taken_back = std::future::poll_fn(|context| respond.borrow_mut().poll_reset(context));
+    let served = match select(std::pin::pin!(served), taken_back).await {
+        Either::Left((served, _)) => Some(served),
+        Either::Right(_) => None,
+    };
+    let received_bytes = body.received;
+    // What is left of the body is not wanted: `h2` tells the client so once the answer is sent.
+    drop(body);
+    let told = match served {
+        None => Told {
+            status: CLIENT_CLOSED_REQUEST,
+            answered: door.core.now(),
+            received_bytes,
+            sent_bytes: 0,
+            complete: false,
+        },
+        Some((response, first)) => {
+            let mut answer = Answer::new(door, &head.request_id);
+            let sent = answer.send(&mut respond.into_inner(), &head.method, response, first).await;
+            Told::by(&answer, received_bytes, sent.is_ok())
+        }
+    };
+    drop(in_flight);
+    record(door, began, &head, door.service.operation(&head), told);
+}
+
+async fn answer<S: Service>(
+    door: &Frontdoor<S>,
+    began: Moment,
+    head: &Head,
+    operation: &'static str,
+    response: Response<S::Pieces>,
+    respond: &mut SendResponse<Chunk>,
+) {
+    let mut answer = Answer::new(door, &head.request_id);
+    let sent = answer.send(respond, &head.method, response, None).await;
+    let told = Told::by(&answer, 0, sent.is_ok());
+    record(door, began, head, operation, told);
+}
+
+/// What became of a request.
+struct Told {
+    status: u16,
+    /// When.
+    answered: Moment,
+    received_bytes: u64,
+    sent_bytes: u64,
+    complete: bool,
+}
+
+impl Told {
+    fn by<S>(answer: &Answer<'_, S>, received_bytes: u64, complete: bool) -> Self {
+        let &Answer { status, began, sent_bytes, .. } = answer;
+        Self { status, answered: began, received_bytes, sent_bytes, complete }
+    }
+}
+
+/// A request that was taken back before it was answered, in metrics and logs; nobody is sent this status (nginx's word).
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+fn record<S: Service>(door: &Frontdoor<S>, began: Moment, head: &Head, operation: &'static str, told: Told) {
+    door.counters.record(&Exchange {
+        head,
+        operation,
+        status: told.status,
+        received_bytes: told.received_bytes,
+        sent_bytes: told.sent_bytes,
+        first_byte: told.answered.since(began),
+        duration: door.core.now().since(began),
+        complete: told.complete,
+    });
+}
+
+fn head_of(request: Request, peer: SocketAddr, request_id: String) -> Head {
+    let Request { method, path, query, headers, .. } = request;
+    Head { method, path, query, headers, peer, request_id }
+}
+
+/// For the log: of what is no request.
+fn head_of_parts(parts: &Parts, peer: SocketAddr, request_id: String) -> Head {
+    Head {
+        method: parts.method.as_str().to_owned(),
+        path: "-".to_owned(),
+        query: None,
+        headers: Vec::new(),
+        peer,
+        request_id,
+    }
+}
+
+/// gRPC is not spoken yet; its clients understand no XML.
+fn is_grpc(request: &Request) -> bool {
+    let mut types = request.headers.iter().filter(|(name, _)| name == "content-type");
+    types.any(|(_, value)| value.to_ascii_lowercase().starts_with(b"application/grpc"))
+}

@@ -1,0 +1,89 @@
+//! What lies between a socket and a protocol: plain bytes, or TLS.
+//!
+//! HTTP/1.1 asks a [`Transport`] for bytes and gives it buffers; the `h2` crate polls a [`Stream`]. A plain body of known
+//! length is received straight into pool buffers and sent from them; TLS, and whatever goes through `h2`, costs one copy
+//! each way.
+
+mod incoming;
+mod outgoing;
+mod stream;
+
+use std::io;
+use std::ops::{Deref, Range};
+
+use anvil_runtime::Buffer;
+use anvil_runtime::net::{Connection, Received, SendBytes};
+
+pub(crate) use outgoing::SEND_BYTES_MAX;
+pub(crate) use stream::{Health, Stream};
+
+/// A connection as HTTP/1.1 uses it.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    Plain(Connection),
+    Tls(Box<Stream>),
+}
+
+/// Bytes that came. Don't keep them while waiting for something else.
+pub(crate) enum Arrived {
+    Ring(Received),
+    Heap(Vec<u8>),
+}
+
+impl Deref for Arrived {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Ring(received) => received,
+            Self::Heap(bytes) => bytes,
+        }
+    }
+}
+
+impl Transport {
+    /// The next bytes that came; empty at the end of the stream. Dropping the future loses nothing.
+    pub(crate) async fn receive(&mut self) -> io::Result<Arrived> {
+        match self {
+            Self::Plain(connection) => connection.receive().await.map(Arrived::Ring),
+            Self::Tls(stream) => stream.receive().await.map(Arrived::Heap),
+        }
+    }
+
+    /// Fills `buffer[range]`, or as much of it as comes before the end of the stream; gives how much that is. When the
+    /// future is dropped over TLS, what came is lost with the buffer.
+    pub(crate) async fn fill(&mut self, buffer: Buffer, range: Range<usize>) -> (io::Result<usize>, Buffer) {
+        match self {
+            Self::Plain(connection) => connection.fill(buffer, range).await,
+            Self::Tls(stream) => stream.fill(buffer, range).await,
+        }
+    }
+
+    /// Sends all of `bytes[range]`.
+    pub(crate) async fn send<B: SendBytes>(&mut self, bytes: B, range: Range<usize>) -> (io::Result<()>, B) {
+        match self {
+            Self::Plain(connection) => connection.send(bytes, range).await,
+            Self::Tls(stream) => (stream.send(&[&bytes[range]]).await, bytes),
+        }
+    }
+
+    /// Sends `head` and then `body[range]`.
+    pub(crate) async fn send_with_head(
+        &mut self,
+        head: Vec<u8>,
+        body: Buffer,
+        range: Range<usize>,
+    ) -> (io::Result<()>, Vec<u8>, Buffer) {
+        match self {
+            Self::Plain(connection) => connection.send_with_head(head, body, range).await,
+            Self::Tls(stream) => (stream.send(&[&head, &body[range]]).await, head, body),
+        }
+    }
+
+    /// Says that nothing more comes.
+    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(connection) => connection.shutdown(),
+            Self::Tls(stream) => stream.finish().await,
+        }
+    }
+}
