@@ -1,6 +1,6 @@
 //! One core as its tasks see it: the world of `anvil_model::io`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anvil_model::ids::CoreId;
 use anvil_model::io::{Reserve, World};
 use anvil_model::time::{Moment, WallTime};
+use tokio::sync::Semaphore;
 
 use crate::disk::Device;
 use crate::doorbell::Doorbell;
@@ -20,7 +21,7 @@ use crate::pool::{Buffer, Pool};
 use crate::receive_ring::ReceiveRing;
 use crate::start::{Io, Options};
 use crate::stats::CoreStats;
-use crate::task::{Task, TaskId, Tasks};
+use crate::task::{Class, Task, TaskFuture, TaskId, Tasks};
 use crate::timer::{Sleep, Timers};
 
 /// One core: its driver, its tasks, its buffers. Clones are the same core; it never leaves its thread.
@@ -35,6 +36,10 @@ pub(crate) struct Inner {
     id: CoreId,
     pub(crate) driver: RefCell<Driver>,
     pub(crate) tasks: RefCell<Tasks>,
+    /// Of the task that is being polled.
+    pub(crate) polling: Cell<Class>,
+    /// Operations on disks that the background may still begin.
+    pub(crate) background_operations: Semaphore,
     pub(crate) timers: RefCell<Timers>,
     pub(crate) pool: Rc<Pool>,
     pub(crate) receive_ring: Rc<ReceiveRing>,
@@ -73,6 +78,8 @@ impl Inner {
             id,
             driver: RefCell::new(driver),
             tasks: RefCell::new(Tasks::new(Arc::clone(&bell), Arc::clone(&stats))),
+            polling: Cell::default(),
+            background_operations: Semaphore::new(BACKGROUND_OPERATIONS_MAX),
             timers: RefCell::default(),
             pool,
             receive_ring,
@@ -103,6 +110,9 @@ impl Inner {
         Moment { nanos: u64::try_from(elapsed.as_nanos()).expect("a process runs less than 584 years") }
     }
 }
+
+/// Enough to keep a disk at work between two polls; few enough that a client's operation waits behind few.
+const BACKGROUND_OPERATIONS_MAX: usize = 4;
 
 /// Says once per process that the buffers are not registered.
 fn warn_unregistered(error: &std::io::Error) {
@@ -142,6 +152,19 @@ impl Core {
     }
 }
 
+impl Core {
+    fn insert(&self, future: TaskFuture, class: Class) -> Task {
+        let inserted = self.inner.tasks.borrow_mut().insert(future, class);
+        match inserted {
+            Ok(id) => Task::new(Rc::clone(&self.inner), id),
+            Err(refused) => {
+                drop(refused);
+                Task::ended()
+            }
+        }
+    }
+}
+
 impl World for Core {
     type Buffer = Buffer;
     type Device = Device;
@@ -174,14 +197,13 @@ impl World for Core {
     }
 
     fn spawn(&self, future: impl Future<Output = ()> + 'static) -> Task {
-        let inserted = self.inner.tasks.borrow_mut().insert(Box::pin(future));
-        match inserted {
-            Ok(id) => Task::new(Rc::clone(&self.inner), id),
-            Err(refused) => {
-                drop(refused);
-                Task::ended()
-            }
-        }
+        self.insert(Box::pin(future), Class::Foreground)
+    }
+
+    /// One of its polls has its turn when no other task is ready, or after 16 turns in which others were; and no more
+    /// than 4 operations on disks that its polls began are under way at a time, over all background tasks of the core.
+    fn spawn_background(&self, future: impl Future<Output = ()> + 'static) -> Task {
+        self.insert(Box::pin(future), Class::Background)
     }
 
     fn buffer(&self, reserve: Reserve) -> impl Future<Output = Buffer> + 'static {

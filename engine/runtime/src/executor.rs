@@ -1,4 +1,4 @@
-//! The loop of one core: completions, then ready tasks under a budget, then sleep in the ring.
+//! The loop of one core: completions, then ready tasks under a budget, those of the background last, then sleep.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,7 @@ use anvil_model::ids::CoreId;
 use crate::core::Inner;
 use crate::driver::Wait;
 use crate::op::{Op, wait};
-use crate::task::{self, ReadyQueue, TaskFuture};
+use crate::task::{self, Class, Counts, ReadyQueue, TaskFuture};
 
 /// Runs `main` and everything that it spawns until `main` has ended; then drops the other tasks, cancels and reaps all
 /// operations and closes the ring. An error is the message of a panic, which ends the core too.
@@ -30,11 +30,16 @@ pub(crate) fn run(inner: &Rc<Inner>, main: TaskFuture, abort_on_panic: Option<Co
 }
 
 fn turn_until_done(inner: &Rc<Inner>, main: TaskFuture, ready: &ReadyQueue) {
-    let main = inner.tasks.borrow_mut().insert(main).unwrap_or_else(|_| unreachable!("the core has just begun"));
+    let main = inner
+        .tasks
+        .borrow_mut()
+        .insert(main, Class::Foreground)
+        .unwrap_or_else(|_| unreachable!("the core has just begun"));
     let mut doorbell = Doorbell::new(inner);
+    let mut background = Background::default();
     loop {
         fire_timers(inner);
-        run_ready(inner, ready);
+        run_ready(inner, ready, &mut background);
         if !inner.tasks.borrow().exists(main) {
             return;
         }
@@ -56,17 +61,46 @@ fn fire_timers(inner: &Inner) {
     }
 }
 
-fn run_ready(inner: &Inner, ready: &ReadyQueue) {
-    let count = ready.collect().min(POLLS_PER_TURN);
-    for _ in 0..count {
-        let Some(id) = ready.pop() else { return };
-        task::poll(&inner.tasks, id);
+fn run_ready(inner: &Inner, ready: &ReadyQueue, background: &mut Background) {
+    let counts = ready.collect();
+    for _ in 0..counts.foreground.min(POLLS_PER_TURN) {
+        let Some(id) = ready.pop(Class::Foreground) else { break };
+        task::poll(inner, id);
+    }
+    if background.has_its_turn(counts)
+        && let Some(id) = ready.pop(Class::Background)
+    {
+        task::poll(inner, id);
+    }
+}
+
+/// When the background has a poll. It is one at a time, so that a client's task waits for no more than that; and in the
+/// end it always comes, for a client may wait for what the background frees.
+#[derive(Debug, Default)]
+struct Background {
+    /// Turns that it waited, which all went to the foreground.
+    waited: u32,
+}
+
+impl Background {
+    fn has_its_turn(&mut self, counts: Counts) -> bool {
+        if counts.background == 0 {
+            self.waited = 0;
+            return false;
+        }
+        self.waited += 1;
+        let now = counts.foreground == 0 || self.waited >= TURNS_PER_BACKGROUND_POLL;
+        if now {
+            self.waited = 0;
+        }
+        now
     }
 }
 
 /// Submits, and sleeps when there is nothing to do.
 fn enter(inner: &Inner, ready: &ReadyQueue) {
-    let may_sleep = ready.collect() == 0 && inner.bell.fall_asleep();
+    let nobody = Counts { foreground: 0, background: 0 };
+    let may_sleep = ready.collect() == nobody && inner.bell.fall_asleep();
     let wait = if may_sleep { Wait::AtMost(time_to_next(inner)) } else { Wait::No };
     let entered = inner.driver.borrow_mut().enter(wait);
     if may_sleep {
@@ -151,5 +185,7 @@ fn message(panic: &(dyn Any + Send)) -> String {
 
 /// Tasks that are polled before completions and timers have a turn again.
 const POLLS_PER_TURN: usize = 128;
+/// Of turns in which clients' tasks are polled, the background gets one poll in so many.
+const TURNS_PER_BACKGROUND_POLL: u32 = 16;
 /// How long a core waits at its end for the kernel to let go of its operations.
 const REAP_AT_MOST: Duration = Duration::from_secs(10);

@@ -89,6 +89,8 @@ pub struct CoreStats {
     pub tasks_live: Counter,
     /// Times that a task was polled.
     pub polls: Counter,
+    /// Of those, polls of background tasks.
+    pub polls_background: Counter,
     /// Wakes, and completions without a ring, that came from another thread.
     pub wakes_remote: Counter,
     /// How many of those found the core asleep and rang its doorbell.

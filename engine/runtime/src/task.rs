@@ -54,11 +54,22 @@ impl std::fmt::Debug for Task {
     }
 }
 
+/// Whose turn comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Somebody waits for it.
+    #[default]
+    Foreground,
+    /// Nobody does.
+    Background,
+}
+
 /// Names a task; never reused within 2^32 tasks of the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TaskId {
     index: u32,
     generation: u32,
+    class: Class,
 }
 
 pub(crate) type TaskFuture = Pin<Box<dyn Future<Output = ()>>>;
@@ -87,13 +98,41 @@ thread_local! {
     /// Whose core this thread is.
     static HERE: Cell<*const Doorbell<TaskId>> = const { Cell::new(std::ptr::null()) };
     /// The tasks of this thread's core that are to be polled.
-    static READY: RefCell<VecDeque<TaskId>> = const { RefCell::new(VecDeque::new()) };
+    static READY: RefCell<Ready> = const { RefCell::new(Ready::new()) };
+}
+
+/// The tasks that are to be polled, in the order in which they were woken.
+struct Ready {
+    foreground: VecDeque<TaskId>,
+    background: VecDeque<TaskId>,
+    /// Woken by other threads, on their way to the two above.
+    posted: VecDeque<TaskId>,
+}
+
+impl Ready {
+    const fn new() -> Self {
+        Self { foreground: VecDeque::new(), background: VecDeque::new(), posted: VecDeque::new() }
+    }
+
+    fn push(&mut self, id: TaskId) {
+        match id.class {
+            Class::Foreground => self.foreground.push_back(id),
+            Class::Background => self.background.push_back(id),
+        }
+    }
 }
 
 /// Puts a task in the queue of this thread if it belongs here.
 fn push_if_here(bell: &Arc<Doorbell<TaskId>>, id: TaskId) -> bool {
     let here = HERE.try_with(Cell::get).is_ok_and(|here| std::ptr::eq(here, Arc::as_ptr(bell)));
-    here && READY.try_with(|ready| ready.borrow_mut().push_back(id)).is_ok()
+    here && READY.try_with(|ready| ready.borrow_mut().push(id)).is_ok()
+}
+
+/// Tasks that are to be polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) foreground: usize,
+    pub(crate) background: usize,
 }
 
 /// The queue of this thread's core, from now until it is dropped.
@@ -111,16 +150,22 @@ impl ReadyQueue {
         Self { bell }
     }
 
-    /// The next task to be polled.
-    pub(crate) fn pop(&self) -> Option<TaskId> {
-        READY.with_borrow_mut(VecDeque::pop_front)
+    /// The next task of this class to be polled.
+    pub(crate) fn pop(&self, class: Class) -> Option<TaskId> {
+        READY.with_borrow_mut(|ready| match class {
+            Class::Foreground => ready.foreground.pop_front(),
+            Class::Background => ready.background.pop_front(),
+        })
     }
 
-    /// Takes in what other threads woke; gives how many tasks are ready now.
-    pub(crate) fn collect(&self) -> usize {
+    /// Takes in what other threads woke; gives how many tasks of each class are ready now.
+    pub(crate) fn collect(&self) -> Counts {
         READY.with_borrow_mut(|ready| {
-            self.bell.drain(ready);
-            ready.len()
+            self.bell.drain(&mut ready.posted);
+            while let Some(id) = ready.posted.pop_front() {
+                ready.push(id);
+            }
+            Counts { foreground: ready.foreground.len(), background: ready.background.len() }
         })
     }
 }
@@ -128,7 +173,7 @@ impl ReadyQueue {
 impl Drop for ReadyQueue {
     fn drop(&mut self) {
         HERE.with(|here| here.set(std::ptr::null()));
-        READY.with_borrow_mut(VecDeque::clear);
+        READY.set(Ready::new());
     }
 }
 
@@ -175,7 +220,7 @@ impl Tasks {
     }
 
     /// A new task, ready to be polled; the future comes back when the core is ending.
-    pub(crate) fn insert(&mut self, future: TaskFuture) -> Result<TaskId, TaskFuture> {
+    pub(crate) fn insert(&mut self, future: TaskFuture, class: Class) -> Result<TaskId, TaskFuture> {
         if self.closed {
             return Err(future);
         }
@@ -185,7 +230,7 @@ impl Tasks {
             index
         });
         let place = &mut self.places[index as usize];
-        let id = TaskId { index, generation: place.generation };
+        let id = TaskId { index, generation: place.generation, class };
         let header = Arc::new(Header { id, queued: Queued::new(), bell: Arc::clone(&self.bell) });
         header.wake_by_ref();
         place.stage = Stage::Idle(future, header);
@@ -212,7 +257,8 @@ impl Tasks {
         self.closed = true;
         let index = self.places.iter().position(|place| matches!(place.stage, Stage::Idle(..)))?;
         let generation = self.places[index].generation;
-        self.remove(TaskId { index: u32::try_from(index).expect("it was one when it was made"), generation })
+        let index = u32::try_from(index).expect("it was one when it was made");
+        self.remove(TaskId { index, generation, class: Class::Foreground })
     }
 
     fn check_out(&mut self, id: TaskId) -> Option<(TaskFuture, Arc<Header>)> {
@@ -249,13 +295,20 @@ impl Tasks {
 }
 
 /// Polls a task once, if it still exists. Nothing of the core is borrowed meanwhile.
-pub(crate) fn poll(tasks: &RefCell<Tasks>, id: TaskId) {
+pub(crate) fn poll(inner: &Inner, id: TaskId) {
+    let tasks = &inner.tasks;
     let checked_out = tasks.borrow_mut().check_out(id);
     let Some((mut future, header)) = checked_out else { return };
     header.queued.lower();
     let waker = Waker::from(Arc::clone(&header));
-    tasks.borrow().stats.polls.add(1);
-    let dropped = match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+    inner.stats.polls.add(1);
+    if id.class == Class::Background {
+        inner.stats.polls_background.add(1);
+    }
+    inner.polling.set(id.class);
+    let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+    inner.polling.set(Class::default());
+    let dropped = match polled {
         Poll::Ready(()) => {
             tasks.borrow_mut().remove(id);
             Some(future)

@@ -2,17 +2,20 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use anvil_model::io::{Device as _, DeviceError, Reserve, World};
 use anvil_model::limits::BUFFER_BYTES;
-use anvil_runtime::{Buffer, Core, Device, Disk, DiskOptions, OpenError};
+use anvil_runtime::{Buffer, Core, Device, Disk, DiskOptions, OpenError, Options};
 use futures_util::future::join_all;
 use tempfile::TempDir;
 
-use common::{options, pattern_bytes, run, run_one, settled};
+use common::{options, pattern_bytes, run, run_one, settled, wait_until};
 
 const MIB: u64 = 1 << 20;
 
@@ -88,9 +91,9 @@ fn operations_at_once_do_not_mix_up() {
     on_disk(create(), |core, device, _| async move {
         device.grow(64 * MIB).await.unwrap();
         let mut tasks = Vec::new();
-        let done = std::rc::Rc::new(std::cell::Cell::new(0));
+        let done = Rc::new(Cell::new(0));
         for number in 0..40_usize {
-            let (core, device, done) = (core.clone(), device.clone(), std::rc::Rc::clone(&done));
+            let (core, device, done) = (core.clone(), device.clone(), Rc::clone(&done));
             tasks.push(core.clone().spawn(async move {
                 let offset = number as u64 * MIB;
                 let expected = pattern_bytes(number << 20, 1 << 20);
@@ -105,7 +108,7 @@ fn operations_at_once_do_not_mix_up() {
                 done.set(done.get() + 1);
             }));
         }
-        common::wait_until(&core, "forty round trips", || done.get() == 40).await;
+        wait_until(&core, "forty round trips", || done.get() == 40).await;
     });
 }
 
@@ -307,6 +310,59 @@ fn a_block_device_is_used_whole() {
     });
     let smaller = DiskOptions { capacity_bytes: Some(3 * MIB + 1), ..create() };
     assert_eq!(Disk::open(&device.path, &smaller).unwrap().size_bytes(), 3 * MIB);
+}
+
+/// However many operations a background task wants at once, few are under way; one that is dropped gives its turn back.
+/// The foreground has no such limit.
+#[test]
+fn the_background_is_bounded_on_the_disk() {
+    let directory = TempDir::new().unwrap();
+    let disk = Disk::open(directory.path(), &create()).unwrap();
+    run(Options { buffers_per_core: 16, ..options(1) }, move |core| {
+        let device = disk.device(&core);
+        async move {
+            device.grow(16 * MIB).await.unwrap();
+            let stats = core.stats();
+            let reads = |core: &Core| {
+                let (core, device) = (core.clone(), device.clone());
+                join_all((0..12_u64).map(move |number| {
+                    let (core, device) = (core.clone(), device.clone());
+                    async move {
+                        let buffer = buffer(&core).await;
+                        device.read(number * MIB, buffer, 0..1 << 20).await.0.unwrap();
+                    }
+                }))
+            };
+            // Its first poll starts all that it may: none can have completed.
+            for (is_background, most) in [(true, 4), (false, 12)] {
+                for _ in 0..3 {
+                    let (began, counted) = (stats.operations.value(), Rc::new(Cell::new(0)));
+                    let (mut reading, stats, count) = (Box::pin(reads(&core)), core.stats(), Rc::clone(&counted));
+                    let first = async move {
+                        let polled = std::future::poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await;
+                        assert!(polled.is_pending());
+                        count.set(stats.operations.value() - began);
+                    };
+                    let task = if is_background { core.spawn_background(first) } else { core.spawn(first) };
+                    wait_until(&core, "the first poll", || counted.get() > 0).await;
+                    drop(task);
+                    assert_eq!(counted.get(), most);
+                    settled(&core, 1).await;
+                }
+            }
+            let (done, reading) = (Rc::new(Cell::new(false)), reads(&core));
+            let is_done = Rc::clone(&done);
+            let _task = core.spawn_background(async move {
+                reading.await;
+                is_done.set(true);
+            });
+            wait_until(&core, "all reads of the background", || {
+                assert!(stats.operations_live.value() <= 1 + 4);
+                done.get()
+            })
+            .await;
+        }
+    });
 }
 
 /// All of the above on the blocking driver.

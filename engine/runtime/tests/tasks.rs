@@ -104,6 +104,55 @@ fn a_busy_task_starves_nobody() {
     });
 }
 
+/// Beside background tasks that are always ready, a foreground task that is always ready waits for one poll of theirs at
+/// most, and for none most of the time; and they do get on.
+#[test]
+fn the_background_comes_last_and_comes() {
+    const TURNS: u64 = 1600;
+    run_one(|core| async move {
+        let stats = core.stats();
+        let mut busy = Vec::new();
+        for _ in 0..4 {
+            let spinner = core.clone();
+            busy.push(core.spawn_background(async move {
+                loop {
+                    spinner.yield_now().await;
+                }
+            }));
+        }
+        let begun = stats.polls_background.value();
+        for _ in 0..TURNS {
+            let before = stats.polls_background.value();
+            core.yield_now().await;
+            assert!(stats.polls_background.value() <= before + 1, "a client waited for several polls");
+        }
+        let polls = stats.polls_background.value() - begun;
+        assert!((TURNS / 16 - 1..=TURNS / 16 + 1).contains(&polls), "{polls} polls in {TURNS} turns");
+    });
+}
+
+/// While the foreground waits, the background has the core, also when it is woken from another thread.
+#[test]
+fn the_background_has_an_idle_core() {
+    run_one(|core| async move {
+        let (sender, receiver) = oneshot::channel();
+        let (done, is_done) = oneshot::channel();
+        let worker = core.clone();
+        let _task = core.spawn_background(async move {
+            receiver.await.unwrap();
+            for _ in 0..1000 {
+                worker.yield_now().await;
+            }
+            done.send(()).unwrap();
+        });
+        core.yield_now().await;
+        let thread = std::thread::spawn(move || sender.send(()).unwrap());
+        is_done.await.unwrap();
+        assert!(core.stats().polls_background.value() > 1000);
+        thread.join().unwrap();
+    });
+}
+
 /// A core with nothing to do sleeps in its ring.
 #[test]
 fn an_idle_core_sleeps() {

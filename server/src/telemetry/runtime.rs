@@ -68,6 +68,7 @@ fn core_samples(cores: &[Arc<CoreStats>]) -> Vec<Sample> {
         }),
         sample("tasks", "Tasks that exist now", Gauge, |s| s.tasks_live.value()),
         sample("task_polls", "Times that a task was polled", Counter, |s| s.polls.value()),
+        sample("background_polls", "Polls of tasks that no client waits for", Counter, |s| s.polls_background.value()),
         sample("remote_wakes", "Wakes that came from another thread", Counter, |s| s.wakes_remote.value()),
         sample("doorbells", "Remote wakes that found the core asleep", Counter, |s| s.doorbells.value()),
         sample("connections_accepted", "Connections placed on the core", Counter, |s| s.connections_accepted.value()),

@@ -4,9 +4,11 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
 use anvil_model::time::Moment;
+use tokio::sync::SemaphorePermit;
 
 use super::Disk;
 use crate::core::Inner;
+use crate::task::Class;
 
 /// Keeps the disk open, and its place in the ring's table of files.
 #[derive(Debug)]
@@ -36,6 +38,17 @@ impl Handle {
 
     pub(crate) const fn inner(&self) -> &Rc<Inner> {
         &self.inner
+    }
+
+    /// Lets an operation begin: at once, unless it is a background task that asks and enough of theirs are under way.
+    /// To be kept until the operation has ended.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        match self.inner.polling.get() {
+            Class::Foreground => None,
+            Class::Background => {
+                Some(self.inner.background_operations.acquire().await.expect("the semaphore is never closed"))
+            }
+        }
     }
 
     pub(crate) fn file(&self) -> FileRef {

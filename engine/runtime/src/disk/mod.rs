@@ -163,11 +163,13 @@ impl seam::Device for Device {
     ) -> impl Future<Output = (Result<(), DeviceError>, Buffer)> + 'static {
         let device = self.clone();
         async move {
-            let disk = device.handle.disk.clone();
+            let handle = Rc::clone(&device.handle);
+            let disk = &handle.disk;
+            let _turn = handle.turn().await;
             let length = range.len() as u64;
-            let began = device.handle.now();
+            let began = handle.now();
             let (result, buffer) = device.transfer(offset, buffer, range, op::read::read).await;
-            disk.stats().read_latency.record(device.handle.now().since(began));
+            disk.stats().read_latency.record(handle.now().since(began));
             disk.stats().reads.add(1);
             if result.is_ok() {
                 disk.stats().read_bytes.add(length);
@@ -184,11 +186,13 @@ impl seam::Device for Device {
     ) -> impl Future<Output = (Result<(), DeviceError>, Buffer)> + 'static {
         let device = self.clone();
         async move {
-            let disk = device.handle.disk.clone();
+            let handle = Rc::clone(&device.handle);
+            let disk = &handle.disk;
+            let _turn = handle.turn().await;
             let length = range.len() as u64;
-            let began = device.handle.now();
+            let began = handle.now();
             let (result, buffer) = device.transfer(offset, buffer, range, op::write::write).await;
-            disk.stats().write_latency.record(device.handle.now().since(began));
+            disk.stats().write_latency.record(handle.now().since(began));
             disk.stats().writes.add(1);
             if result.is_ok() {
                 disk.stats().written_bytes.add(length);
@@ -202,6 +206,7 @@ impl seam::Device for Device {
     fn flush(&self) -> impl Future<Output = Result<(), DeviceError>> + 'static {
         let handle = Rc::clone(&self.handle);
         async move {
+            let _turn = handle.turn().await;
             let began = handle.now();
             let result = flush(&handle).await;
             handle.disk.stats().flush_latency.record(handle.now().since(began));
