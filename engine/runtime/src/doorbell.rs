@@ -8,33 +8,39 @@ use std::sync::{Arc, PoisonError};
 #[cfg(anvil_loom)]
 use loom::sync::{
     Mutex,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU8, Ordering},
 };
 #[cfg(not(anvil_loom))]
 use std::sync::{
     Mutex,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU8, Ordering},
 };
 
 use crate::stats::CoreStats;
 
 /// A queue, and an eventfd that is written only when the core sleeps.
 ///
-/// Invariant: nothing is slept through. Who posts sets `pending` and then looks at `asleep`; the core sets `asleep` and
-/// then looks at `pending`. All four are sequentially consistent, so at least one of the two sees the other.
+/// Invariant: nothing is slept through. `state` changes only by read-modify-writes, which are in one order: a core falls
+/// asleep only from `AWAKE`, and who posts leaves `POSTED` behind and rings if it was `ASLEEP` before.
 #[derive(Debug)]
 pub(crate) struct Doorbell<T> {
     queue: Mutex<VecDeque<T>>,
-    pending: AtomicBool,
-    asleep: AtomicBool,
+    state: AtomicU8,
     bell: Bell,
     stats: Arc<CoreStats>,
 }
 
+/// The core runs, and has seen everything.
+const AWAKE: u8 = 0;
+/// The core sleeps, or is about to.
+const ASLEEP: u8 = 1;
+/// There is something in the queue.
+const POSTED: u8 = 2;
+
 impl<T> Doorbell<T> {
     pub(crate) fn new(stats: Arc<CoreStats>) -> io::Result<Self> {
-        let (pending, asleep) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { queue: Mutex::new(VecDeque::new()), pending, asleep, bell: Bell::new()?, stats })
+        let (queue, state) = (Mutex::new(VecDeque::new()), AtomicU8::new(AWAKE));
+        Ok(Self { queue, state, bell: Bell::new()?, stats })
     }
 
     pub(crate) fn fd(&self) -> RawFd {
@@ -45,33 +51,34 @@ impl<T> Doorbell<T> {
     pub(crate) fn post(&self, item: T) {
         self.stats.wakes_remote.add(1);
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(item);
-        self.pending.store(true, Ordering::SeqCst);
-        if self.asleep.swap(false, Ordering::SeqCst) {
+        if self.state.swap(POSTED, Ordering::AcqRel) == ASLEEP {
             self.stats.doorbells.add(1);
             self.bell.ring();
         }
     }
 
-    /// On the core: moves what came from other threads to `into`.
+    /// On the core, awake: moves what came from other threads to `into`.
     pub(crate) fn drain(&self, into: &mut VecDeque<T>) {
-        if self.pending.load(Ordering::Relaxed) && self.pending.swap(false, Ordering::SeqCst) {
+        // Mostly nothing came, which is cheap to see; what this load misses keeps the core from falling asleep.
+        if self.state.load(Ordering::Relaxed) == POSTED {
+            self.state.swap(AWAKE, Ordering::AcqRel);
             into.append(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
 
     /// On the core, before it sleeps: false when it must not, because something came.
     pub(crate) fn fall_asleep(&self) -> bool {
-        self.asleep.store(true, Ordering::SeqCst);
-        let may_sleep = !self.pending.load(Ordering::SeqCst);
-        if !may_sleep {
-            self.wake_up();
-        }
-        may_sleep
+        self.change(AWAKE, ASLEEP)
     }
 
     /// On the core, when it no longer sleeps.
     pub(crate) fn wake_up(&self) {
-        self.asleep.store(false, Ordering::SeqCst);
+        // What came meanwhile stays posted.
+        self.change(ASLEEP, AWAKE);
+    }
+
+    fn change(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// On the core, which has heard the bell: reads it back to 0. Waits if it has not rung.
@@ -225,7 +232,9 @@ mod interleavings {
             let mut low = seen.into_inner();
             low.retain(|item| *item < 10);
             assert_eq!(low, [0, 1]);
-            threads.map(|thread| thread.join().unwrap());
+            for thread in threads {
+                thread.join().unwrap();
+            }
         });
     }
 
@@ -252,7 +261,9 @@ mod interleavings {
                 seen.set(flags.iter().map(|flag| flag.load(Ordering::Relaxed)).sum());
             };
             core(&bell, poll, || seen.get() == 2);
-            threads.map(|thread| thread.join().unwrap());
+            for thread in threads {
+                thread.join().unwrap();
+            }
         });
     }
 }
