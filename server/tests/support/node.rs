@@ -221,7 +221,8 @@ impl Printed {
         else {
             return None;
         };
-        let address = endpoint.trim_start_matches("http://").trim_end_matches('/').parse();
+        let (_, address) = endpoint.split_once("://").unwrap_or_default();
+        let address = address.trim_end_matches('/').parse();
         let address = address.unwrap_or_else(|_| panic!("{endpoint} is not an endpoint"));
         Some((address, Credentials { access_key: access_key.clone(), secret_key: secret_key.clone() }))
     }

@@ -188,6 +188,30 @@ impl Client {
         Ok(Answer { head, body: bytes })
     }
 
+    /// A request to be sent by other means.
+    pub fn prepare(
+        &self,
+        method: &str,
+        path: &str,
+        query: &[(&str, &str)],
+        headers: &[(&str, &str)],
+        body: Body<'_>,
+    ) -> Prepared {
+        let target = Target { method, path: encode(path, true), query: canonical_query(query) };
+        let signed = self.signed_head(&target, headers, body);
+        let mut lines = signed.text.lines();
+        let target = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a request line").to_owned();
+        let headers =
+            lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let headers = headers.collect();
+        let body = match body {
+            Body::Signed(bytes) => bytes.to_vec(),
+            Body::Chunked(chunked) => chunked.encode(signed),
+            Body::Streamed { .. } => panic!("only what is in memory is prepared"),
+        };
+        Prepared { target, headers, body }
+    }
+
     /// Sends a request and gives the answer's body piece by piece. `path` and `query` are not yet encoded.
     pub fn exchange(
         &mut self,
@@ -269,6 +293,15 @@ impl Client {
         .expect("into memory");
         Signed { text, time, scope, key, signature }
     }
+}
+
+/// A signed request in its parts.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    pub target: String,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
 }
 
 /// A head with what the signatures of chunks need.
