@@ -9,6 +9,7 @@ use std::time::Duration;
 use anvil_model::ids::{TenantId, UploadId};
 use anvil_model::io::{DeviceError, Task, World};
 use anvil_model::object::{BucketName, Etag, Headers, Key, WriteConditions};
+use anvil_node::copy::{CopyError, CopyObject, Source};
 use anvil_node::get::{Found, StreamError};
 use anvil_node::list::{After, Entry, ListObjects};
 use anvil_node::metadata::client::RETRY_AFTER;
@@ -62,6 +63,8 @@ struct About {
     size: u64,
     /// The parts' ranges; none when it was a PUT.
     parts: Vec<Range<u64>>,
+    /// Whose bytes it has: its own, or those of the value that it is a copy of.
+    bytes: Value,
 }
 
 #[derive(Clone)]
@@ -118,7 +121,16 @@ impl Shared {
     fn new_value(&self, size: u64, parts: Vec<Range<u64>>) -> Value {
         let mut values = self.values.borrow_mut();
         let value = values.len() as Value + 1;
-        values.insert(value, About { size, parts });
+        values.insert(value, About { size, parts, bytes: value });
+        value
+    }
+
+    /// A value with the bytes of another one.
+    fn new_copy(&self, origin: Value) -> Value {
+        let about = self.about(origin);
+        let mut values = self.values.borrow_mut();
+        let value = values.len() as Value + 1;
+        values.insert(value, about);
         value
     }
 
@@ -129,9 +141,9 @@ impl Shared {
     fn etag(&self, value: Value) -> Etag {
         let about = self.about(value);
         if about.parts.is_empty() {
-            return Etag(hex(&payload::md5(value, 0..about.size)));
+            return Etag(hex(&payload::md5(about.bytes, 0..about.size)));
         }
-        let sums: Vec<u8> = about.parts.iter().flat_map(|part| payload::md5(value, part.clone())).collect();
+        let sums: Vec<u8> = about.parts.iter().flat_map(|part| payload::md5(about.bytes, part.clone())).collect();
         Etag(format!("{}-{}", hex(&anvil_digest::md5(&sums)), about.parts.len()))
     }
 
@@ -169,7 +181,8 @@ impl Client {
             40..44 => self.put_abandoned(key),
             44..58 => self.get(key).await,
             58..66 => self.look(key).await,
-            66..80 => self.delete(key).await,
+            66..77 => self.delete(key).await,
+            77..80 => self.copy(key).await,
             80..83 => self.delete_many().await,
             83..89 => self.list().await,
             89..94 => self.upload(key).await,
@@ -259,6 +272,44 @@ impl Client {
         self.shared.record.borrow_mut().end_write(write, fate(&result));
     }
 
+    /// Copies what was seen at some key, if it is still there then: the copy must have those very bytes, whatever
+    /// becomes of its source.
+    async fn copy(&mut self, to: usize) {
+        let from = self.random.index(self.shared.keys);
+        let Some(Seen::Value(origin, _)) = self.seen(from).await else { return };
+        let value = self.shared.new_copy(origin);
+        let is_origin = |found: &Found| match value_in(&found.headers) == origin {
+            true => Ok(()),
+            false => Err(Refusal::PreconditionFailed),
+        };
+        let copy = CopyObject {
+            caller: CALLER,
+            source: Source { bucket: bucket(), key: key(from), judge: Some(&is_origin) },
+            bucket: bucket(),
+            key: key(to),
+            headers: Some(headers(value)),
+            website_redirect_location: None,
+            algorithm: None,
+            conditions: WriteConditions::default(),
+        };
+        let write = self.shared.record.borrow_mut().begin_write(to, Some(value), None);
+        let result = self.node.copy_object(&copy).await;
+        let fate = match result {
+            Ok(copied) => {
+                let about = self.shared.about(value);
+                assert_eq!((copied.size, &copied.etag), (about.size, &self.shared.etag(value)));
+                Fate::Done
+            }
+            // The source never held still, or is not to be looked at.
+            Err(CopyError::Metadata(MetadataError::Refused(Refusal::SourceChanged)) | CopyError::Source(_)) => {
+                Fate::Refused
+            }
+            Err(CopyError::Metadata(error)) => fate_of_error(&error),
+            Err(error) => panic!("a copy that reads nothing failed: {error}"),
+        };
+        self.shared.record.borrow_mut().end_write(write, fate);
+    }
+
     async fn delete_many(&mut self) {
         let keys: Vec<usize> = (0..self.shared.keys).filter(|_| self.random.one_in(2)).collect();
         let begin = |index: &usize| self.shared.record.borrow_mut().begin_write(*index, None, None);
@@ -307,12 +358,13 @@ impl Client {
 
     async fn read(&mut self, found: &Found, range: Range<u64>) -> Result<(), StreamError> {
         let value = value_in(&found.headers);
+        let origin = self.shared.about(value).bytes;
         let mut reader = self.node.read(found, range.clone());
         let mut offset = range.start;
         while let Some(piece) = reader.next().await {
             let piece = piece?;
             let bytes = &piece.buffer[piece.range];
-            assert!(payload::is(value, offset, bytes), "value {value} reads as other bytes at {offset}");
+            assert!(payload::is(origin, offset, bytes), "value {value} reads as other bytes at {offset}");
             offset += bytes.len() as u64;
             if self.random.one_in(8) {
                 self.world.sleep(Duration::from_nanos(self.random.below(3_000_000))).await;
