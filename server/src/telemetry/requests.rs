@@ -71,8 +71,10 @@ pub const OPERATIONS: [&str; 53] = [
 ];
 
 /// The statuses that are counted by themselves; any other counts as `other`.
-const STATUSES: [u16; 23] =
-    [200, 204, 206, 301, 304, 307, 400, 403, 404, 405, 408, 409, 411, 412, 413, 416, 431, 500, 501, 503, 505, 507, 100];
+const STATUSES: [u16; 24] = [
+    100, 200, 204, 206, 301, 304, 307, 400, 403, 404, 405, 408, 409, 411, 412, 413, 416, 431, 499, 500, 501, 503, 505,
+    507,
+];
 
 /// What a connection was found to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
