@@ -13,7 +13,7 @@ RUN cargo build --release --locked -p anvil \
     && cp target/release/anvil /usr/local/bin/anvil
 
 FROM debian:bookworm-slim
-RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin anvil \
+RUN useradd --no-create-home --uid 10001 --home-dir /data --shell /usr/sbin/nologin anvil \
     && install -d -o anvil -g anvil -m 0700 /data
 COPY --from=build /usr/local/bin/anvil /usr/local/bin/anvil
 COPY LICENSE /usr/share/doc/anvil/LICENSE
