@@ -478,6 +478,89 @@ fn connections_are_placed_by_load() {
     client.join().unwrap();
 }
 
+/// A receive with a limit gives its buffer back with what came until then, and no byte is lost between it and the
+/// receives behind it, whatever they are.
+#[test]
+fn a_buffer_does_not_wait_for_a_slow_peer() {
+    run_one(|core| async move {
+        let (mut connection, mut peer) = pair(&core).await;
+        let limit = Duration::from_millis(20);
+        let mut at = 0;
+        for (sent, again) in [(0, 1), (1, 70_000), (70_000, 3), (5000, 5000)] {
+            let buffer = core.buffer(Reserve::Foreground).await;
+            peer.write_all(&pattern_bytes(at, sent)).unwrap();
+            let (result, buffer) = connection.fill_within(buffer, 100..BUFFER_BYTES, limit).await;
+            assert_eq!(result.unwrap(), sent);
+            assert!(buffer[100..100 + sent] == pattern_bytes(at, sent));
+            drop(buffer);
+            at += sent;
+
+            peer.write_all(&pattern_bytes(at, again)).unwrap();
+            let received = connection.receive().await.unwrap();
+            assert!(*received == pattern_bytes(at, received.len()));
+            at += received.len();
+            let rest = again - received.len();
+            drop(received);
+            let buffer = core.buffer(Reserve::Foreground).await;
+            let (result, buffer) = connection.fill_within(buffer, 0..rest, limit).await;
+            assert_eq!(result.unwrap(), rest);
+            assert!(buffer[..rest] == pattern_bytes(at, rest));
+            at += rest;
+        }
+        drop(peer);
+        let buffer = core.buffer(Reserve::Foreground).await;
+        let (result, _) = connection.fill_within(buffer, 0..10, limit).await;
+        assert_eq!(result.unwrap(), 0, "the end of the stream");
+        drop(connection);
+        settled(&core, 1).await;
+    });
+}
+
+/// A send with a limit says exactly how much of it the peer will get, and the stream goes on from there.
+#[test]
+fn a_send_says_how_far_it_came() {
+    run_one(|core| async move {
+        let (mut connection, mut peer) = pair(&core).await;
+        let limit = Duration::from_millis(20);
+        let (mut sent, mut short) = (0, 0);
+        // More than both sockets hold, with the head that goes in front of each third piece.
+        for turn in 0..30 {
+            let mut buffer = core.buffer(Reserve::Foreground).await;
+            let head = if turn % 3 == 0 { pattern_bytes(sent, 1000) } else { Vec::new() };
+            buffer.copy_from_slice(&pattern_bytes(sent + head.len(), BUFFER_BYTES));
+            let all = head.len() + BUFFER_BYTES;
+            let (result, buffer) = if head.is_empty() {
+                connection.send_within(buffer, 0..BUFFER_BYTES, limit).await
+            } else {
+                let (result, _, buffer) = connection.send_with_head_within(head, buffer, 0..BUFFER_BYTES, limit).await;
+                (result, buffer)
+            };
+            drop(buffer);
+            let count = result.unwrap();
+            short += usize::from(count < all);
+            sent += count;
+            if turn == 20 {
+                // From here on there is somebody who reads.
+                let mut reading = peer.try_clone().unwrap();
+                thread::spawn(move || {
+                    let mut all = Vec::new();
+                    reading.read_to_end(&mut all).unwrap();
+                    reading.write_all(&(all.len() as u64).to_le_bytes()).unwrap();
+                    assert!(all == pattern_bytes(0, all.len()), "bytes are lost, doubled or exchanged");
+                    reading.write_all(b"!").unwrap();
+                });
+            }
+        }
+        assert!(short > 5, "a peer that does not read is noticed: {short}");
+        connection.shutdown().unwrap();
+        let buffer = core.buffer(Reserve::Foreground).await;
+        let (result, buffer) = connection.fill(buffer, 0..9).await;
+        assert_eq!(result.unwrap(), 9, "the peer has read all, and found nothing wrong");
+        assert_eq!((&buffer[..8], buffer[8]), (&(sent as u64).to_le_bytes()[..], b'!'));
+        drop(peer);
+    });
+}
+
 /// All of the above on the blocking driver.
 #[test]
 fn also_without_io_uring() {

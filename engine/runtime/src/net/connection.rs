@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::address::RawAddress;
 use super::reader::Reader;
@@ -59,6 +60,37 @@ impl Connection {
     /// See [`Reader::fill`].
     pub async fn fill(&mut self, buffer: Buffer, range: Range<usize>) -> (io::Result<usize>, Buffer) {
         self.reader.fill(buffer, range).await
+    }
+
+    /// See [`Reader::fill_within`].
+    pub async fn fill_within(
+        &mut self,
+        buffer: Buffer,
+        range: Range<usize>,
+        limit: Duration,
+    ) -> (io::Result<usize>, Buffer) {
+        self.reader.fill_within(buffer, range, limit).await
+    }
+
+    /// See [`Writer::send_within`].
+    pub async fn send_within<B: SendBytes>(
+        &mut self,
+        bytes: B,
+        range: Range<usize>,
+        limit: Duration,
+    ) -> (io::Result<usize>, B) {
+        self.writer.send_within(bytes, range, limit).await
+    }
+
+    /// See [`Writer::send_with_head_within`].
+    pub async fn send_with_head_within(
+        &mut self,
+        head: Vec<u8>,
+        body: Buffer,
+        range: Range<usize>,
+        limit: Duration,
+    ) -> (io::Result<usize>, Vec<u8>, Buffer) {
+        self.writer.send_with_head_within(head, body, range, limit).await
     }
 
     /// See [`Writer::send`].

@@ -11,6 +11,9 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use anvil_model::time::Moment;
 
 use super::socket::Socket;
 use crate::core::Inner;
@@ -95,14 +98,26 @@ impl Reader {
     /// Receives some bytes, at least 1, straight into `buffer[range]` (not empty); 0 at the end of the stream. Dropping
     /// the future loses no byte: what came is given by the next call, and the buffer returns to its pool.
     pub async fn receive_into(&mut self, buffer: Buffer, range: Range<usize>) -> (io::Result<usize>, Buffer) {
-        self.fill_at_least(buffer, range, 1).await
+        self.fill_at_least(buffer, range, 1, None).await
     }
 
     /// Like [`Self::receive_into`], but comes back only when the range is full or the stream has ended; gives how many
     /// came in all. Cheaper for large bodies. After an error the bytes that came before it are not counted.
     pub async fn fill(&mut self, buffer: Buffer, range: Range<usize>) -> (io::Result<usize>, Buffer) {
         let all = range.len();
-        self.fill_at_least(buffer, range, all).await
+        self.fill_at_least(buffer, range, all, None).await
+    }
+
+    /// Like [`Self::fill`], but comes back after `limit` with what has come until then: the buffer does not wait for a
+    /// peer that is slow.
+    pub async fn fill_within(
+        &mut self,
+        buffer: Buffer,
+        range: Range<usize>,
+        limit: Duration,
+    ) -> (io::Result<usize>, Buffer) {
+        let all = range.len();
+        self.fill_at_least(buffer, range, all, Some(limit)).await
     }
 
     async fn fill_at_least(
@@ -110,9 +125,11 @@ impl Reader {
         buffer: Buffer,
         range: Range<usize>,
         least: usize,
+        limit: Option<Duration>,
     ) -> (io::Result<usize>, Buffer) {
-        let mut filling =
-            Filling { start: range.start, end: range.start, source: Source::Buffer(buffer), reader: self };
+        let due = limit.map(|limit| self.inner.now() + limit);
+        let (start, source) = (range.start, Source::Buffer(buffer));
+        let mut filling = Filling { start, end: start, due, overdue: false, source, reader: self };
         let result = filling.run(range.end, range.start + least).await;
         let count = filling.end - filling.start;
         let buffer = filling.finish();
@@ -226,6 +243,10 @@ struct Filling<'a> {
     /// The bytes that came are `start..end` of the buffer, besides what an operation under way adds.
     start: usize,
     end: usize,
+    /// When it comes back with what there is.
+    due: Option<Moment>,
+    /// It does.
+    overdue: bool,
 }
 
 /// Who has the buffer.
@@ -242,7 +263,7 @@ impl Filling<'_> {
             return Ok(());
         }
         self.take_delivered(limit)?;
-        while self.end < least && !self.reader.ended {
+        while self.end < least && !self.reader.ended && !self.overdue {
             if self.reader.is_busy() {
                 self.reader.stop();
                 let received = std::future::poll_fn(|context| self.reader.poll_delivered(context)).await?;
@@ -282,16 +303,21 @@ impl Filling<'_> {
         self.reader.quit_queue();
         let Reader { inner, socket, .. } = &*self.reader;
         self.source = Source::Kernel(receive::receive_into(inner, socket, buffer, &(self.end..limit), all));
-        let (result, held) = std::future::poll_fn(|context| {
-            let Source::Kernel(op) = &mut self.source else { unreachable!("it was put there above") };
-            Future::poll(Pin::new(op), context)
-        })
-        .await;
+        let Source::Kernel(op) = &mut self.source else { unreachable!("it was put there above") };
+        let (result, held) = match self.due {
+            None => op.await,
+            Some(due) => {
+                let (result, held, overdue) = op.within(due.since(self.reader.inner.now())).await;
+                self.overdue = overdue;
+                (result, held)
+            }
+        };
         self.source = Source::Buffer(held.into_buffer());
         match usize::try_from(result) {
             Ok(0) => self.reader.ended = true,
             Ok(count) => self.end += count,
             Err(_) if op::is_retry(result) => {}
+            Err(_) if self.overdue && -result == libc::ECANCELED => {}
             Err(_) => return Err(io::Error::from_raw_os_error(-result)),
         }
         Ok(())

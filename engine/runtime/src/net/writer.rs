@@ -4,6 +4,7 @@ use std::io;
 use std::net::Shutdown;
 use std::ops::{Deref, Range};
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::socket::Socket;
 use crate::core::Inner;
@@ -107,6 +108,70 @@ impl Writer {
         (result, head, body)
     }
 
+    /// Like [`Self::send`], but comes back after `limit`, with how many bytes were taken until then: the memory does not
+    /// wait for a peer that is slow. What is left may be sent by a later call.
+    pub async fn send_within<B: SendBytes>(
+        &mut self,
+        mut bytes: B,
+        range: Range<usize>,
+        limit: Duration,
+    ) -> (io::Result<usize>, B) {
+        assert!(range.start <= range.end && range.end <= bytes.len(), "sends what is there");
+        if self.unfinished {
+            return (Err(io::ErrorKind::BrokenPipe.into()), bytes);
+        }
+        let due = self.inner.now() + limit;
+        let mut left = range.clone();
+        let mut overdue = false;
+        self.unfinished = true;
+        while !left.is_empty() && !overdue {
+            let part: *const [u8] = &raw const bytes[left.clone()];
+            let mut sending = send::send(&self.inner, &self.socket, bytes.into_held(), part);
+            let (result, held, late) = sending.within(due.since(self.inner.now())).await;
+            overdue = late;
+            bytes = B::from_held(held);
+            match self.sent_until(result, overdue) {
+                Ok(count) => left.start += count,
+                Err(error) => return (Err(error), bytes),
+            }
+        }
+        self.unfinished = false;
+        (Ok(left.start - range.start), bytes)
+    }
+
+    /// Like [`Self::send_with_head`], but comes back after `limit` as [`Self::send_within`] does; counts the bytes of
+    /// both.
+    pub async fn send_with_head_within(
+        &mut self,
+        head: Vec<u8>,
+        body: Buffer,
+        range: Range<usize>,
+        limit: Duration,
+    ) -> (io::Result<usize>, Vec<u8>, Buffer) {
+        assert!(range.start <= range.end && range.end <= body.len(), "sends what is there");
+        if self.unfinished {
+            return (Err(io::ErrorKind::BrokenPipe.into()), head, body);
+        }
+        let due = self.inner.now() + limit;
+        let mut message = Message::new(head, body, range);
+        let all = message.left();
+        let (mut result, mut overdue) = (Ok(0), false);
+        self.unfinished = true;
+        while result.is_ok() && message.left() > 0 && !overdue {
+            let mut sending = send::send_message(&self.inner, &self.socket, message);
+            let (number, held, late) = sending.within(due.since(self.inner.now())).await;
+            overdue = late;
+            let Held::Message(returned) = held else { unreachable!("it was given a message") };
+            message = returned;
+            result = self.sent_until(number, overdue);
+            message.advance(*result.as_ref().unwrap_or(&0));
+        }
+        self.unfinished = result.is_err();
+        let count = all - message.left();
+        let (head, body) = message.into_parts();
+        (result.map(|_| count), head, body)
+    }
+
     /// Tells the peer that nothing more comes (`SHUT_WR`).
     ///
     /// # Errors
@@ -121,6 +186,11 @@ impl Writer {
     /// When the connection is already gone.
     pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
         self.socket.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, on)
+    }
+
+    /// As [`Self::sent`], of a send that is cancelled when its time is over.
+    fn sent_until(&self, result: i32, overdue: bool) -> io::Result<usize> {
+        if overdue && result == -libc::ECANCELED { Ok(0) } else { self.sent(result) }
     }
 
     fn sent(&self, result: i32) -> io::Result<usize> {

@@ -15,6 +15,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use crate::core::Inner;
 use crate::disk::Handle;
@@ -24,6 +25,7 @@ use crate::net::socket::Socket;
 use crate::op::send::Message;
 use crate::pool::Buffer;
 use crate::region::Region;
+use crate::timer::Sleep;
 
 /// Memory that the kernel uses during an operation. Moving the value moves none of that memory.
 #[derive(Debug)]
@@ -80,6 +82,34 @@ impl Op {
     pub(crate) fn on_disk(handle: &Rc<Handle>, held: Held, call: DiskCall) -> Self {
         let request = Request::Disk { file: handle.file(), call };
         Self::start(handle.inner(), held, Keep::Disk(Rc::clone(handle)), request)
+    }
+
+    /// Asks the kernel to end it soon. It still completes, with what was done until then.
+    pub(crate) fn cancel(&mut self) {
+        if let Some(key) = self.key {
+            self.inner.driver.borrow_mut().cancel(key);
+        }
+    }
+
+    /// Completes like the operation, which is cancelled when its time is over. Says whether it was.
+    pub(crate) async fn within(&mut self, limit: Duration) -> (i32, Held, bool) {
+        let mut sleep: Option<Sleep> = None;
+        let mut cancelled = false;
+        std::future::poll_fn(|context| {
+            if let Poll::Ready((result, held)) = Future::poll(Pin::new(&mut *self), context) {
+                return Poll::Ready((result, held, cancelled));
+            }
+            if !cancelled {
+                // Made only now: what is done at once needs no timer.
+                let sleep = sleep.get_or_insert_with(|| Sleep::new(Rc::clone(&self.inner), self.inner.now() + limit));
+                cancelled = Future::poll(Pin::new(sleep), context).is_ready();
+                if cancelled {
+                    self.cancel();
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Goes on as the keeper of what a dropped receive brought, see [`crate::driver::Driver::salvage`].
