@@ -10,6 +10,8 @@ pub mod config;
 pub mod credentials;
 pub mod data_dir;
 pub mod disks;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod http;
 pub mod http1;
 pub mod http2;

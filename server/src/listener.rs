@@ -91,6 +91,8 @@ pub(crate) struct Frontdoor<S> {
     pub(crate) http2: http2::Shares,
     /// TLS handshakes that may run at once: each costs the core a signature.
     handshakes: Semaphore,
+    /// Large heads that are in memory, see [`http1::LARGE_HEADS_MAX`].
+    pub(crate) large_heads: Cell<usize>,
     guests: Guests,
     stopping: Cell<bool>,
     stop: Notify,
@@ -121,6 +123,7 @@ impl<S: Service> Frontdoor<S> {
             dates: RefCell::default(),
             http2: http2::Shares::default(),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
+            large_heads: Cell::default(),
             guests: Guests::default(),
             stopping: Cell::new(false),
             stop: Notify::new(),
@@ -193,7 +196,7 @@ fn admit<S: Service>(door: &Rc<Frontdoor<S>>, connection: Connection, peer: Sock
     let wire = Wire::new(door.core.clone(), connection, peer);
     let task = door.core.spawn(async move {
         if is_full {
-            http1::refuse(&place.door, wire, FULL).await;
+            http1::refuse(&place.door, wire, http1::FULL).await;
         } else {
             greet(&place.door, wire).await;
         }
@@ -362,7 +365,6 @@ const PLAIN: Refusal = Refusal {
     code: "BadRequest",
     message: "This port wants TLS, and the request came without: use an endpoint that begins with https://.",
 };
-const FULL: Refusal = Refusal { status: 503, code: "SlowDown", message: "Please reduce your request rate." };
 
 #[cfg(test)]
 mod tests {

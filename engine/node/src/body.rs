@@ -1,11 +1,13 @@
-//! Where the bytes of a write come from.
+//! The seam to the protocols: where the bytes of a PUT come from.
+//!
+//! `server` implements it over a connection, undoing `aws-chunked` framing and HTTP/2 frames and checking the
+//! signatures of chunks; the simulator implements it over a script.
 
+use std::future::Future;
 use std::ops::Range;
 
-/// The payload of a PUT, decoded: what a protocol wraps around it is the protocol's business.
-///
-/// The implementation verifies what belongs to the protocol (payload hash, chunk signatures, trailers) in
-/// [`Self::finish`]; the story verifies what belongs to the object (length, MD5, checksums).
+/// A request body. Verifies itself against what the protocol promised (length, SHA-256, chunk signatures); the story
+/// verifies what belongs to the object (length, MD5, checksums).
 pub trait Body<B> {
     /// Why the bytes did not come: the client left, was too slow, lied about a signature.
     type Error;
@@ -13,8 +15,13 @@ pub trait Body<B> {
     /// Payload bytes in all, as declared. S3 demands that a client says so beforehand.
     fn length(&self) -> u64;
 
-    /// Fills `buffer[range]` with the next payload bytes. Fewer than asked only at the end of the payload.
+    /// Fills `buffer[range]` with the next payload bytes. Gives fewer than asked when the payload ends, and when the
+    /// rest does not come at once: a buffer is not kept waiting for a slow client. [`Self::read`] goes on then.
     fn fill(&mut self, buffer: B, range: Range<usize>) -> impl Future<Output = (Result<usize, Self::Error>, B)>;
+
+    /// Appends the next payload bytes to `into`, at least 1 and at most `max`, as soon as there are any. Asked for only
+    /// while payload is owed.
+    fn read(&mut self, into: &mut Vec<u8>, max: usize) -> impl Future<Output = Result<usize, Self::Error>>;
 
     /// Reads the whole payload of a small body: [`Self::length`] bytes.
     fn collect(&mut self) -> impl Future<Output = Result<Vec<u8>, Self::Error>>;

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use anvil_model::ids::{BlobId, BucketId, Generation};
 use anvil_model::io::World;
-use anvil_model::limits::RECORD_PAYLOAD_BYTES_MAX;
+use anvil_model::limits::{CHECKSUM_BLOCK_BYTES, RECORD_PAYLOAD_BYTES_MAX};
 use anvil_model::object::{BucketName, Checksum, Etag, Headers, Key};
 use anvil_model::time::WallTime;
 use anvil_store::{Piece, ReadError};
@@ -17,7 +17,8 @@ use crate::metadata::query::{FoundObject, FoundPart, FoundParts, ReadFrom};
 use crate::metadata::rows::{Content, SegmentRow};
 use crate::{Caller, Node};
 
-/// Pieces that are read while an earlier one is sent. With the one that is sent they are all that a GET holds.
+/// Pieces that are read while an earlier one is sent. With the one that is sent they are all that a GET holds, and it
+/// holds them only for a client that takes them at once.
 const PIECES_AHEAD: usize = 1;
 
 /// An object's current version, found.
@@ -57,6 +58,10 @@ pub struct Reader<W: World> {
     end: u64,
     /// Asked for, in order.
     ahead: VecDeque<Ahead<W>>,
+    /// Where the piece that is given next begins.
+    given: u64,
+    /// Pieces are small, and none is read before it is asked for.
+    slow: bool,
 }
 
 /// Why a reader ends before the range does.
@@ -134,6 +139,8 @@ impl<W: World> Node<W> {
             position: range.start,
             end: range.end,
             ahead: VecDeque::with_capacity(PIECES_AHEAD + 1),
+            given: range.start,
+            slow: false,
         }
     }
 }
@@ -186,9 +193,13 @@ impl<W: World> Reader<W> {
     /// When the bytes cannot be had; nothing follows.
     pub async fn next(&mut self) -> Option<Result<Piece<W::Buffer>, StreamError>> {
         let piece = self.next_piece().await;
-        if matches!(piece, Some(Err(_))) {
-            self.position = self.end;
-            self.ahead.clear();
+        match &piece {
+            Some(Ok(piece)) => self.given += piece.range.len() as u64,
+            Some(Err(_)) => {
+                self.position = self.end;
+                self.ahead.clear();
+            }
+            None => {}
         }
         piece
     }
@@ -202,6 +213,25 @@ impl<W: World> Reader<W> {
         }
     }
 
+    /// Goes on for a client that takes its bytes slowly: gives back the last `untaken` bytes, which come again, and
+    /// from now on reads pieces of at most [`SLOW_PIECE_BYTES`] and none ahead, so that the caller can copy them and
+    /// hold no buffer of the pool while it waits for the client.
+    ///
+    /// # Panics
+    /// When more is given back than was given.
+    pub fn slow_down(&mut self, untaken: u64) {
+        assert!(untaken <= self.given, "only what was given comes back");
+        self.given -= untaken;
+        self.position = self.given;
+        self.ahead.clear();
+        self.slow = true;
+    }
+
+    /// The client takes its bytes as fast as they come again.
+    pub fn speed_up(&mut self) {
+        self.slow = false;
+    }
+
     async fn next_piece(&mut self) -> Option<Result<Piece<W::Buffer>, StreamError>> {
         while self.ahead.len() <= PIECES_AHEAD && self.position < self.end {
             let place = match self.place().await {
@@ -211,7 +241,7 @@ impl<W: World> Reader<W> {
             let begin = self.position;
             self.position += place.range.end - place.range.start;
             let last_of_all = self.position == self.end && self.ahead.is_empty();
-            if last_of_all {
+            if last_of_all || self.slow {
                 return Some(self.node.store.read(place.blob, place.range).await.map_err(StreamError::Read));
             }
             let ahead = self.read_ahead(begin, place);
@@ -238,7 +268,10 @@ impl<W: World> Reader<W> {
         let in_slice = self.position - segment.start;
         let begin = slice.offset + in_slice;
         let record_end = (begin / RECORD + 1) * RECORD;
-        let length = (slice.length - in_slice).min(record_end - begin).min(self.end - self.position);
+        let mut length = (slice.length - in_slice).min(record_end - begin).min(self.end - self.position);
+        if self.slow {
+            length = length.min(SLOW_PIECE_BYTES - begin % SLOW_PIECE_BYTES);
+        }
         Ok(Place { blob: slice.blob, range: begin..begin + length })
     }
 
@@ -263,6 +296,8 @@ impl<W: World> Reader<W> {
     }
 }
 
+/// A piece for a slow client, at most. Ends where a checksum's block ends, so that no byte is read twice for it.
+pub const SLOW_PIECE_BYTES: u64 = CHECKSUM_BLOCK_BYTES as u64;
 const RECORD: u64 = RECORD_PAYLOAD_BYTES_MAX as u64;
 
 fn segment_end(segment: &SegmentRow) -> u64 {

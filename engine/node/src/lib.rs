@@ -9,6 +9,7 @@ pub mod body;
 pub mod bucket;
 pub mod copy;
 pub mod delete;
+mod gather;
 pub mod get;
 pub mod list;
 pub mod metadata;
@@ -49,13 +50,14 @@ pub struct Node<W: World> {
     store: Store<W>,
     metadata: Client<W>,
     region: Rc<str>,
+    gathering: gather::Gathering,
 }
 
 impl<W: World> Node<W> {
     /// Joins one core's parts. `region` is where its buckets are made.
     #[must_use]
     pub fn new(world: W, store: Store<W>, metadata: Client<W>, region: &str) -> Self {
-        Self { world, store, metadata, region: region.into() }
+        Self { world, store, metadata, region: region.into(), gathering: gather::Gathering::default() }
     }
 
     /// The region that this node serves.

@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use anvil_digest::{Algorithm, Digest};
 use anvil_model::ids::{BlobId, DiskId};
-use anvil_model::io::{Reserve, World};
+use anvil_model::io::World;
 use anvil_model::limits::{RECORD_HEADER_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, SMALL_BLOB_BYTES_MAX};
 use anvil_model::object::{Checksum, ChecksumAlgorithm, ChecksumType, Etag};
 use anvil_model::profile::Profile;
@@ -19,6 +19,7 @@ use futures_util::stream::FuturesUnordered;
 
 use crate::Node;
 use crate::body::{Body, Trailer};
+use crate::gather::Pace;
 use crate::metadata::mutation::BlobClaim;
 use crate::put::{Expected, PutError, Stored};
 
@@ -108,16 +109,14 @@ impl<W: World> Node<W> {
     ) -> Result<WrittenBlob, PutError<B::Error>> {
         let written = self.new_blob(body.length());
         let mut appends = Appends { in_flight: FuturesUnordered::new(), failed: None };
+        let mut pace = Pace::Unknown;
         let mut offset = 0;
         while offset < written.length {
             let length = window_length(written.length - offset);
             let payload = RECORD_HEADER_BYTES_MAX..RECORD_HEADER_BYTES_MAX + length;
 
             appends.room().await?;
-            let buffer = appends.alongside(self.world.buffer(Reserve::Foreground)).await;
-            let (filled, buffer) = appends.alongside(body.fill(buffer, payload.clone())).await;
-            let filled = filled.map_err(PutError::Body)?;
-            assert_eq!(filled, length, "a body gives what it declared or an error");
+            let buffer = appends.alongside(self.receive_window(body, length, &mut pace)).await?;
             appends.alongside(digests.update_in_turns(&buffer[payload])).await;
 
             let window = Window { blob: written.blob, offset, length, buffer };

@@ -64,6 +64,9 @@ pub enum PutError<E> {
     /// Metadata refuses, is away or does not know.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
+    /// The bytes come too slowly for a node with so many slow clients; nothing happened.
+    #[error("the body came too slowly for a busy node")]
+    TooSlow,
     /// No disk has room.
     #[error("the disks are full")]
     Full,

@@ -520,7 +520,7 @@ fn a_buffer_does_not_wait_for_a_slow_peer() {
 #[test]
 fn a_send_says_how_far_it_came() {
     run_one(|core| async move {
-        let (mut connection, mut peer) = pair(&core).await;
+        let (mut connection, peer) = pair(&core).await;
         let limit = Duration::from_millis(20);
         let (mut sent, mut short) = (0, 0);
         // More than both sockets hold, with the head that goes in front of each third piece.

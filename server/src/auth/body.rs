@@ -135,7 +135,7 @@ impl<I: Incoming> Body<Buffer> for VerifiedBody<'_, I> {
                 if let Some((_, hash)) = expected {
                     hash.update(&buffer[range.start..][..count]);
                 }
-                if count < wanted { (Err(BodyError::Incomplete), buffer) } else { (Ok(count), buffer) }
+                (Ok(count), buffer)
             }
             Form::Chunked { decoder, pending, position } => {
                 let mut framed = Framed { incoming: self.incoming, decoder, pending, position };
@@ -146,26 +146,33 @@ impl<I: Incoming> Body<Buffer> for VerifiedBody<'_, I> {
         }
     }
 
+    async fn read(&mut self, into: &mut Vec<u8>, max: usize) -> Result<usize, BodyError> {
+        match &mut self.form {
+            Form::Plain { received, expected } => {
+                let left = usize::try_from(self.length - *received).unwrap_or(usize::MAX);
+                let before = into.len();
+                let count = self.incoming.read(into, max.min(left)).await?;
+                if count == 0 {
+                    return Err(BodyError::Incomplete);
+                }
+                *received += count as u64;
+                if let Some((_, hash)) = expected {
+                    hash.update(&into[before..]);
+                }
+                Ok(count)
+            }
+            Form::Chunked { decoder, pending, position } => {
+                Framed { incoming: self.incoming, decoder, pending, position }.read(into, max).await
+            }
+        }
+    }
+
     async fn collect(&mut self) -> Result<Vec<u8>, BodyError> {
         let length = usize::try_from(self.length).map_err(|_| BodyError::Incomplete)?;
         let mut payload = Vec::with_capacity(length.min(COLLECT_RESERVE_BYTES));
-        match &mut self.form {
-            Form::Plain { received, expected } => {
-                while payload.len() < length {
-                    let before = payload.len();
-                    if self.incoming.read(&mut payload, length - before).await? == 0 {
-                        return Err(BodyError::Incomplete);
-                    }
-                    if let Some((_, hash)) = expected {
-                        hash.update(&payload[before..]);
-                    }
-                }
-                *received = self.length;
-            }
-            Form::Chunked { decoder, pending, position } => {
-                let mut framed = Framed { incoming: self.incoming, decoder, pending, position };
-                framed.collect(&mut payload).await?;
-            }
+        while payload.len() < length {
+            let left = length - payload.len();
+            self.read(&mut payload, left).await?;
         }
         Ok(payload)
     }
@@ -214,18 +221,41 @@ impl<I: Incoming> Framed<'_, I> {
     async fn fill(&mut self, buffer: &mut Option<Buffer>, range: Range<usize>) -> Result<usize, BodyError> {
         let mut at = range.start;
         while at < range.end && self.decoder.owed() > 0 {
-            let Next::Payload(left) = self.advance().await? else {
-                unreachable!("the decoder ends only when nothing is owed")
-            };
+            let Some(left) = self.payload_soon().await? else { break };
             let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(range.end - at);
-            at += self.fill_once(buffer, at..at + wanted).await?;
+            let (count, stalled) = self.fill_once(buffer, at..at + wanted).await?;
+            at += count;
+            if stalled {
+                break;
+            }
         }
         Ok(at - range.start)
     }
 
-    /// Moves some payload of the current chunk into `buffer[range]`.
-    async fn fill_once(&mut self, buffer: &mut Option<Buffer>, range: Range<usize>) -> Result<usize, BodyError> {
+    /// How much payload comes next; `None` when the framing in front of it would have to be waited for.
+    async fn payload_soon(&mut self) -> Result<Option<u64>, BodyError> {
+        loop {
+            let (taken, next) = self.decoder.framing(&self.pending[*self.position..])?;
+            *self.position += taken;
+            match next {
+                Next::Payload(left) => return Ok(Some(left)),
+                Next::Framing if !self.incoming.comes_soon().await => return Ok(None),
+                Next::Framing => self.receive(FRAMING_READ_BYTES).await?,
+                Next::End => unreachable!("the decoder ends only when nothing is owed"),
+            }
+        }
+    }
+
+    /// Moves some payload of the current chunk into `buffer[range]`; also says whether more would have to be waited for.
+    async fn fill_once(
+        &mut self,
+        buffer: &mut Option<Buffer>,
+        range: Range<usize>,
+    ) -> Result<(usize, bool), BodyError> {
         if self.pending.len() == *self.position && range.len() < IN_PLACE_BYTES_MIN {
+            if !self.incoming.comes_soon().await {
+                return Ok((0, true));
+            }
             self.receive(range.len() + FRAMING_READ_BYTES).await?;
         }
         let ready = &self.pending[*self.position..];
@@ -235,7 +265,7 @@ impl<I: Incoming> Framed<'_, I> {
             target[range.start..][..count].copy_from_slice(&ready[..count]);
             self.decoder.payload(&ready[..count])?;
             *self.position += count;
-            return Ok(count);
+            return Ok((count, false));
         }
         let (result, back) = self.incoming.fill(buffer.take().expect("the buffer is back"), range.clone()).await;
         let back = buffer.insert(back);
@@ -243,31 +273,30 @@ impl<I: Incoming> Framed<'_, I> {
         if count > 0 {
             self.decoder.payload(&back[range.start..][..count])?;
         }
-        if count < range.len() { Err(BodyError::Incomplete) } else { Ok(count) }
+        Ok((count, count < range.len()))
     }
 
-    async fn collect(&mut self, payload: &mut Vec<u8>) -> Result<(), BodyError> {
-        while self.decoder.owed() > 0 {
-            let Next::Payload(left) = self.advance().await? else {
-                unreachable!("the decoder ends only when nothing is owed")
-            };
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX);
-            if self.pending.len() == *self.position {
-                self.receive(wanted.saturating_add(FRAMING_READ_BYTES).min(COLLECT_RESERVE_BYTES)).await?;
-            }
-            let ready = &self.pending[*self.position..];
-            let count = ready.len().min(wanted);
-            self.decoder.payload(&ready[..count])?;
-            payload.extend_from_slice(&ready[..count]);
-            *self.position += count;
+    /// Appends some payload, at least one byte.
+    async fn read(&mut self, payload: &mut Vec<u8>, max: usize) -> Result<usize, BodyError> {
+        let Next::Payload(left) = self.advance().await? else {
+            unreachable!("the decoder ends only when nothing is owed")
+        };
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(max);
+        if self.pending.len() == *self.position {
+            self.receive(wanted.saturating_add(FRAMING_READ_BYTES).min(COLLECT_RESERVE_BYTES)).await?;
         }
-        Ok(())
+        let ready = &self.pending[*self.position..];
+        let count = ready.len().min(wanted);
+        self.decoder.payload(&ready[..count])?;
+        payload.extend_from_slice(&ready[..count]);
+        *self.position += count;
+        Ok(count)
     }
 
     async fn finish(&mut self) -> Result<Trailer, BodyError> {
         match self.advance().await? {
             Next::End => {}
-            Next::Payload(_) | Next::Framing => return Err(ChunkError::Length.into()),
+            Next::Payload(_) | Next::Framing => return Err(BodyError::Incomplete),
         }
         self.expect_nothing_more().await?;
         Ok(Trailer { checksum: self.decoder.checksum() })

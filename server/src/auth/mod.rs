@@ -14,6 +14,7 @@ pub mod body;
 mod chunked;
 mod credential;
 mod error;
+pub(crate) mod fuzz;
 mod hash;
 mod request;
 mod sigv4;

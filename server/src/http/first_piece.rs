@@ -40,7 +40,7 @@ fn unreadable<S: Service>(service: &S, error: &StreamError, request_id: &str) ->
     response
 }
 
-fn internal_error<S: Service>(service: &S, request_id: &str) -> Response<S::Pieces> {
+pub(super) fn internal_error<S: Service>(service: &S, request_id: &str) -> Response<S::Pieces> {
     let message = "We encountered an internal error. Please try again.";
     service.refusal(500, "InternalError", message, request_id)
 }

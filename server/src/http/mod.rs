@@ -1,6 +1,7 @@
 //! What every protocol of the frontend turns bytes into, and makes answers from: HTTP/1.1 and HTTP/2 speak the same
 //! types.
 
+mod call;
 mod date;
 mod first_piece;
 mod request_id;
@@ -8,12 +9,14 @@ mod request_id;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::time::Duration;
 
 use anvil_model::io::World;
 use anvil_node::get::{Reader, StreamError};
 use anvil_runtime::{Buffer, Core};
 use anvil_store::Piece;
 
+pub(crate) use call::call;
 pub(crate) use date::DateCache;
 pub(crate) use first_piece::{first_piece, retry_after};
 pub(crate) use request_id::request_id;
@@ -72,8 +75,9 @@ pub enum ReceiveError {
 pub trait Incoming {
     /// Bytes in all, when the client said so (`Content-Length`); `None` for `Transfer-Encoding: chunked`.
     fn length(&self) -> Option<u64>;
-    /// Receives into `buffer[range]` until it is full or the body ends; gives how many came. The first call answers
-    /// `Expect: 100-continue`.
+    /// Receives into `buffer[range]` until it is full, the body ends, or its bytes come too slowly for a buffer to wait
+    /// ([`STALL_TIME`]); gives how many came. When they are fewer than asked, [`Self::read`] finds out why, without a buffer that waits. The
+    /// first call of any of these answers `Expect: 100-continue`.
     fn fill(
         &mut self,
         buffer: Buffer,
@@ -81,7 +85,18 @@ pub trait Incoming {
     ) -> impl Future<Output = (Result<usize, ReceiveError>, Buffer)>;
     /// Appends some bytes, at least 1 and at most `max`, to `into`; 0 at the end of the body.
     fn read(&mut self, into: &mut Vec<u8>, max: usize) -> impl Future<Output = Result<usize, ReceiveError>>;
+    /// True when [`Self::read`] has an outcome that it need not wait for, now or before a buffer has waited for too long.
+    fn comes_soon(&mut self) -> impl Future<Output = bool>;
 }
+
+/// How long a buffer of the pool waits for bytes of a body, beside what they need at [`FAST_BYTES_PER_SECOND_MIN`]. A
+/// client that needs longer is slow: its bytes are kept in ordinary memory, and the buffer serves others.
+pub(crate) const STALL_TIME: Duration = Duration::from_millis(50);
+/// The slowest body that a buffer waits for.
+pub(crate) const FAST_BYTES_PER_SECOND_MIN: u64 = 4 << 20;
+/// How long a buffer waits for a client to take its bytes. What is not taken is read again later, in small pieces, which
+/// costs little more.
+pub(crate) const OFFER_TIME: Duration = Duration::from_millis(20);
 
 /// An answer. `P` is where the bytes of objects come from: the node's reader, but for tests.
 #[derive(Debug)]
@@ -129,6 +144,11 @@ pub trait Pieces {
     fn next(&mut self) -> impl Future<Output = Option<Result<Piece<Buffer>, StreamError>>>;
     /// The client takes its time: gives back what was read ahead. It will be read again when it is asked for.
     fn rest(&mut self) {}
+    /// Gives back the last `untaken` bytes, which come again, and from now on gives small pieces: the caller copies
+    /// them, so that no buffer of the pool waits for the client.
+    fn slow_down(&mut self, untaken: u64);
+    /// The client takes its bytes as fast as they come.
+    fn speed_up(&mut self);
 }
 
 impl<W: World<Buffer = Buffer>> Pieces for Reader<W> {
@@ -138,6 +158,14 @@ impl<W: World<Buffer = Buffer>> Pieces for Reader<W> {
 
     fn rest(&mut self) {
         Self::rest(self);
+    }
+
+    fn slow_down(&mut self, untaken: u64) {
+        Self::slow_down(self, untaken);
+    }
+
+    fn speed_up(&mut self) {
+        Self::speed_up(self);
     }
 }
 

@@ -9,7 +9,7 @@ use super::chunked::{ChunkedDecoder, Step};
 use super::head::BodyLength;
 use super::settings::Settings;
 use super::wire::{Patience, Wire};
-use crate::http::{Incoming, ReceiveError};
+use crate::http::{FAST_BYTES_PER_SECOND_MIN, Incoming, ReceiveError, STALL_TIME};
 
 /// Where a body is. Lives as long as its request.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(crate) struct Body {
     /// then, but botocore takes the next answer of the connection for a copy of the one that came without.
     pub(crate) awaits_nothing: bool,
     patience: Patience,
+    /// For how long a buffer of the pool may still wait for bytes.
+    haste: Patience,
     /// Payload bytes given out.
     pub(crate) received: u64,
     /// What went wrong. The connection cannot be used for another request then.
@@ -38,8 +40,8 @@ enum Framing {
     Chunked(ChunkedDecoder),
 }
 
-/// One receive straight into a buffer asks for at most this much, so that a client that falls silent is noticed, and
-/// its buffer given back, before a whole window's time is over.
+/// One receive straight into a buffer asks for at most this much, so that a client that falls silent is noticed before
+/// a whole window's time is over.
 const FILL_BYTES_MAX: usize = 256 << 10;
 
 impl Body {
@@ -54,6 +56,7 @@ impl Body {
             framing,
             length: if let BodyLength::Known(length) = length { Some(length) } else { None },
             patience: Patience::new(settings.body_grace, settings.body_bytes_per_second_min),
+            haste: Patience::new(STALL_TIME, FAST_BYTES_PER_SECOND_MIN),
             received: 0,
             failure: None,
         }
@@ -143,8 +146,29 @@ impl Body {
         }
     }
 
+    /// Like [`Self::payload_ahead`]; `None` when that would have to be waited for.
+    async fn payload_soon(&mut self, wire: &mut Wire) -> Result<Option<u64>, ReceiveError> {
+        loop {
+            if let Some(failure) = self.failure {
+                return Err(failure);
+            }
+            self.answer_expectation(wire).await?;
+            match self.step(wire)? {
+                Step::Data(left) => return Ok(Some(left)),
+                Step::End => return Ok(Some(0)),
+                Step::More if wire.comes_soon(&mut self.haste, &mut self.patience).await => {
+                    // Something came, or the stream has ended: either is here at once.
+                    if wire.pending().is_empty() {
+                        return Err(ReceiveError::Disconnected);
+                    }
+                }
+                Step::More => return Ok(None),
+            }
+        }
+    }
+
     async fn receive(&mut self, wire: &mut Wire) -> Result<(), ReceiveError> {
-        match wire.receive_patiently(&mut self.patience).await? {
+        match wire.receive_patiently(&mut self.haste, &mut self.patience).await? {
             0 => Err(ReceiveError::Disconnected),
             _ => Ok(()),
         }
@@ -167,7 +191,7 @@ impl Body {
         }
         let wanted = at_most(ahead, max);
         let count = if wire.pending().is_empty() {
-            wire.receive_onto(into, wanted, &mut self.patience).await?
+            wire.receive_onto(into, wanted, &mut self.haste, &mut self.patience).await?
         } else {
             let count = wanted.min(wire.pending().len());
             into.extend_from_slice(&wire.pending()[..count]);
@@ -190,29 +214,31 @@ impl Body {
     ) -> (Result<usize, ReceiveError>, Buffer) {
         let mut at = range.start;
         while at < range.end {
-            let ahead = match self.payload_ahead(wire).await {
-                Ok(0) => break,
-                Ok(ahead) => at_most(ahead, range.end - at),
+            let ahead = match self.payload_soon(wire).await {
+                Ok(Some(0) | None) => break,
+                Ok(Some(ahead)) => at_most(ahead, range.end - at),
                 Err(failure) => return (Err(failure), buffer),
             };
             let pending = ahead.min(wire.pending().len());
-            let count = if pending > 0 {
+            let (count, stalled) = if pending > 0 {
                 buffer[at..at + pending].copy_from_slice(&wire.pending()[..pending]);
                 wire.consume(pending);
-                pending
+                (pending, false)
             } else {
-                let wanted = at..at + ahead.min(FILL_BYTES_MAX);
-                let (result, returned) = wire.fill(buffer, wanted, &mut self.patience).await;
+                let wanted = ahead.min(FILL_BYTES_MAX);
+                let (result, returned) = wire.fill(buffer, at..at + wanted, &mut self.haste, &mut self.patience).await;
                 buffer = returned;
                 match result {
-                    Ok(0) => return (Err(ReceiveError::Disconnected), buffer),
-                    Ok(count) => count,
+                    Ok(count) => (count, count < wanted),
                     Err(failure) => return (Err(failure), buffer),
                 }
             };
             at += count;
             self.take(count as u64);
             self.received += count as u64;
+            if stalled {
+                break;
+            }
         }
         (Ok(at - range.start), buffer)
     }
@@ -244,6 +270,18 @@ impl Incoming for Receiving<'_> {
             self.body.failure = Some(failure);
         }
         result
+    }
+
+    async fn comes_soon(&mut self) -> bool {
+        match self.body.payload_soon(self.wire).await {
+            Ok(Some(0)) => true,
+            Ok(Some(_)) => self.wire.comes_soon(&mut self.body.haste, &mut self.body.patience).await,
+            Ok(None) => false,
+            Err(failure) => {
+                self.body.failure = Some(failure);
+                true
+            }
+        }
     }
 }
 

@@ -1,17 +1,22 @@
 //! The requests of one connection, one after the other.
 
+use std::cell::Cell;
+use std::time::Duration;
+
 use anvil_model::io::World;
 use anvil_model::time::Moment;
 use anvil_runtime::Buffer;
 use anvil_store::Piece;
 use futures_util::future::{Either, select};
 
-use super::IDLE_BYTES_MAX;
 use super::answer::{Extras, encode_head};
 use super::body::{Body, CONTINUE, Receiving};
 use super::head::{Refusal, Request, Scan, Scanner, parse};
 use super::wire::{Patience, SendError, Wire};
-use crate::http::{Head, Outgoing, Pieces, ReceiveError, Response, Service, first_piece, request_id, retry_after};
+use super::{IDLE_BYTES_MAX, LARGE_HEADS_MAX};
+use crate::http::{
+    Head, Outgoing, Pieces, ReceiveError, Response, Service, call, first_piece, request_id, retry_after,
+};
 use crate::listener::Frontdoor;
 use crate::telemetry::Exchange;
 
@@ -34,9 +39,29 @@ pub(crate) async fn serve<S: Service>(door: &Frontdoor<S>, mut wire: Wire) {
 }
 
 /// A head that came, and when its first byte did.
-struct Arrival {
+struct Arrival<'a> {
     request: Request,
     began: Moment,
+    /// Counts the memory of a large head until its request is answered.
+    _large: Option<LargeHead<'a>>,
+}
+
+/// A place among the heads that are larger than what every connection may keep.
+struct LargeHead<'a>(&'a Cell<usize>);
+
+impl<'a> LargeHead<'a> {
+    fn admit(count: &'a Cell<usize>) -> Option<Self> {
+        (count.get() < LARGE_HEADS_MAX).then(|| {
+            count.set(count.get() + 1);
+            Self(count)
+        })
+    }
+}
+
+impl Drop for LargeHead<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// What becomes of the connection.
@@ -50,8 +75,9 @@ enum Kept {
 }
 
 /// Waits for the next head; `None` when the client is gone or silent, or the node stops.
-async fn next_request<S: Service>(door: &Frontdoor<S>, wire: &mut Wire) -> Result<Option<Arrival>, Refusal> {
+async fn next_request<'a, S: Service>(door: &'a Frontdoor<S>, wire: &mut Wire) -> Result<Option<Arrival<'a>>, Refusal> {
     let mut scanner = Scanner::default();
+    let mut large = None;
     let mut began = None;
     loop {
         if !wire.pending().is_empty() {
@@ -59,7 +85,10 @@ async fn next_request<S: Service>(door: &Frontdoor<S>, wire: &mut Wire) -> Resul
             if let Scan::Head { start, end } = scanner.scan(wire.pending())? {
                 let request = parse(&wire.pending()[start..end])?;
                 wire.consume(end);
-                return Ok(began.map(|began| Arrival { request, began }));
+                return Ok(began.map(|began| Arrival { request, began, _large: large }));
+            }
+            if large.is_none() && wire.pending().len() > IDLE_BYTES_MAX {
+                large = Some(LargeHead::admit(&door.large_heads).ok_or(FULL)?);
             }
         }
         let received = match began {
@@ -88,8 +117,8 @@ async fn wait_idle<S: Service>(door: &Frontdoor<S>, wire: &mut Wire) -> Result<u
 }
 
 /// One request and its answer.
-async fn exchange<S: Service>(door: &Frontdoor<S>, wire: &mut Wire, out: &mut Vec<u8>, arrival: Arrival) -> Kept {
-    let Arrival { request, began } = arrival;
+async fn exchange<S: Service>(door: &Frontdoor<S>, wire: &mut Wire, out: &mut Vec<u8>, arrival: Arrival<'_>) -> Kept {
+    let Arrival { request, began, _large } = arrival;
     let mut body = Body::new(request.body, request.expects_continue, &door.settings);
     let head = Head {
         method: request.method,
@@ -100,12 +129,13 @@ async fn exchange<S: Service>(door: &Frontdoor<S>, wire: &mut Wire, out: &mut Ve
         request_id: request_id(door.core.random()),
     };
     let in_flight = door.counters.in_flight();
-    let response = door.service.call(&head, &mut Receiving { wire, body: &mut body }).await;
+    let mut receiving = Receiving { wire, body: &mut body };
+    let (response, panicked) = call(&*door.service, &door.counters, &head, &mut receiving).await;
 
     body.skip_pending(wire);
     let drains = !body.is_complete() && body.is_worth_draining(door.settings.drain_bytes_max);
     let body_ends = body.is_complete() || drains;
-    let close = !request.keep_alive || door.is_stopping() || body.failure.is_some() || !body_ends;
+    let close = !request.keep_alive || door.is_stopping() || body.failure.is_some() || !body_ends || panicked;
     let mut answer = Answer::new(door, wire, out, &head.request_id, close);
     answer.continues = body.awaits_nothing;
     let result = answer.send(&head.method, response).await;
@@ -261,11 +291,30 @@ impl<'a, S: Service> Answer<'a, S> {
 
     async fn send_object(&mut self, length: u64, first: Piece<Buffer>, mut reader: S::Pieces) -> Result<(), SendError> {
         let mut left = self.remainder(length, &first)?;
-        let count = first.range.len() as u64;
+        let count = first.range.len();
         let out = std::mem::take(self.out);
-        *self.out = self.wire.send_with_head(out, first.buffer, first.range, &mut self.patience).await?;
-        self.sent_bytes += count;
-        while left > 0 {
+        let offered = self.wire.offer_with_head(out, first.buffer, first.range, &mut self.patience).await?;
+        let (mut taken, out) = offered;
+        *self.out = out;
+        // Pieces in a row that a slow client took at once; `None` while it is not slow.
+        let mut streak = None;
+        let mut streak_min = STREAK_MIN;
+        let mut untaken = count - taken;
+        loop {
+            self.sent_bytes += taken as u64;
+            let settled = untaken == 0 && self.wire.settles_soon().await?;
+            if !settled {
+                left += untaken as u64;
+                reader.slow_down(untaken as u64);
+                // Who reads in bursts is soon taken for slow for good.
+                if streak.replace(0).is_none() {
+                    streak_min = streak_min.saturating_mul(2);
+                }
+                self.wire.settle(&mut self.patience).await?;
+            }
+            if left == 0 {
+                return Ok(());
+            }
             let piece = match reader.next().await {
                 Some(Ok(piece)) => piece,
                 Some(Err(error)) => {
@@ -278,11 +327,26 @@ impl<'a, S: Service> Answer<'a, S> {
                 }
             };
             left = self.remainder(left, &piece)?;
-            let count = piece.range.len() as u64;
-            self.wire.send(piece.buffer, piece.range, &mut self.patience).await?;
-            self.sent_bytes += count;
+            let count = piece.range.len();
+            taken = match &mut streak {
+                None => self.wire.offer(piece.buffer, piece.range, &mut self.patience).await?,
+                Some(pieces) => {
+                    // No buffer of the pool waits for this client any more.
+                    let bytes = piece.buffer[piece.range].to_vec();
+                    drop(piece.buffer);
+                    let began = self.door.core.now();
+                    self.wire.send(bytes, 0..count, &mut self.patience).await?;
+                    let at_once = self.door.core.now().since(began) <= AT_ONCE_MAX;
+                    *pieces = if at_once { *pieces + 1 } else { 0 };
+                    if *pieces == streak_min {
+                        reader.speed_up();
+                        streak = None;
+                    }
+                    count
+                }
+            };
+            untaken = count - taken;
         }
-        Ok(())
     }
 
     /// What is left to send behind `piece`. More than was announced would be taken for the next answer.
@@ -296,6 +360,15 @@ impl<'a, S: Service> Answer<'a, S> {
 
 /// A body of at most this many bytes goes behind its head in the same memory and the same send.
 const COPIED_BYTES_MAX: usize = 16 << 10;
+
+/// A slow client that takes twice as many pieces (2 MiB) at once, one after the other, is slow no more; when it turns
+/// out that it is, twice as many.
+const STREAK_MIN: u32 = 16;
+/// A small piece that is taken within this time is taken at once.
+const AT_ONCE_MAX: Duration = Duration::from_millis(2);
+
+/// There is no room for this now.
+pub(crate) const FULL: Refusal = Refusal { status: 503, code: "SlowDown", message: "Please reduce your request rate." };
 
 const SLOW_HEAD: Refusal = Refusal {
     status: 408,

@@ -6,17 +6,19 @@
 //!
 //! Memory of one connection, at most: twice a head of [`HEAD_BYTES_MAX`] and what one receive brings on top, the same
 //! head again as parsed text, and an answer's head. Bodies are received into, and sent from, the buffers of those who
-//! read and write them. An idle connection keeps no more than [`IDLE_BYTES_MAX`].
+//! read and write them. An idle connection keeps no more than [`IDLE_BYTES_MAX`], and of heads that need more a core has
+//! [`LARGE_HEADS_MAX`] at a time.
 
 mod answer;
 mod body;
 mod chunked;
 mod connection;
+pub(crate) mod fuzz;
 pub(crate) mod head;
 mod settings;
 mod wire;
 
-pub(crate) use connection::{refuse, serve};
+pub(crate) use connection::{FULL, refuse, serve};
 pub(crate) use head::Refusal;
 pub use settings::Settings;
 pub(crate) use wire::{Patience, Wire, within};
@@ -29,3 +31,6 @@ pub const HEADERS_MAX: usize = 100;
 pub const TARGET_BYTES_MAX: usize = 8 << 10;
 /// What a connection keeps of its input memory while it waits for the next request.
 pub const IDLE_BYTES_MAX: usize = 16 << 10;
+/// Heads larger than [`IDLE_BYTES_MAX`] that a core reads and answers at once; about 25 MiB of memory. More are told to
+/// come back.
+pub const LARGE_HEADS_MAX: usize = 128;

@@ -5,13 +5,13 @@ use std::ops::Range;
 use std::task::Poll;
 use std::time::Duration;
 
-use anvil_model::io::{Reserve, World};
+use anvil_model::io::World;
 use anvil_runtime::net::{Connection, SendBytes};
 use anvil_runtime::{Buffer, Core};
 use futures_util::future::{Either, select};
 
 use super::IDLE_BYTES_MAX;
-use crate::http::ReceiveError;
+use crate::http::{OFFER_TIME, ReceiveError};
 use crate::transport::{Stream, Transport};
 
 /// The output of `future`, or `None` when it takes longer than `limit`: then the future is dropped.
@@ -134,6 +134,7 @@ impl Wire {
         &mut self,
         into: &mut Vec<u8>,
         max: usize,
+        haste: &mut Patience,
         patience: &mut Patience,
     ) -> Result<usize, ReceiveError> {
         assert!(self.pending().is_empty() && max > 0, "bytes keep their order");
@@ -142,7 +143,9 @@ impl Wire {
             Some(received) => received.map_err(|_| ReceiveError::Disconnected)?,
             None => return Err(ReceiveError::TimedOut),
         };
-        patience.account(received.len(), self.core.now().since(began));
+        let waited = self.core.now().since(began);
+        haste.account(received.len(), waited);
+        patience.account(received.len(), waited);
         let count = received.len().min(max);
         into.extend_from_slice(&received[..count]);
         self.input.extend_from_slice(&received[count..]);
@@ -156,34 +159,82 @@ impl Wire {
     }
 
     /// Like [`Self::receive`], for no longer than `patience` allows.
-    pub(crate) async fn receive_patiently(&mut self, patience: &mut Patience) -> Result<usize, ReceiveError> {
+    pub(crate) async fn receive_patiently(
+        &mut self,
+        haste: &mut Patience,
+        patience: &mut Patience,
+    ) -> Result<usize, ReceiveError> {
         let began = self.core.now();
         let count = self.receive_within(patience.limit(0)).await?;
-        patience.account(count, self.core.now().since(began));
+        let waited = self.core.now().since(began);
+        haste.account(count, waited);
+        patience.account(count, waited);
         Ok(count)
     }
 
-    /// Receives straight into `buffer[range]`, which is not empty, until it is full or the stream ends. Nothing may be
-    /// pending.
+    /// Waits for no longer than `haste` allows until more is pending; true at the end of the stream too.
+    pub(crate) async fn comes_soon(&mut self, haste: &mut Patience, patience: &mut Patience) -> bool {
+        if !self.pending().is_empty() {
+            return true;
+        }
+        let began = self.core.now();
+        let came = self.receive_within(haste.limit(0)).await;
+        let (count, waited) = (*came.as_ref().unwrap_or(&0), self.core.now().since(began));
+        haste.account(count, waited);
+        patience.account(count, waited);
+        came != Err(ReceiveError::TimedOut)
+    }
+
+    /// Receives straight into `buffer[range]`, which is not empty, until it is full, the stream ends, or `haste` is at
+    /// its end. Nothing may be pending.
     pub(crate) async fn fill(
         &mut self,
         buffer: Buffer,
         range: Range<usize>,
+        haste: &mut Patience,
         patience: &mut Patience,
     ) -> (Result<usize, ReceiveError>, Buffer) {
         assert!(self.pending().is_empty() && !range.is_empty(), "bytes keep their order");
         let began = self.core.now();
-        let core = self.core.clone();
-        let wanted = range.len();
-        match within(&core, patience.limit(wanted), self.transport.fill(buffer, range)).await {
-            Some((Ok(count), buffer)) => {
-                patience.account(count, core.now().since(began));
-                (Ok(count), buffer)
+        let limit = haste.limit(range.len());
+        let (result, buffer) = self.transport.fill_within(buffer, range, limit).await;
+        let (count, waited) = (*result.as_ref().unwrap_or(&0), self.core.now().since(began));
+        haste.account(count, waited);
+        patience.account(count, waited);
+        (result.map_err(|_| ReceiveError::Disconnected), buffer)
+    }
+
+    /// Sends what the client takes of `bytes[range]` in a moment ([`OFFER_TIME`]); says how many bytes that is.
+    pub(crate) async fn offer(
+        &mut self,
+        bytes: Buffer,
+        range: Range<usize>,
+        patience: &mut Patience,
+    ) -> Result<usize, SendError> {
+        let began = self.core.now();
+        let count = self.transport.offer(bytes, range, OFFER_TIME).await.map_err(|_| SendError)?;
+        patience.account(count, self.core.now().since(began));
+        Ok(count)
+    }
+
+    /// The same for `head` and `body[range]` together. The head is always sent, and comes back.
+    pub(crate) async fn offer_with_head(
+        &mut self,
+        head: Vec<u8>,
+        body: Buffer,
+        range: Range<usize>,
+        patience: &mut Patience,
+    ) -> Result<(usize, Vec<u8>), SendError> {
+        let began = self.core.now();
+        let (result, head) = self.transport.offer_with_head(head, body, range, OFFER_TIME).await;
+        let count = result.map_err(|_| SendError)?;
+        patience.account(count, self.core.now().since(began));
+        match count.checked_sub(head.len()) {
+            Some(taken) => Ok((taken, head)),
+            None => {
+                let all = head.len();
+                Ok((0, self.send(head, count..all, patience).await?))
             }
-            Some((Err(_), buffer)) => (Err(ReceiveError::Disconnected), buffer),
-            // The buffer went with the receive and returns to its pool once the kernel lets go of it; the caller is
-            // owed one in its place. The reserve covers it, for as long as it takes the caller to drop it.
-            None => (Err(ReceiveError::TimedOut), core.buffer(Reserve::Progress).await),
         }
     }
 
@@ -206,24 +257,21 @@ impl Wire {
         }
     }
 
-    /// Sends `head` and `body[range]` together and gives `head` back.
-    pub(crate) async fn send_with_head(
-        &mut self,
-        head: Vec<u8>,
-        body: Buffer,
-        range: Range<usize>,
-        patience: &mut Patience,
-    ) -> Result<Vec<u8>, SendError> {
+    /// Waits a moment until the socket has all that was offered; false when it has not.
+    pub(crate) async fn settles_soon(&mut self) -> Result<bool, SendError> {
+        match within(&self.core, OFFER_TIME, self.transport.settle()).await {
+            None => Ok(false),
+            Some(settled) => settled.map(|()| true).map_err(|_| SendError),
+        }
+    }
+
+    /// Waits until the socket has all that was offered.
+    pub(crate) async fn settle(&mut self, patience: &mut Patience) -> Result<(), SendError> {
         let began = self.core.now();
         let core = self.core.clone();
-        let count = head.len() + range.len();
-        match within(&core, patience.limit(count), self.transport.send_with_head(head, body, range)).await {
-            Some((Ok(()), head, _)) => {
-                patience.account(count, core.now().since(began));
-                Ok(head)
-            }
-            _ => Err(SendError),
-        }
+        let settled = within(&core, patience.limit(0), self.transport.settle()).await;
+        patience.account(0, core.now().since(began));
+        settled.and_then(Result::ok).ok_or(SendError)
     }
 
     /// Closes so that the client sees what was sent last: says that nothing more comes, then reads until the client

@@ -11,7 +11,7 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 
 use super::chunk::Chunk;
-use crate::http::{Incoming, ReceiveError};
+use crate::http::{FAST_BYTES_PER_SECOND_MIN, Incoming, ReceiveError, STALL_TIME};
 use crate::http1::{Patience, Settings, within};
 
 /// Where a body is.
@@ -26,6 +26,8 @@ pub(super) struct Body<'a> {
     /// Came and was not taken.
     frame: Bytes,
     patience: Patience,
+    /// For how long a buffer of the pool may still wait for bytes.
+    haste: Patience,
     /// Bytes given out.
     pub(super) received: u64,
     failure: Option<ReceiveError>,
@@ -47,6 +49,7 @@ impl<'a> Body<'a> {
             length: request.length,
             frame: Bytes::new(),
             patience: Patience::new(settings.body_grace, settings.body_bytes_per_second_min),
+            haste: Patience::new(STALL_TIME, FAST_BYTES_PER_SECOND_MIN),
             received: 0,
             failure: None,
         }
@@ -72,6 +75,20 @@ impl<'a> Body<'a> {
         Ok(())
     }
 
+    /// Like [`Self::frame_ahead`]; false when that would have to be waited for longer than a buffer may wait.
+    async fn frame_soon(&mut self) -> Result<bool, ReceiveError> {
+        let core = self.core.clone();
+        let limit = self.haste.limit(0);
+        match within(&core, limit, self.frame_ahead()).await {
+            Some(came) => came.map(|()| true),
+            None => {
+                self.patience.account(0, limit);
+                self.haste.account(0, limit);
+                Ok(false)
+            }
+        }
+    }
+
     async fn next_frame(&mut self) -> Result<Option<Bytes>, ReceiveError> {
         let began = self.core.now();
         let limit = self.patience.limit(0);
@@ -91,7 +108,9 @@ impl<'a> Body<'a> {
             Some(Some(Err(_))) => return Err(ReceiveError::Disconnected),
             Some(Some(Ok(frame))) => frame,
         };
-        self.patience.account(frame.len(), self.core.now().since(began));
+        let waited = self.core.now().since(began);
+        self.patience.account(frame.len(), waited);
+        self.haste.account(frame.len(), waited);
         Ok(Some(frame))
     }
 
@@ -118,8 +137,10 @@ impl Incoming for Body<'_> {
         assert!(range.start <= range.end && range.end <= buffer.len(), "the range lies in the buffer");
         let mut at = range.start;
         while at < range.end {
-            if let Err(failure) = self.frame_ahead().await {
-                return (Err(failure), buffer);
+            match self.frame_soon().await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(failure) => return (Err(failure), buffer),
             }
             let count = self.frame.len().min(range.end - at);
             if count == 0 {
@@ -138,5 +159,10 @@ impl Incoming for Body<'_> {
         into.extend_from_slice(&self.frame.split_to(count));
         self.taken(count);
         Ok(count)
+    }
+
+    async fn comes_soon(&mut self) -> bool {
+        // A failure is an outcome that is not waited for.
+        self.frame_soon().await.unwrap_or(true)
     }
 }

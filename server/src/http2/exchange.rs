@@ -15,7 +15,7 @@ use super::answer::{Answer, Broken, no_grpc};
 use super::body::Body;
 use super::chunk::Chunk;
 use super::head::{Request, read};
-use crate::http::{Head, Response, Service, first_piece, request_id};
+use crate::http::{Head, Response, Service, call, first_piece, request_id};
 use crate::http1::Refusal;
 use crate::listener::Frontdoor;
 use crate::telemetry::Exchange;
@@ -62,7 +62,7 @@ async fn serve<S: Service>(
     let head = head_of(request, peer, request_id);
     let in_flight = door.counters.in_flight();
     let served = async {
-        let mut response = door.service.call(&head, &mut body).await;
+        let (mut response, _) = call(&*door.service, &door.counters, &head, &mut body).await;
         let first = match head.method.as_str() {
             "HEAD" => None,
             _ => first_piece(&*door.service, &mut response, &head.request_id).await,

@@ -94,6 +94,11 @@ fn location_constraint(document: &[u8]) -> Result<Option<String>, S3Error> {
     Ok(location.filter(|location| !location.is_empty()))
 }
 
+/// Reads whatever comes, see [`super::fuzz`].
+pub(super) fn fuzz(document: &[u8]) {
+    let _ = location_constraint(document);
+}
+
 fn buckets_xml(buckets: &[BucketInfo], owner: &str, more: bool, prefix: &str) -> Vec<u8> {
     XmlWriter::document("ListAllMyBucketsResult", |xml| {
         xml.element("Owner", |xml| xml.text("ID", owner));

@@ -53,6 +53,13 @@ struct Delete {
     objects: Vec<Wanted>,
 }
 
+/// Reads whatever comes, see [`super::fuzz`].
+pub(super) fn fuzz(document: &[u8]) {
+    if let Ok(delete) = Delete::read(document) {
+        assert!((1..=PAGE_KEYS_MAX).contains(&delete.objects.len()));
+    }
+}
+
 /// One object to be deleted.
 #[derive(Debug, PartialEq, Eq)]
 struct Wanted {

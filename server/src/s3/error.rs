@@ -88,6 +88,7 @@ codes! {
     OPERATION_ABORTED = "OperationAborted", 409, "A conflicting conditional operation is currently in progress against this resource. Try again.";
     PRECONDITION_FAILED = "PreconditionFailed", 412, "At least one of the pre-conditions you specified did not hold";
     REQUEST_TIMEOUT = "RequestTimeout", 400, "Your socket connection to the server was not read from or written to within the timeout period. Idle connections will be closed.";
+    SLOW_DOWN = "SlowDown", 503, "Please reduce your request rate.";
     SERVICE_UNAVAILABLE = "ServiceUnavailable", 503, "Service is unable to handle request.";
     TOO_MANY_BUCKETS = "TooManyBuckets", 400, "You have attempted to create more buckets than allowed";
 }
@@ -292,6 +293,7 @@ impl From<PutError<BodyError>> for S3Error {
             PutError::Md5Mismatch => md5_mismatch(),
             PutError::ChecksumMismatch(algorithm) => checksum_mismatch(algorithm),
             PutError::Metadata(error) => error.into(),
+            PutError::TooSlow => Self::new(Code::SLOW_DOWN).retry_after(1),
             PutError::Full => Self::new(Code::INSUFFICIENT_STORAGE),
             PutError::Device(error) => Self::new(Code::INTERNAL_ERROR).caused_by(&error),
         }

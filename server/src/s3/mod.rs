@@ -16,6 +16,7 @@ mod date;
 mod delete;
 mod encoding;
 mod error;
+pub(crate) mod fuzz;
 mod get;
 mod headers;
 mod host;
@@ -312,6 +313,10 @@ mod tests {
             let count = max.min(self.0.len()).min(3);
             into.extend(self.0.drain(..count));
             Ok(count)
+        }
+
+        async fn comes_soon(&mut self) -> bool {
+            true
         }
     }
 

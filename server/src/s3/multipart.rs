@@ -169,6 +169,13 @@ fn read_parts(document: &[u8]) -> Result<Vec<PartName>, S3Error> {
     if parts.is_empty() { Err(S3Error::new(Code::MALFORMED_XML)) } else { Ok(parts) }
 }
 
+/// Reads whatever comes, see [`super::fuzz`].
+pub(super) fn fuzz(document: &[u8]) {
+    if let Ok(parts) = read_parts(document) {
+        assert!((1..=usize::from(PART_NUMBER_MAX)).contains(&parts.len()));
+    }
+}
+
 fn read_part(xml: &mut XmlReader<'_>) -> Result<PartName, S3Error> {
     let (mut number, mut etag, mut checksum) = (None, None, None);
     while let Some(name) = xml.child()? {

@@ -1,5 +1,6 @@
 //! What the frontend counts, one set of counters per core, added up when the page is read.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -102,6 +103,7 @@ pub struct CoreCounters {
     connections: [AtomicU64; PROTOCOLS.len()],
     connections_refused: AtomicU64,
     incomplete: AtomicU64,
+    panics: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -122,6 +124,7 @@ impl Default for CoreCounters {
             connections: std::array::from_fn(|_| AtomicU64::default()),
             connections_refused: AtomicU64::default(),
             incomplete: AtomicU64::default(),
+            panics: AtomicU64::default(),
         }
     }
 }
@@ -155,6 +158,14 @@ impl CoreCounters {
 
     pub(crate) fn connection_refused(&self) {
         add(&self.connections_refused, 1);
+    }
+
+    /// A request met a bug, which ended it.
+    pub(crate) fn panicked(&self, panic: &(dyn Any + Send), request_id: &str) {
+        add(&self.panics, 1);
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+        tracing::error!(request_id, panic = text, "a request met a bug in the server; please report it");
     }
 
     /// Connections that are open now, of which it is known what they speak.
@@ -257,6 +268,7 @@ impl Collector for Requests {
         one("request_received_bytes", "Bytes of request bodies", counter, self.sum(|core| &core.received_bytes))?;
         one("request_sent_bytes", "Bytes of answers' bodies", counter, self.sum(|core| &core.sent_bytes))?;
         one("requests_incomplete", "Answers that broke off", counter, self.sum(|core| &core.incomplete))?;
+        one("requests_panicked", "Requests that met a bug in the server", counter, self.sum(|core| &core.panics))?;
         one(
             "connections_refused",
             "Connections refused for want of room",

@@ -10,6 +10,7 @@ mod stream;
 
 use std::io;
 use std::ops::{Deref, Range};
+use std::time::Duration;
 
 use anvil_runtime::Buffer;
 use anvil_runtime::net::{Connection, Received, SendBytes};
@@ -49,12 +50,17 @@ impl Transport {
         }
     }
 
-    /// Fills `buffer[range]`, or as much of it as comes before the end of the stream; gives how much that is. When the
-    /// future is dropped over TLS, what came is lost with the buffer.
-    pub(crate) async fn fill(&mut self, buffer: Buffer, range: Range<usize>) -> (io::Result<usize>, Buffer) {
+    /// Fills `buffer[range]`, or as much of it as comes before the end of the stream or the limit; gives how much that
+    /// is.
+    pub(crate) async fn fill_within(
+        &mut self,
+        buffer: Buffer,
+        range: Range<usize>,
+        limit: Duration,
+    ) -> (io::Result<usize>, Buffer) {
         match self {
-            Self::Plain(connection) => connection.fill(buffer, range).await,
-            Self::Tls(stream) => stream.fill(buffer, range).await,
+            Self::Plain(connection) => connection.fill_within(buffer, range, limit).await,
+            Self::Tls(stream) => stream.fill_within(buffer, range, limit).await,
         }
     }
 
@@ -66,16 +72,37 @@ impl Transport {
         }
     }
 
-    /// Sends `head` and then `body[range]`.
-    pub(crate) async fn send_with_head(
+    /// Sends what is taken of `bytes[range]` before the limit; gives how many bytes that is. What is taken is with the
+    /// socket when [`Self::settle`] says so.
+    pub(crate) async fn offer(&mut self, bytes: Buffer, range: Range<usize>, limit: Duration) -> io::Result<usize> {
+        match self {
+            Self::Plain(connection) => connection.send_within(bytes, range, limit).await.0,
+            Self::Tls(stream) => stream.put_within(&[&bytes[range]], limit).await,
+        }
+    }
+
+    /// The same with `head` in front of `body[range]`; counts the bytes of both.
+    pub(crate) async fn offer_with_head(
         &mut self,
         head: Vec<u8>,
         body: Buffer,
         range: Range<usize>,
-    ) -> (io::Result<()>, Vec<u8>, Buffer) {
+        limit: Duration,
+    ) -> (io::Result<usize>, Vec<u8>) {
         match self {
-            Self::Plain(connection) => connection.send_with_head(head, body, range).await,
-            Self::Tls(stream) => (stream.send(&[&head, &body[range]]).await, head, body),
+            Self::Plain(connection) => {
+                let (result, head, _) = connection.send_with_head_within(head, body, range, limit).await;
+                (result, head)
+            }
+            Self::Tls(stream) => (stream.put_within(&[&head, &body[range]], limit).await, head),
+        }
+    }
+
+    /// Waits until the socket has all that was offered. Dropping the future loses nothing.
+    pub(crate) async fn settle(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(stream) => stream.settle().await,
         }
     }
 

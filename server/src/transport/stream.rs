@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::incoming::Incoming;
 use super::outgoing::{Outgoing, SEND_BYTES_MAX};
+use crate::http1::within;
 
 /// A connection, perhaps with TLS on it.
 pub(crate) struct Stream {
@@ -112,8 +113,15 @@ impl Stream {
         .await
     }
 
-    /// See [`super::Transport::fill`].
-    pub(crate) async fn fill(&mut self, mut buffer: Buffer, range: Range<usize>) -> (io::Result<usize>, Buffer) {
+    /// See [`super::Transport::fill_within`].
+    pub(crate) async fn fill_within(
+        &mut self,
+        mut buffer: Buffer,
+        range: Range<usize>,
+        limit: Duration,
+    ) -> (io::Result<usize>, Buffer) {
+        let core = self.core.clone();
+        let due = core.now() + limit;
         let mut at = range.start;
         while at < range.end {
             let into = &mut buffer[at..range.end];
@@ -124,13 +132,40 @@ impl Stream {
                     count
                 })
             });
-            match taken.await {
-                Ok(0) => break,
-                Ok(count) => at += count,
-                Err(error) => return (Err(error), buffer),
+            match within(&core, due.since(core.now()), taken).await {
+                None | Some(Ok(0)) => break,
+                Some(Ok(count)) => at += count,
+                Some(Err(error)) => return (Err(error), buffer),
             }
         }
         (Ok(at - range.start), buffer)
+    }
+
+    /// Takes these, one behind the other, as far as there is room before the limit; gives how many bytes were taken.
+    pub(crate) async fn put_within(&mut self, pieces: &[&[u8]], limit: Duration) -> io::Result<usize> {
+        let core = self.core.clone();
+        let due = core.now() + limit;
+        let mut taken = 0;
+        for piece in pieces {
+            let mut left = *piece;
+            while !left.is_empty() {
+                let putting =
+                    std::future::poll_fn(|context| self.poll_put(context, |space, room| put(space, left, room)));
+                match within(&core, due.since(core.now()), putting).await {
+                    None => return Ok(taken),
+                    Some(result) => {
+                        let count = result?;
+                        (left, taken) = (&left[count..], taken + count);
+                    }
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Waits until the socket has all that was taken.
+    pub(crate) async fn settle(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|context| self.poll_sent(context)).await
     }
 
     /// Sends all of these, one behind the other, and waits until the socket has them.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anvil::http1::Settings;
 
-use crate::harness::{Server, patient, pattern, weighted};
+use crate::harness::{Server, TOO_LONG, patient, pattern, weighted};
 
 #[test]
 fn a_client_that_waits_is_told_to_continue_when_its_body_is_read() {
@@ -183,4 +183,47 @@ fn a_client_that_does_not_take_its_answer_is_given_up() {
     client.send("GET /object?1000000000 HTTP/1.1\r\nHost: h\r\n\r\n");
     server.wait_until("the server gives up", |server| server.metrics.render().contains("incomplete_total 1.0\n"));
     assert!(client.discard() < 1_000_000_000);
+}
+
+#[test]
+fn a_slow_client_keeps_no_buffer_from_others() {
+    const LENGTH: usize = 12_000_000;
+    let server = Server::start(Settings { body_grace: TOO_LONG, send_grace: TOO_LONG, ..patient() });
+    // Three buffers are for requests here. More clients stop in the middle of their bodies, or do not read theirs.
+    let start = |request: &str, body: &[u8]| {
+        let mut client = server.connect();
+        client.send(request);
+        client.send(body);
+        client
+    };
+    let plain = "PUT /sum HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n";
+    let mut plain: Vec<_> = (0..4).map(|_| start(plain, &[1; 100_000])).collect();
+    let chunked = "PUT /sum HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut chunked: Vec<_> = (0..4).map(|_| start(chunked, b"7\r\n\x01\x01\x01")).collect();
+    let readers = format!("GET /object?{LENGTH} HTTP/1.1\r\nHost: h\r\n\r\n");
+    let mut readers: Vec<_> = (0..4).map(|_| start(&readers, b"")).collect();
+
+    let mut fast = server.connect();
+    for _ in 0..2 {
+        fast.send("PUT /sum HTTP/1.1\r\nHost: h\r\nContent-Length: 1500000\r\n\r\n");
+        fast.send(vec![1; 1_500_000]);
+        assert!(fast.answer().text().starts_with("1500000 "));
+        fast.send("GET /object?1500000 HTTP/1.1\r\nHost: h\r\n\r\n");
+        fast.head();
+        fast.bytes(1_500_000);
+    }
+    // They are slow, and not wrong: each gets what it came for.
+    for client in &mut plain {
+        client.send([1; 200_000]);
+        assert_eq!(client.answer().text(), format!("300000 {}", weighted(&[1; 300_000], 0)));
+    }
+    for client in &mut chunked {
+        client.send("\x01\x01\x01\x01\r\n0\r\n\r\n");
+        assert_eq!(client.answer().text(), "7 28");
+    }
+    for client in &mut readers {
+        client.head();
+        let bytes = client.bytes(LENGTH);
+        assert!((0..).zip(&bytes).all(|(at, &byte)| byte == pattern(at)), "bytes are lost, doubled or exchanged");
+    }
 }

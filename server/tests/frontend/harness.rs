@@ -267,6 +267,7 @@ impl Service for Echo {
             "/failing" => self.object(number(), number() / 2, Ending::Error),
             "/announced" => Outgoing::Announced(number()),
             "/bytes" => Outgoing::Bytes(vec![b'x'; usize::try_from(number()).unwrap()]),
+            "/bug" => panic!("a bug in the service"),
             "/unread" => Outgoing::Bytes(b"unread".to_vec()),
             "/gate" => {
                 self.arrived.borrow().send_modify(|count| *count += 1);
@@ -297,7 +298,10 @@ impl Echo {
     }
 
     fn object(&self, length: u64, given: u64, ending: Ending) -> Outgoing<Pattern> {
-        Outgoing::Object { length, reader: Pattern { core: self.core.clone(), at: 0, end: given, ending } }
+        Outgoing::Object {
+            length,
+            reader: Pattern { core: self.core.clone(), at: 0, end: given, ending, piece_bytes: BUFFER_BYTES - 4096 },
+        }
     }
 }
 
@@ -307,19 +311,28 @@ async fn read_all<I: Incoming>(body: &mut I) -> Result<Vec<u8>, ReceiveError> {
     Ok(bytes)
 }
 
-/// Receives through a pool buffer, and gives the length with the sum of all bytes times their position.
+/// Receives through pool buffers, none of which waits for a slow client, and gives the length with the sum of all bytes
+/// times their position.
 async fn sum_up<I: Incoming>(core: &Core, body: &mut I) -> Result<(u64, u64), ReceiveError> {
     let (mut length, mut sum) = (0, 0_u64);
-    let mut buffer = core.buffer(Reserve::Foreground).await;
+    let mut take = |bytes: &[u8]| {
+        sum = sum.wrapping_add(weighted(bytes, length));
+        length += bytes.len() as u64;
+    };
     loop {
-        let (received, returned) = body.fill(buffer, 4096..BUFFER_BYTES).await;
-        buffer = returned;
+        let buffer = core.buffer(Reserve::Foreground).await;
+        let (received, buffer) = body.fill(buffer, 4096..BUFFER_BYTES).await;
         let count = received?;
-        sum = sum.wrapping_add(weighted(&buffer[4096..4096 + count], length));
-        length += count as u64;
-        if count < BUFFER_BYTES - 4096 {
+        take(&buffer[4096..4096 + count]);
+        drop(buffer);
+        if count == BUFFER_BYTES - 4096 {
+            continue;
+        }
+        let mut slow = Vec::new();
+        if body.read(&mut slow, 1000).await? == 0 {
             return Ok((length, sum));
         }
+        take(&slow);
     }
 }
 
@@ -344,6 +357,7 @@ pub(crate) struct Pattern {
     at: u64,
     end: u64,
     ending: Ending,
+    piece_bytes: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -359,12 +373,21 @@ impl Pieces for Pattern {
             return (self.ending == Ending::Error).then_some(Err(StreamError::Read(error)));
         }
         let mut buffer = self.core.buffer(Reserve::Foreground).await;
-        let count = usize::try_from(self.end - self.at).unwrap().min(BUFFER_BYTES - 4096);
+        let count = usize::try_from(self.end - self.at).unwrap().min(self.piece_bytes);
         let range = 4096..4096 + count;
         for (at, byte) in (self.at..).zip(&mut buffer[range.clone()]) {
             *byte = pattern(at);
         }
         self.at += count as u64;
         Some(Ok(Piece { buffer, range }))
+    }
+
+    fn slow_down(&mut self, untaken: u64) {
+        self.at -= untaken;
+        self.piece_bytes = 64 << 10;
+    }
+
+    fn speed_up(&mut self) {
+        self.piece_bytes = BUFFER_BYTES - 4096;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anvil::http1::{HEAD_BYTES_MAX, HEADERS_MAX, Settings, TARGET_BYTES_MAX};
+use anvil::http1::{HEAD_BYTES_MAX, HEADERS_MAX, IDLE_BYTES_MAX, LARGE_HEADS_MAX, Settings, TARGET_BYTES_MAX};
 
 use crate::harness::{Server, patient};
 
@@ -40,13 +40,35 @@ fn requests_that_two_readers_could_divide_differently_are_refused() {
         "A: b\rContent-Length: 5",
         "A: b\0c",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding : chunked",
+        "Transfer-Encoding\t: chunked",
+        "Transfer-Encoding: \x0bchunked",
+        "Transfer-Encoding:\r\n chunked",
+        "A: b\r\n\tTransfer-Encoding: chunked",
+        "A: b\r\r\nTransfer-Encoding: chunked",
+        "Content-Length: -0",
+        "Content-Length: 0x5",
+        "Content-Length: 5 5",
+        "Content-Length: 5\r\nA: b\r\ncontent-length: 5",
+        "Content-Length: \u{ff15}",
+        "Content_Length\0: 5",
+        ": 5",
         "Host: h",
     ] {
         assert_refused(&server, &put(lines), 400);
     }
-    for lines in
-        ["Transfer-Encoding: xchunked", "Transfer-Encoding: gzip, chunked", "Transfer-Encoding: chunked, identity"]
-    {
+    for lines in [
+        "Transfer-Encoding: xchunked",
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding: chunked, chunked",
+        "Transfer-Encoding: chunked;q=1",
+        "Transfer-Encoding: \"chunked\"",
+        "Transfer-Encoding: ,chunked",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding:",
+    ] {
         assert_refused(&server, &put(lines), 501);
     }
     for request in [
@@ -74,6 +96,17 @@ fn a_broken_chunk_ends_the_body_and_the_connection() {
         "5\r\nabcdef\r\n",
         "11111111111111111\r\n",
         "5 \r\nabcde\r\n",
+        " 5\r\nabcde\r\n",
+        "+5\r\nabcde\r\n",
+        "5\r\nabcde0\r\n\r\n",
+        "5\r\nabcde\n0\r\n\r\n",
+        "5;a\nb\r\nabcde\r\n0\r\n\r\n",
+        "5;\0\r\nabcde\r\n0\r\n\r\n",
+        "0\r\n\n",
+        "0\r\n Content-Length: 5\r\n\r\n",
+        "0\r\n: a\r\n\r\n",
+        "0\r\na: b\nGET /smuggled HTTP/1.1\r\n\r\n",
+        "\r\n",
     ] {
         for path in ["/echo", "/sum"] {
             assert_refused(
@@ -170,4 +203,67 @@ fn bytes_gone_wrong_anywhere_do_no_harm() {
     }
     server.wait_until("all connections are gone", |server| server.counters.connections() == 0);
     assert_eq!(server.ask(streams[0]).text(), "abc");
+}
+
+#[test]
+fn a_bug_that_a_request_meets_ends_that_request_and_nothing_else() {
+    let server = Server::start(patient());
+    let mut other = server.connect();
+    for _ in 0..2 {
+        let mut client = server.connect();
+        client.send("PUT /bug HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc");
+        let answer = client.answer();
+        assert!(answer.status == 500 && answer.closes() && answer.text().starts_with("InternalError "), "{answer:?}");
+        client.shutdown();
+        client.assert_closed();
+        other.send("GET /status?200 HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(other.answer().status, 200);
+    }
+    assert!(server.metrics.render().contains("anvil_requests_panicked_total 2.0\n"));
+}
+
+#[test]
+fn so_many_large_heads_are_read_at_once_and_no_more() {
+    let server = Server::start(patient());
+    let begin = || {
+        let mut client = server.connect();
+        client.send(format!("GET /status?200 HTTP/1.1\r\nHost: h\r\nA: {}", "a".repeat(2 * IDLE_BYTES_MAX)));
+        client
+    };
+    let mut large: Vec<_> = (0..LARGE_HEADS_MAX).map(|_| begin()).collect();
+    // The last ones may be read before the first ones: whoever comes too late is told so, and the others are served.
+    let mut late = begin();
+    let answer = loop {
+        for client in large.iter_mut().chain([&mut late]) {
+            client.stream.set_nonblocking(true).unwrap();
+        }
+        let refused = large.iter_mut().chain([&mut late]).find(|client| client.stream.peek(&mut [0]).is_ok());
+        if let Some(client) = refused {
+            client.stream.set_nonblocking(false).unwrap();
+            break client.answer();
+        }
+        std::thread::yield_now();
+    };
+    assert!(answer.status == 503 && answer.closes() && answer.text().starts_with("SlowDown "), "{answer:?}");
+    // A head of the usual size is read all the same.
+    assert_eq!(server.ask("GET /status?200 HTTP/1.1\r\nHost: h\r\n\r\n").status, 200);
+    drop(large);
+    drop(late);
+    server.wait_until("all have gone", |server| server.counters.connections() == 0);
+    let mut again = begin();
+    again.send("\r\n\r\n");
+    assert_eq!(again.answer().status, 200, "their places are free again");
+}
+
+#[test]
+fn a_client_that_leaves_its_answer_is_noticed_at_once() {
+    let server = Server::start(patient());
+    for _ in 0..10 {
+        let mut client = server.connect();
+        client.send("GET /object?1000000000 HTTP/1.1\r\nHost: h\r\n\r\n");
+        client.head();
+    }
+    let began = Instant::now();
+    server.wait_until("all have been noticed", |server| server.counters.connections() == 0);
+    assert!(began.elapsed() < Settings::default().send_grace, "only the time-out saw it");
 }

@@ -102,6 +102,11 @@ impl Node {
         format!("http://{}", self.address)
     }
 
+    /// What `/metrics` says.
+    pub fn metrics(&self) -> String {
+        get(self.address, "/metrics").expect("the node answers")
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
@@ -240,12 +245,17 @@ fn drain(output: impl Read + Send + 'static) -> mpsc::Receiver<String> {
 }
 
 fn status_of_ready(address: SocketAddr) -> Option<u16> {
+    get(address, "/ready")?.split(' ').nth(1)?.parse().ok()
+}
+
+/// The whole answer, with its head.
+fn get(address: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    stream.write_all(format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
-    answer.split(' ').nth(1)?.parse().ok()
+    Some(answer)
 }
 
 fn show_log(log: &Path) {

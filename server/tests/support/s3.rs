@@ -243,6 +243,19 @@ impl Client {
         Ok(head)
     }
 
+    /// The head of a request with this body, for those who send it in their own way.
+    pub fn head_of(&self, method: &str, path: &str, query: &[(&str, &str)], body: Body<'_>) -> String {
+        let target = Target { method, path: encode(path, true), query: canonical_query(query) };
+        self.signed_head(&target, &[], body).text.replace("expect: 100-continue\r\n", "")
+    }
+
+    /// A whole PUT with a body in signed chunks.
+    pub fn chunked_request(&self, path: &str, chunked: Chunked<'_>) -> Vec<u8> {
+        let target = Target { method: "PUT", path: encode(path, true), query: String::new() };
+        let signed = self.signed_head(&target, &[], Body::Chunked(chunked));
+        [signed.text.clone().into_bytes(), chunked.encode(signed)].concat()
+    }
+
     /// The head of a request with its signature (AWS, "Signature Version 4 signing process").
     fn signed_head(&self, target: &Target<'_>, headers: &[(&str, &str)], body: Body<'_>) -> Signed {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();

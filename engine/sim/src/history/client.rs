@@ -366,6 +366,15 @@ impl Client {
             let bytes = &piece.buffer[piece.range];
             assert!(payload::is(origin, offset, bytes), "value {value} reads as other bytes at {offset}");
             offset += bytes.len() as u64;
+            match self.random.below(10) {
+                0 => {
+                    let untaken = self.random.below(bytes.len() as u64 + 1);
+                    reader.slow_down(untaken);
+                    offset -= untaken;
+                }
+                1 => reader.speed_up(),
+                _ => {}
+            }
             if self.random.one_in(8) {
                 self.world.sleep(Duration::from_nanos(self.random.below(3_000_000))).await;
             }

@@ -80,9 +80,21 @@ impl Body<SimBuffer> for Payload {
 
     async fn fill(&mut self, mut buffer: SimBuffer, range: Range<usize>) -> (Result<usize, Left>, SimBuffer) {
         let left = usize::try_from(self.length() - self.sent).expect("an object of a history is small");
-        let count = range.len().min(left);
+        let mut count = range.len().min(left);
+        // A client that falls silent in the middle of a buffer.
+        if self.world.random().is_multiple_of(4) {
+            count = usize::try_from(self.world.random()).unwrap_or(usize::MAX) % (count + 1);
+        }
         let sent = self.send(&mut buffer[range.start..range.start + count]).await;
         (sent.map(|()| count), buffer)
+    }
+
+    async fn read(&mut self, into: &mut Vec<u8>, max: usize) -> Result<usize, Left> {
+        let left = usize::try_from(self.length() - self.sent).expect("an object of a history is small");
+        let start = into.len();
+        into.resize(start + max.min(left), 0);
+        self.send(&mut into[start..]).await?;
+        Ok(into.len() - start)
     }
 
     async fn collect(&mut self) -> Result<Vec<u8>, Left> {

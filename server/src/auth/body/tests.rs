@@ -38,6 +38,10 @@ impl Incoming for Script {
         self.at += count;
         Ok(count)
     }
+
+    async fn comes_soon(&mut self) -> bool {
+        true
+    }
 }
 
 /// Runs a future that never waits.
