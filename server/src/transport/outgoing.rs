@@ -21,8 +21,6 @@ pub(super) struct Outgoing {
     gathered: Vec<u8>,
     /// Memory of the last send, for the next.
     spare: Vec<u8>,
-    /// Handed to the socket in all.
-    pub(super) total_bytes: u64,
 }
 
 enum State {
@@ -39,7 +37,7 @@ struct Sent {
 
 impl Outgoing {
     pub(super) fn new(core: Core, writer: Writer) -> Self {
-        Self { core, state: State::Idle(writer), gathered: Vec::new(), spare: Vec::new(), total_bytes: 0 }
+        Self { core, state: State::Idle(writer), gathered: Vec::new(), spare: Vec::new() }
     }
 
     /// Since when the kernel has been waiting for the client to take what it sends.
@@ -75,7 +73,6 @@ impl Outgoing {
                 State::Sending { sent, .. } => {
                     let Sent { writer, result, bytes } = ready!(sent.as_mut().poll(context));
                     self.state = if result.is_ok() { State::Idle(writer) } else { State::Broken };
-                    self.total_bytes += bytes.len() as u64;
                     self.spare = bytes;
                     self.spare.clear();
                     result?;
