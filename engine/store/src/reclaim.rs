@@ -91,10 +91,10 @@ impl<W: World> Inner<W> {
                 // Who waited for room that does not come is refused.
                 self.serve_space(disk);
                 self.disk(disk).reclaim_wanted().await;
-                if !self.space(disk).borrow().is_low() {
-                    // Much is released at once, and looking for what pays takes a while on a large disk.
-                    self.world.sleep(LOOK_AGAIN).await;
-                }
+                // Much is released at once, and looking for what pays takes a while on a large disk. With little room, or
+                // none on a disk that failed, serving those who wait rings again at once.
+                let low = self.space(disk).borrow().is_low();
+                self.world.sleep(if low { LOOK_AGAIN / 10 } else { LOOK_AGAIN }).await;
                 continue;
             };
             let reclaimed = self.reclaim_extent(disk, extent, account, &budget).await;
