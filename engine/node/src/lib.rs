@@ -5,6 +5,7 @@
 //! [`metadata`] for what those bytes mean.
 #![forbid(unsafe_code)]
 
+mod abandoned;
 pub mod body;
 pub mod bucket;
 pub mod copy;
@@ -16,6 +17,9 @@ pub mod metadata;
 pub mod multipart;
 mod payload;
 pub mod put;
+mod reclaim;
+mod sweep;
+pub mod upkeep;
 
 use std::rc::Rc;
 
@@ -24,6 +28,7 @@ use anvil_model::io::World;
 use anvil_model::object::{BucketName, Key};
 use anvil_store::{Origin, Store};
 
+use abandoned::Abandoned;
 use metadata::Client;
 use metadata::mutation::BucketRef;
 use metadata::query::BucketPath;
@@ -51,13 +56,16 @@ pub struct Node<W: World> {
     metadata: Client<W>,
     region: Rc<str>,
     gathering: gather::Gathering,
+    abandoned: Rc<Abandoned>,
+    upkeep: Rc<upkeep::Counters>,
 }
 
 impl<W: World> Node<W> {
     /// Joins one core's parts. `region` is where its buckets are made.
     #[must_use]
     pub fn new(world: W, store: Store<W>, metadata: Client<W>, region: &str) -> Self {
-        Self { world, store, metadata, region: region.into(), gathering: gather::Gathering::default() }
+        let (region, gathering) = (region.into(), gather::Gathering::default());
+        Self { world, store, metadata, region, gathering, abandoned: Rc::default(), upkeep: Rc::default() }
     }
 
     /// The region that this node serves.

@@ -163,7 +163,7 @@ impl<W: World> Node<W> {
         };
         let change =
             Change::PutPart { bucket: found.bucket, key: upload.key, upload: upload.upload, part: Box::new(part) };
-        self.metadata.commit(change).await?;
+        self.commit_claim(payload.unclaimed(), change).await?;
         Ok(stored)
     }
 

@@ -18,6 +18,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use crate::Node;
+use crate::abandoned::Unclaimed;
 use crate::body::{Body, Trailer};
 use crate::gather::Pace;
 use crate::metadata::mutation::BlobClaim;
@@ -30,15 +31,16 @@ const WINDOWS_IN_FLIGHT: usize = 3;
 const DIGEST_TURN_BYTES: usize = 128 << 10;
 
 /// A blob that was written: where, and how long it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct WrittenBlob {
     pub(crate) blob: BlobId,
     pub(crate) disk: DiskId,
     pub(crate) length: u64,
+    unclaimed: Unclaimed,
 }
 
 /// Payload that is on disk, verified against everything that was promised of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Written {
     /// `None` for an empty payload.
     pub(crate) blob: Option<WrittenBlob>,
@@ -57,12 +59,17 @@ impl Written {
 
     /// What the commit names.
     pub(crate) fn claim(&self) -> Option<BlobClaim> {
-        self.blob.map(|written| BlobClaim {
+        self.blob.as_ref().map(|written| BlobClaim {
             blob: written.blob,
             profile: Profile::SINGLE,
             length: written.length,
             places: vec![written.disk],
         })
+    }
+
+    /// What is to be given to [`Node::commit_claim`].
+    pub(crate) fn unclaimed(self) -> Option<Unclaimed> {
+        self.blob.map(|written| written.unclaimed)
     }
 }
 
@@ -77,10 +84,16 @@ impl<W: World> Node<W> {
         let size = body.length();
         let mut digests = Digests::new(expected.algorithm());
         let blob = match usize::try_from(size) {
-            Ok(0) => None,
-            Ok(length) if length <= SMALL_BLOB_BYTES_MAX => Some(self.write_small(origin, &mut digests, body).await?),
-            _ => Some(self.write_windows(origin, &mut digests, body).await?),
+            Ok(0) => Ok(None),
+            Ok(length) if length <= SMALL_BLOB_BYTES_MAX => {
+                self.write_small(origin, &mut digests, body).await.map(Some)
+            }
+            _ => self.write_windows(origin, &mut digests, body).await.map(Some),
         };
+        if matches!(blob, Err(PutError::Full)) {
+            self.upkeep.note_full(self.world.now());
+        }
+        let blob = blob?;
         let trailer = body.finish().await.map_err(PutError::Body)?;
         let written = digests.finish(blob, size);
         expected.verify(&written, &trailer)?;
@@ -129,7 +142,8 @@ impl<W: World> Node<W> {
     }
 
     fn new_blob(&self, length: u64) -> WrittenBlob {
-        WrittenBlob { blob: self.store.new_blob(), disk: self.store.place(), length }
+        let blob = self.store.new_blob();
+        WrittenBlob { blob, disk: self.store.place(), length, unclaimed: Unclaimed::new(blob, &self.abandoned) }
     }
 }
 

@@ -125,7 +125,7 @@ impl<W: World> Node<W> {
             object: Box::new(object),
             conditions: put.conditions,
         };
-        self.metadata.commit(change).await?;
+        self.commit_claim(payload.unclaimed(), change).await?;
         Ok(stored)
     }
 }

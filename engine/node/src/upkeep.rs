@@ -1,0 +1,211 @@
+//! What a core does for its disks that no client asked for: garbage is given back, blobs that nobody needs are found.
+//!
+//! One task per core, behind the tasks of clients. It can be dropped at any moment: what was not done is done by the next
+//! life. What is told here is remembered nowhere but in the metadata.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anvil_model::ids::CoreId;
+use anvil_model::io::World;
+use anvil_model::time::Moment;
+use anvil_store::DiskSpace;
+use futures_util::future;
+use tokio::sync::watch;
+
+use crate::Node;
+use crate::reclaim::Reclaimer;
+pub use crate::sweep::{CurrentLife, Swept};
+
+/// How a node keeps its disks.
+#[derive(Clone, Debug)]
+pub struct Upkeep {
+    /// The life that runs.
+    pub life: CurrentLife,
+    /// What was deleted or overwritten is kept so long, for those who read it at that moment.
+    pub reclaim_delay: Duration,
+    /// Between two looks at the garbage list, when there is nothing to do.
+    pub look_every: Duration,
+    /// Between two sweeps; the first one is at the start.
+    pub sweep_every: Duration,
+    /// Whether the disks are nearly full. One for all cores.
+    pub pressure: Pressure,
+}
+
+/// What upkeep did on a core since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpkeepFigures {
+    /// Blobs of the garbage list that were released to the store.
+    pub released: u64,
+    /// Lines of the garbage list that were forgotten because the blob's bytes are gone.
+    pub forgotten: u64,
+    /// Blobs of writes that failed in this life and were released.
+    pub abandoned: u64,
+    /// Blobs of earlier lives that no object needs, claimed as garbage.
+    pub orphans: u64,
+    /// Sweeps that were finished.
+    pub sweeps: u64,
+    /// Blobs that objects need and that the last finished sweep did not find wholly.
+    pub missing: u64,
+}
+
+/// [`UpkeepFigures`] as they grow.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) released: Cell<u64>,
+    pub(crate) forgotten: Cell<u64>,
+    pub(crate) abandoned: Cell<u64>,
+    pub(crate) orphans: Cell<u64>,
+    sweeps: Cell<u64>,
+    missing: Cell<u64>,
+    /// When a write was last turned away because the disks are full.
+    full_at: Cell<Option<Moment>>,
+}
+
+/// Which cores see a disk nearly full. Cheap to clone, and to send to a core.
+#[derive(Clone, Debug)]
+pub struct Pressure {
+    cores: Arc<watch::Sender<BTreeSet<CoreId>>>,
+}
+
+/// After an error of the metadata.
+const RETRY: Duration = Duration::from_secs(5);
+/// What a full disk makes of the delay, at most.
+const DELAY_UNDER_PRESSURE: Duration = Duration::from_secs(5);
+/// A disk is nearly full when less than this part of it is free.
+const LOW_SHARE: u64 = 16;
+/// For how long a write that was turned away counts.
+const FULL_REMEMBERED: Duration = Duration::from_secs(30);
+
+impl Pressure {
+    /// None so far.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { cores: Arc::new(watch::Sender::new(BTreeSet::new())) }
+    }
+
+    /// Whether any core sees a disk nearly full.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.cores.borrow().is_empty()
+    }
+
+    /// What this core sees. True when that changes it for the node.
+    fn tell(&self, core: CoreId, low: bool) -> bool {
+        let mut changed = false;
+        self.cores.send_if_modified(|cores| {
+            let before = cores.is_empty();
+            let modified = if low { cores.insert(core) } else { cores.remove(&core) };
+            changed = cores.is_empty() != before;
+            modified
+        });
+        changed
+    }
+}
+
+impl Default for Pressure {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Counters {
+    pub(crate) fn add(&self, counter: impl Fn(&Self) -> &Cell<u64>, count: usize) {
+        let counter = counter(self);
+        counter.set(counter.get() + count as u64);
+    }
+
+    pub(crate) fn note_full(&self, now: Moment) {
+        self.full_at.set(Some(now));
+    }
+}
+
+impl<W: World> Node<W> {
+    /// Keeps this core's share of the disks, until it is dropped.
+    pub async fn upkeep(&self, upkeep: Upkeep) {
+        future::join(self.keep_reclaiming(&upkeep), self.keep_sweeping(&upkeep)).await;
+    }
+
+    /// What upkeep did on this core.
+    #[must_use]
+    pub fn upkeep_figures(&self) -> UpkeepFigures {
+        let Counters { released, forgotten, abandoned, orphans, sweeps, missing, full_at: _ } = &*self.upkeep;
+        UpkeepFigures {
+            released: released.get(),
+            forgotten: forgotten.get(),
+            abandoned: abandoned.get(),
+            orphans: orphans.get(),
+            sweeps: sweeps.get(),
+            missing: missing.get(),
+        }
+    }
+
+    async fn keep_reclaiming(&self, upkeep: &Upkeep) {
+        let mut pressed = upkeep.pressure.cores.subscribe();
+        let mut reclaimer = Reclaimer::new(self.clone());
+        loop {
+            let pause = match reclaimer.round(self.delay(upkeep)).await {
+                Ok(true) => Duration::ZERO,
+                Ok(false) => upkeep.look_every,
+                Err(error) => {
+                    tracing::debug!(%error, "garbage is not given back at the moment");
+                    RETRY
+                }
+            };
+            future::select(pin!(pressed.changed()), pin!(self.world.sleep(pause))).await;
+        }
+    }
+
+    /// For how long garbage is kept at the moment.
+    fn delay(&self, upkeep: &Upkeep) -> Duration {
+        let (delay, short) = (upkeep.reclaim_delay, upkeep.reclaim_delay.min(DELAY_UNDER_PRESSURE));
+        if upkeep.pressure.tell(self.world.core(), self.is_low()) && short < delay {
+            if upkeep.pressure.is_on() {
+                tracing::warn!(
+                    seconds = short.as_secs(),
+                    instead_of = delay.as_secs(),
+                    "the disks are nearly full: deleted data is kept for a shorter time"
+                );
+            } else {
+                tracing::info!(seconds = delay.as_secs(), "there is room again: deleted data is kept as configured");
+            }
+        }
+        if upkeep.pressure.is_on() { short } else { delay }
+    }
+
+    /// Whether a disk whose home is here is nearly full, or a write found no room lately.
+    fn is_low(&self) -> bool {
+        let full = |at: Moment| self.world.now().since(at) < FULL_REMEMBERED;
+        self.upkeep.full_at.get().is_some_and(full)
+            || self.store.stats().disks.iter().filter_map(|disk| disk.space.as_ref()).any(is_low)
+    }
+
+    async fn keep_sweeping(&self, upkeep: &Upkeep) {
+        loop {
+            let pause = match self.sweep(upkeep.life).await {
+                Ok(Swept { blobs, orphans, missing }) => {
+                    self.upkeep.add(|counters| &counters.sweeps, 1);
+                    self.upkeep.missing.set(missing);
+                    if missing > 0 {
+                        tracing::error!(blobs, orphans, missing, "swept; objects need blobs that the disks have not");
+                    } else {
+                        tracing::info!(blobs, orphans, "swept");
+                    }
+                    upkeep.sweep_every
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the sweep begins again later");
+                    RETRY
+                }
+            };
+            self.world.sleep(pause).await;
+        }
+    }
+}
+
+fn is_low(space: &DiskSpace) -> bool {
+    space.capacity_bytes.saturating_sub(space.used_bytes) < space.capacity_bytes / LOW_SHARE
+}
