@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anvil_model::limits::BUFFER_BYTES;
 use anvil_runtime::{Io, Options};
@@ -48,6 +49,8 @@ pub struct Config {
     pub control_core: Option<u16>,
     /// Memory for object data in flight, over all cores, if the operator chose.
     pub buffer_memory: Option<Size>,
+    /// For how long deleted data is kept for those who read it.
+    pub reclaim_delay: Duration,
     /// Which I/O driver.
     pub io: Io,
     /// How log lines look.
@@ -155,6 +158,8 @@ impl Config {
         let control_core = reader.optional(flags.control_core.as_deref(), &["ANVIL_CONTROL_CORE"], value::core)?;
         check_control_core(cores, control_core)?;
         let memory = reader.optional(flags.buffer_memory.as_deref(), &["ANVIL_BUFFER_MEMORY"], value::buffer_memory)?;
+        let flag = flags.reclaim_delay.as_deref();
+        let reclaim_delay = reader.text(flag, &["ANVIL_RECLAIM_DELAY"], value::duration, "5m")?;
         let io = reader.text(flags.io.as_deref(), &["ANVIL_IO"], value::io, "auto")?;
         let log_format = reader.text(flags.log_format.as_deref(), &["ANVIL_LOG_FORMAT"], value::log_format, "text")?;
         reader.text(None, &["RUST_LOG"], value::log_filter, "info")?;
@@ -171,6 +176,7 @@ impl Config {
             cores,
             control_core,
             buffer_memory: memory,
+            reclaim_delay,
             io,
             log_format,
         };

@@ -17,8 +17,9 @@ use anvil_node::Node;
 use anvil_node::metadata::batch::{Inbox, Limits, Service, mailboxes};
 use anvil_node::metadata::client::{Client, Mailboxes};
 use anvil_node::metadata::embedded::{self, Embedded};
+use anvil_node::upkeep::{CurrentLife, Pressure, Upkeep};
 use anvil_runtime::{Core, Disk, DiskOptions, OpenError};
-use anvil_store::{LogWriter, Mail, RecoverError, RecoveryReport, Share, Store, mail, recover};
+use anvil_store::{LogWriter, Mail, ReclaimOptions, RecoverError, RecoveryReport, Share, Store, mail, recover};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
@@ -32,7 +33,7 @@ use crate::metadata::threads::StartError as IndexError;
 use crate::metadata::{self, SqliteIndex};
 use crate::routes::{Readiness, Ready, Routes};
 use crate::s3::{Domains, S3};
-use crate::telemetry::{MetadataFigures, Metrics, ProcessFigures, StoreFigures};
+use crate::telemetry::{MetadataFigures, Metrics, ProcessFigures, StoreFigures, UpkeepSamples};
 use crate::tls::Tls;
 
 /// Everything that a start needs to know.
@@ -55,6 +56,8 @@ pub struct Plan {
     pub runtime: anvil_runtime::Options,
     /// The core that also does the metadata's batching and writes its log.
     pub host: CoreId,
+    /// For how long deleted data is kept for those who read it.
+    pub reclaim_delay: Duration,
 }
 
 /// A disk as the operator named it.
@@ -106,6 +109,9 @@ struct Shared {
     metrics: Arc<Metrics>,
     figures: Arc<StoreFigures>,
     metadata_figures: Arc<MetadataFigures>,
+    upkeep: Arc<UpkeepSamples>,
+    reclaim_delay: Duration,
+    pressure: Pressure,
     places: Vec<Mutex<Option<Place>>>,
     stage: watch::Sender<Stage>,
     stop: watch::Receiver<bool>,
@@ -177,7 +183,10 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         readiness: Arc::clone(&readiness),
         figures: StoreFigures::watched_by(&metrics, core_count),
         metadata_figures: MetadataFigures::watched_by(&metrics),
+        upkeep: UpkeepSamples::watched_by(&metrics, core_count),
         metrics: Arc::clone(&metrics),
+        reclaim_delay: plan.reclaim_delay,
+        pressure: Pressure::new(),
         places: places(core_count, plan.host, index, failed),
         stage,
         stop: stopped,
@@ -345,7 +354,7 @@ async fn sit(core: Core, shared: Arc<Shared>, seat: oneshot::Receiver<Seat>) {
     if let Ok(Stage::Serving { incarnation, addresses }) = serving {
         store.set_writer(EMBEDDED_NODE, incarnation);
         match Frontend::bind(&core, &addresses) {
-            Ok(frontend) => welcome(&core, &shared, frontend, &store, mailboxes).await,
+            Ok(frontend) => welcome(&core, &shared, frontend, &store, mailboxes, incarnation).await,
             Err(error) => tracing::error!(core = %core.core(), %error, "this core does not listen"),
         }
     }
@@ -451,17 +460,26 @@ async fn host(
     .detach();
     shared.readiness.set(Ready::Serving);
     shared.stage.send_replace(Stage::Serving { incarnation, addresses: frontend.addresses() });
-    welcome(core, shared, frontend, store, mailboxes).await;
+    welcome(core, shared, frontend, store, mailboxes, incarnation).await;
     // The service ends when the last core has put its mailboxes away.
     let _ = end.await;
     Ok(())
 }
 
-/// Serves clients until the node is told to stop.
-async fn welcome(core: &Core, shared: &Arc<Shared>, frontend: Frontend, store: &Store<Core>, mailboxes: Mailboxes) {
+/// Serves clients, and keeps the disks, until the node is told to stop.
+async fn welcome(
+    core: &Core,
+    shared: &Arc<Shared>,
+    frontend: Frontend,
+    store: &Store<Core>,
+    mailboxes: Mailboxes,
+    incarnation: Incarnation,
+) {
     let client = Client::new(core.clone(), mailboxes);
     let node = Node::new(core.clone(), store.clone(), client, &shared.region);
     let settings = Settings { tls: shared.tls.clone(), ..Settings::default() };
+    store.start_reclaim(ReclaimOptions::default());
+    let _keeping = keep(shared, &node, incarnation);
     let s3 =
         S3::new(node, Arc::clone(&shared.authenticator), Arc::clone(&shared.domains), settings.host_id.as_str().into());
     let routes =
@@ -476,3 +494,25 @@ async fn welcome(core: &Core, shared: &Arc<Shared>, frontend: Frontend, store: &
     };
     frontend.serve(Rc::new(routes), settings, counters, stopped).await;
 }
+
+/// Gives back what was deleted and looks for what nobody needs, until the task is dropped.
+fn keep(shared: &Arc<Shared>, node: &Node<Core>, incarnation: Incarnation) -> <Core as World>::Task {
+    let upkeep = Upkeep {
+        life: CurrentLife { node: EMBEDDED_NODE, incarnation },
+        reclaim_delay: shared.reclaim_delay,
+        look_every: GARBAGE_LOOKED_FOR_EVERY,
+        sweep_every: SWEPT_EVERY,
+        pressure: shared.pressure.clone(),
+    };
+    let (shared, node) = (Arc::clone(shared), node.clone());
+    node.world().clone().spawn_background(async move {
+        let publishing = shared.upkeep.publish(&node);
+        futures_util::future::join(node.upkeep(upkeep), publishing).await;
+    })
+}
+
+/// A look at an empty list is one query.
+const GARBAGE_LOOKED_FOR_EVERY: Duration = Duration::from_secs(1);
+/// A sweep reads all rows of blobs. The first one, at the start, finds what the life before left; the later ones only
+/// what should not be.
+const SWEPT_EVERY: Duration = Duration::from_hours(24);

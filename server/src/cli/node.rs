@@ -44,6 +44,7 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
         authenticator,
         runtime,
         host,
+        reclaim_delay: config.reclaim_delay,
     };
     start::run(plan, |addresses| announce(scheme, &config.region, &credentials, addresses)).map_err(Failure::run)
 }

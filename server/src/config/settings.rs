@@ -57,6 +57,10 @@ pub struct Flags {
     /// Memory for object data in flight, over all cores [env: ANVIL_BUFFER_MEMORY, default: 32MiB per core]
     #[arg(long, value_name = "SIZE")]
     pub buffer_memory: Option<String>,
+    /// For how long deleted data is kept for those who read it; a full disk shortens it [env: ANVIL_RECLAIM_DELAY,
+    /// default: 5m]
+    #[arg(long, value_name = "DURATION")]
+    pub reclaim_delay: Option<String>,
     /// I/O driver: auto, uring or blocking [env: ANVIL_IO, default: auto]
     #[arg(long, value_name = "DRIVER")]
     pub io: Option<String>,
@@ -268,6 +272,7 @@ const OWN_VARIABLES: &[&str] = &[
     "ANVIL_CORES",
     "ANVIL_CONTROL_CORE",
     "ANVIL_BUFFER_MEMORY",
+    "ANVIL_RECLAIM_DELAY",
     "ANVIL_IO",
     "ANVIL_LOG_FORMAT",
     "RUST_LOG",

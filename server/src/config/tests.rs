@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 fn read(form: Form, flags: &Flags, variables: &[(&str, &str)]) -> Result<Checked, ConfigError> {
@@ -61,6 +63,14 @@ fn disks_come_repeated_or_separated_by_commas() {
 }
 
 #[test]
+fn durations_have_units() {
+    let delay = |text: &str| variables(&[("ANVIL_RECLAIM_DELAY", text)]).map(|checked| checked.config.reclaim_delay);
+    for (text, seconds) in [("0", 0), ("90s", 90), ("15m", 900), ("12h", 43_200), ("365d", 31_536_000)] {
+        assert_eq!(delay(text), Ok(Duration::from_secs(seconds)), "{text}");
+    }
+}
+
+#[test]
 fn a_wrong_value_is_one_sentence_with_name_value_and_what_it_takes() {
     for (name, value, takes) in [
         ("HTTP_BIND_ADDR", "nowhere", "HOST:PORT"),
@@ -71,6 +81,9 @@ fn a_wrong_value_is_one_sentence_with_name_value_and_what_it_takes() {
         ("ANVIL_DOMAIN", "s3.example.com,a_b", "host names"),
         ("ANVIL_DOMAIN", "10.0.0.1", "host names"),
         ("ANVIL_DOMAIN", "s3.example.com:0", "host names"),
+        ("ANVIL_RECLAIM_DELAY", "5", "a duration"),
+        ("ANVIL_RECLAIM_DELAY", "-5m", "a duration"),
+        ("ANVIL_RECLAIM_DELAY", "366d", "a duration"),
         ("ANVIL_IO", "iouring", "auto, uring or blocking"),
         ("ANVIL_LOG_FORMAT", "xml", "text or json"),
         ("RUST_LOG", "anvil=loud", "levels"),

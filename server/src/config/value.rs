@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anvil_runtime::Io;
 
@@ -167,6 +168,28 @@ pub(super) fn core(text: &str) -> Result<u16, Takes> {
 pub(super) fn buffer_memory(text: &str) -> Result<Size, Takes> {
     text.parse().map_err(|_| "a size, such as 256MiB".to_owned())
 }
+
+/// `90s`, `15m`, `12h`, `7d`, or `0`; at most a year.
+pub(super) fn duration(text: &str) -> Result<Duration, Takes> {
+    let takes = || "a duration such as 90s, 15m, 12h or 7d, at most 365d".to_owned();
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(takes)?;
+    let unit_seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(takes()),
+    };
+    let number = Some(number).filter(|number| number.bytes().all(|b| b.is_ascii_digit()));
+    let seconds = number.and_then(|number| number.parse::<u64>().ok()).and_then(|n| n.checked_mul(unit_seconds));
+    seconds.filter(|&seconds| seconds <= DURATION_SECONDS_MAX).map(Duration::from_secs).ok_or_else(takes)
+}
+
+/// A year.
+const DURATION_SECONDS_MAX: u64 = 365 * 86_400;
 
 pub(super) fn io(text: &str) -> Result<Io, Takes> {
     match text {

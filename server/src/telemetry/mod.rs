@@ -11,6 +11,7 @@ mod process;
 mod requests;
 mod runtime;
 mod store;
+mod upkeep;
 
 pub use access::Exchange;
 pub use log::{LogError, LogFormat, LogGuard, init};
@@ -19,3 +20,4 @@ pub use metrics::{Label, LatencySample, Metrics, Sample, SampleKind};
 pub use process::ProcessFigures;
 pub use requests::{CoreCounters, OPERATIONS, Protocol};
 pub use store::StoreFigures;
+pub use upkeep::UpkeepSamples;

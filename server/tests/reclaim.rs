@@ -1,0 +1,111 @@
+//! Goal: what was overwritten or deleted gives its room back, on a disk that holds a small part of all that is written.
+//! Method: a node with a small disk and no delay; overwrites, deletions, a kill, and a disk that is filled on purpose.
+
+mod support;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::content::Content;
+use support::node::{Node, Options, scratch};
+use support::s3::Client;
+
+const DISK: &str = "160MiB";
+const OBJECT_BYTES: u64 = 6 << 20;
+/// Room comes back within seconds; the machine may be busy with other tests.
+const ROOM_TIME_MAX: Duration = Duration::from_secs(120);
+
+fn start(data: &std::path::Path) -> Node {
+    let disk = format!("{}:{DISK}", data.join("disk").display());
+    let arguments = ["--reclaim-delay", "0", "--cores", "2", "--disk", &disk].map(str::to_owned).to_vec();
+    Node::start_with(data, &Options { arguments, ..Options::default() })
+}
+
+fn content(seed: u64) -> Content {
+    Content { seed, length: OBJECT_BYTES }
+}
+
+/// Puts until there is room for it.
+fn put(client: &mut Client, path: &str, content: Content) {
+    let bytes = content.bytes();
+    let begun = Instant::now();
+    loop {
+        let answer = client.put(path, &bytes).unwrap();
+        match answer.status() {
+            200 => return,
+            status => assert!(status == 507 || status == 503, "{}", answer.text()),
+        }
+        assert!(begun.elapsed() < ROOM_TIME_MAX, "there is no room, although most of the disk is garbage");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn assert_is(client: &mut Client, path: &str, content: Content) {
+    let answer = client.get(path).unwrap().succeeded();
+    assert!(answer.body == content.bytes(), "{path} came back changed");
+}
+
+#[test]
+fn a_small_disk_takes_many_times_its_size() {
+    let scratch = scratch();
+    let data = scratch.path().join("data");
+    let mut node = start(&data);
+    node.client().put("/bucket", b"").unwrap().succeeded();
+    for round in 0..3 {
+        let mut client = node.client();
+        // 360 MB of overwrites and deletions, of which 36 MB are needed at any time.
+        for number in 0..60 {
+            let seed = round * 1000 + number;
+            let path = format!("/bucket/{}", number % 6);
+            if number % 7 == 6 {
+                client.delete(&path).unwrap().succeeded();
+            }
+            put(&mut client, &path, content(seed));
+        }
+        if round < 2 {
+            node.kill();
+            node = start(&data);
+        }
+        let mut client = node.client();
+        for number in 54..60 {
+            assert_is(&mut client, &format!("/bucket/{}", number % 6), content(round * 1000 + number));
+        }
+    }
+    node.stop();
+}
+
+#[test]
+fn a_full_disk_takes_deletions_and_then_writes_again() {
+    let scratch = scratch();
+    let data = scratch.path().join("data");
+    let node = start(&data);
+    let mut client = node.client();
+    client.put("/bucket", b"").unwrap().succeeded();
+    let mut stored = 0;
+    loop {
+        let answer = client.put(&format!("/bucket/{stored}"), &content(stored).bytes()).unwrap();
+        if answer.status() != 200 {
+            assert_eq!(answer.status(), 507, "{}", answer.text());
+            break;
+        }
+        stored += 1;
+        assert!(stored < 100, "the disk is larger than it should be");
+    }
+    assert!(stored >= 10, "the disk is full with {stored} objects of {OBJECT_BYTES} bytes");
+    for number in 0..stored {
+        assert_is(&mut client, &format!("/bucket/{number}"), content(number));
+    }
+    for number in 0..stored / 2 {
+        client.delete(&format!("/bucket/{number}")).unwrap().succeeded();
+    }
+    for number in 0..stored / 4 {
+        put(&mut client, &format!("/bucket/new-{number}"), content(5000 + number));
+    }
+    for number in stored / 2..stored {
+        assert_is(&mut client, &format!("/bucket/{number}"), content(number));
+    }
+    for number in 0..stored / 4 {
+        assert_is(&mut client, &format!("/bucket/new-{number}"), content(5000 + number));
+    }
+    node.stop();
+}
