@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use super::*;
 
 fn read(form: Form, flags: &Flags, variables: &[(&str, &str)]) -> Result<Checked, ConfigError> {

@@ -5,7 +5,9 @@ use anvil_model::io::{Task, World};
 use anvil_node::Node;
 use anvil_node::metadata::batch::{Limits, Service, mailboxes};
 use anvil_node::metadata::embedded::{Embedded, OpenError, Replayed, replay};
+use anvil_node::metadata::rows::Rows;
 use anvil_node::metadata::{Client as Metadata, MetadataError, Refusal};
+use anvil_node::upkeep::{CurrentLife, Pressure, Swept, Upkeep};
 use anvil_store::{
     FormatError, FormatOptions, IdentifyError, Identity, LogWriter, RecoverError, RecoveryReport, Store, format,
     identify, mail, recover,
@@ -13,11 +15,12 @@ use anvil_store::{
 
 use super::Reached;
 use super::client::{CALLER, bucket};
+use super::plan::UpkeepPlan;
 use crate::disk::SimDisk;
 use crate::index::IndexFile;
 use crate::lossy::{Line, Lossy};
 use crate::random::Random;
-use crate::world::SimWorld;
+use crate::world::{SimTask, SimWorld};
 
 /// What a node is made of.
 pub(super) struct Parts {
@@ -36,6 +39,7 @@ pub(super) struct Running {
     pub(super) nodes: Vec<Node<SimWorld>>,
     pub(super) metadata: Vec<Metadata<SimWorld>>,
     pub(super) stores: Vec<Store<SimWorld>>,
+    pub(super) life: CurrentLife,
     pub(super) start: Start,
 }
 
@@ -54,6 +58,70 @@ impl Start {
         reached.replayed += u64::from(self.replayed.applied > 0);
     }
 }
+
+impl Running {
+    /// Keeps the disks from now on, until the tasks are dropped.
+    pub(super) fn keep(&self, plan: UpkeepPlan) -> Vec<SimTask> {
+        let upkeep = Upkeep {
+            life: self.life,
+            reclaim_delay: plan.reclaim_delay,
+            look_every: plan.look_every,
+            sweep_every: plan.sweep_every,
+            pressure: Pressure::new(),
+        };
+        let keep = |node: &Node<SimWorld>| {
+            let (node, upkeep) = (node.clone(), upkeep.clone());
+            node.world().clone().spawn_background(async move { node.upkeep(upkeep).await })
+        };
+        self.nodes.iter().map(keep).collect()
+    }
+
+    /// What upkeep did in this life.
+    pub(super) fn count(&self, reached: &mut Reached) {
+        for figures in self.nodes.iter().map(Node::upkeep_figures) {
+            reached.abandoned += figures.abandoned;
+            reached.orphans += figures.orphans;
+            reached.forgotten += figures.forgotten;
+        }
+        let disks = self.stores.iter().flat_map(|store| store.stats().disks);
+        for space in disks.filter_map(|disk| disk.space) {
+            reached.freed += space.reclaimed.extents;
+            reached.moved += space.reclaimed.moved_records;
+        }
+    }
+
+    /// Sweeps once, and says what is wrong: what objects need is there, what nobody needs is on its way out. Gives the
+    /// number of blobs that are missing; nothing when the metadata takes no changes, which a failed disk excuses.
+    pub(super) async fn account(&self, index: &IndexFile) -> Result<Option<u64>, String> {
+        let mut missing = 0;
+        for node in &self.nodes {
+            let Some(swept) = self.swept(node).await? else { return Ok(None) };
+            missing += swept.missing;
+        }
+        let rows = index.rows();
+        for known in self.stores.iter().flat_map(|store| store.blobs(None, usize::MAX)) {
+            let row = rows.blob(known.blob).expect("rows in maps can always be had");
+            if row.is_none() && !known.released && known.blob.incarnation < self.life.incarnation {
+                return Err(format!("blob {} of a closed life is neither needed nor garbage", known.blob));
+            }
+        }
+        Ok(Some(missing))
+    }
+
+    async fn swept(&self, node: &Node<SimWorld>) -> Result<Option<Swept>, String> {
+        for _ in 0..SWEEP_ATTEMPTS {
+            match node.sweep(self.life).await {
+                Ok(swept) => return Ok(Some(swept)),
+                Err(MetadataError::Unavailable { retry_after }) => node.world().sleep(retry_after).await,
+                Err(MetadataError::Unknown) => {}
+                Err(error) => return Err(format!("the sweep failed: {error}")),
+            }
+        }
+        Ok(None)
+    }
+}
+
+const SWEEP_ATTEMPTS: u32 = 10;
 
 /// Why a node did not start.
 #[derive(Debug)]
@@ -106,7 +174,8 @@ impl Parts {
         };
         let nodes: Vec<Node<SimWorld>> = cores.map(node).collect();
         make_bucket(&nodes[0]).await;
-        Ok(Running { nodes, metadata, stores, start })
+        let life = CurrentLife { node: NodeId(1), incarnation };
+        Ok(Running { nodes, metadata, stores, life, start })
     }
 
     /// Whose the disks are; those that are blank become ours.

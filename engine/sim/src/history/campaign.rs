@@ -109,6 +109,14 @@ impl Reached {
         self.full += other.full;
         self.device_errors += other.device_errors;
         self.refused_starts += other.refused_starts;
+        self.abandoned += other.abandoned;
+        self.orphans += other.orphans;
+        self.forgotten += other.forgotten;
+        self.freed += other.freed;
+        self.moved += other.moved;
+        self.outlasted += other.outlasted;
+        self.cut_off += other.cut_off;
+        self.recovered += other.recovered;
     }
 }
 

@@ -43,6 +43,11 @@ pub(super) struct Shared {
 }
 
 const VERIFY_ATTEMPTS: u32 = 60;
+/// A slow client's breaks, which several sweeps fit into.
+const SLOW_BREAK_NANOS: u64 = 400_000_000;
+
+/// How often a write is tried after everything was deleted, a second apart.
+const ROOM_ATTEMPTS: u32 = 120;
 
 /// What may go wrong in this history.
 #[derive(Clone, Copy, Debug, Default)]
@@ -212,8 +217,7 @@ impl Client {
     async fn put(&mut self, key: usize, expected: Option<Option<Value>>) {
         let size = self.size();
         let leaves_after = self.random.one_in(15).then(|| self.random.below(size + 1));
-        let attempt = self.attempt(key, size, expected, leaves_after);
-        attempt.await;
+        self.attempt(key, size, expected, leaves_after).await;
     }
 
     async fn put_if_match(&mut self, key: usize) {
@@ -225,7 +229,10 @@ impl Client {
     fn put_abandoned(&mut self, key: usize) {
         let size = self.size();
         let nanos = self.random.below(4_000_000);
-        let attempt = self.world.spawn(self.attempt(key, size, None, None));
+        let attempt = self.attempt(key, size, None, None);
+        let attempt = self.world.spawn(async move {
+            let _ = attempt.await;
+        });
         let world = self.world.clone();
         let end = self.world.spawn(async move {
             world.sleep(Duration::from_nanos(nanos)).await;
@@ -240,9 +247,11 @@ impl Client {
         size: u64,
         expected: Option<Option<Value>>,
         leaves_after: Option<u64>,
-    ) -> impl Future<Output = ()> + 'static {
+    ) -> impl Future<Output = bool> + 'static {
         let (node, shared, world) = (self.node.clone(), Rc::clone(&self.shared), self.world.clone());
         let value = shared.new_value(size, Vec::new());
+        // From the value: the client's own dice roll for what it does.
+        let slow = value % 5 == 0;
         async move {
             let put = PutObject {
                 caller: CALLER,
@@ -256,13 +265,21 @@ impl Client {
                 },
             };
             let mut body = Payload::new(world, value, 0..size, leaves_after);
+            if slow {
+                body = body.slowly(SLOW_BREAK_NANOS);
+            }
+            let sweeps_before = node.upkeep_figures().sweeps;
             let look = shared.record.borrow_mut().begin_read(index);
             let write = shared.record.borrow_mut().begin_write(index, Some(value), expected);
             let result = node.put_object(put, &mut body).await;
+            if result.is_ok() && size > 0 && node.upkeep_figures().sweeps >= sweeps_before + 2 {
+                shared.reach(|reached| reached.outlasted += 1);
+            }
             let seen = shared.seen_by_refusal(&result, expected);
             let fate = shared.fate_of_put(result.as_ref().map(|stored| (value, stored)));
             shared.record.borrow_mut().end_write(write, fate);
             shared.record.borrow_mut().end_read(look, seen);
+            fate == Fate::Done
         }
     }
 
@@ -338,10 +355,29 @@ impl Client {
         } else {
             0..found.size
         };
-        let read = self.read(&found, range).await;
-        if let Err(error) = read {
-            self.shared.tolerance.get().accept(&error);
+        if self.random.one_in(4) {
+            // Long enough for what was found to be replaced and given back.
+            self.world.sleep(Duration::from_nanos(self.random.below(200_000_000))).await;
         }
+        let read = self.read(&found, range).await;
+        match read {
+            Err(StreamError::Read(ReadError::Missing(_))) => self.must_be_replaced(key, &found).await,
+            Err(error) => self.shared.tolerance.get().accept(&error),
+            Ok(()) => {}
+        }
+    }
+
+    /// Only a version that is not the current one any more may be missing: what was replaced is given back.
+    async fn must_be_replaced(&mut self, key: usize, found: &Found) {
+        if self.shared.tolerance.get().damage {
+            return;
+        }
+        let value = value_in(&found.headers);
+        match self.seen(key).await {
+            Some(Seen::Value(now, _)) => assert_ne!(now, value, "the bytes of value {value} are missing"),
+            Some(Seen::Absent | Seen::Present) | None => {}
+        }
+        self.shared.reach(|reached| reached.cut_off += 1);
     }
 
     async fn open(&mut self, index: usize) -> Option<Found> {
@@ -446,12 +482,35 @@ impl Client {
         for key in 0..self.shared.keys {
             self.answered(key).await;
             let Some(found) = self.open(key).await else { continue };
-            if let Err(error) = self.read(&found, 0..found.size).await {
+            match self.read(&found, 0..found.size).await {
+                Ok(()) => {}
                 // A change that was sent long ago may still come.
-                let excused = self.shared.tolerance.get().damage || error == StreamError::Gone;
-                assert!(excused, "value {} cannot be read: {error:?}", value_in(&found.headers));
+                Err(StreamError::Read(ReadError::Missing(_))) => self.must_be_replaced(key, &found).await,
+                Err(error) => {
+                    let excused = self.shared.tolerance.get().damage || error == StreamError::Gone;
+                    assert!(excused, "value {} cannot be read: {error:?}", value_in(&found.headers));
+                }
             }
         }
+    }
+
+    /// Deletes everything, which a full disk must take, and writes until that goes on.
+    pub(super) async fn make_room(mut self) {
+        for key in 0..self.shared.keys {
+            self.delete(key).await;
+        }
+        let pending = self.shared.pending.take();
+        for upload in pending {
+            self.abort(upload).await;
+        }
+        for _ in 0..ROOM_ATTEMPTS {
+            if self.attempt(0, 1 << 16, None, None).await {
+                self.shared.reach(|reached| reached.recovered += reached.full);
+                return;
+            }
+            self.world.sleep(Duration::from_secs(1)).await;
+        }
+        panic!("the disks stay full after everything was deleted");
     }
 
     /// What a key is, asked for until the metadata has room for the question.

@@ -14,6 +14,7 @@ mod record;
 use std::rc::Rc;
 
 use anvil_model::io::{Task, World};
+use anvil_store::ReclaimOptions;
 use futures_util::future::join_all;
 
 use crate::disk::{DiskOptions, Faults, SimDisk};
@@ -74,6 +75,22 @@ pub struct Reached {
     pub device_errors: u64,
     /// Starts that damage prevented, with a reason.
     pub refused_starts: u64,
+    /// Blobs of failed writes that were given up.
+    pub abandoned: u64,
+    /// Blobs of closed lives that a sweep claimed.
+    pub orphans: u64,
+    /// Lines of the garbage list that were forgotten, because their bytes were gone.
+    pub forgotten: u64,
+    /// Extents that were given back.
+    pub freed: u64,
+    /// Records that were moved for that.
+    pub moved: u64,
+    /// Writes that were committed and had seen two sweeps of their core from their beginning on.
+    pub outlasted: u64,
+    /// Reads that lost their version to reclaim, and said so.
+    pub cut_off: u64,
+    /// Disks that were full, and took writes again after deletions.
+    pub recovered: u64,
 }
 
 /// Runs the history of this seed.
@@ -178,6 +195,7 @@ impl History {
             random: self.random.fork(),
         };
         let town = Town {
+            index: self.index.clone(),
             shared: Rc::clone(&self.shared),
             disks: self.disks.clone(),
             line,
@@ -241,6 +259,7 @@ fn flushes(disks: &[SimDisk]) -> u64 {
 
 /// Those who use a node in one life, and those who make it hard.
 struct Town {
+    index: IndexFile,
     shared: Rc<Shared>,
     disks: Vec<SimDisk>,
     line: Line,
@@ -250,6 +269,8 @@ struct Town {
 
 impl Town {
     async fn live(mut self, world: SimWorld, running: Running) {
+        running.stores.iter().for_each(|store| store.start_reclaim(ReclaimOptions::default()));
+        let upkeep = self.plan.upkeep.map(|plan| running.keep(plan));
         if self.plan.verify_first {
             self.client(&running).verify().await;
         }
@@ -270,11 +291,27 @@ impl Town {
         join_all(done.collect::<Vec<_>>()).await.into_iter().for_each(|done| done.expect("clients end by themselves"));
         self.set_accidents(false);
         self.client(&running).verify().await;
+        if self.shared.tolerance.get().full {
+            self.client(&running).make_room().await;
+        }
+        self.account(&running).await;
+        self.shared.reach(|reached| running.count(reached));
+        drop(upkeep);
         if self.plan.close {
             self.shared.set_closing(true);
             join_all(running.stores.iter().map(|store| store.close())).await;
         }
         drop(world);
+    }
+
+    /// Whatever became of uploads, deletions and crashes: nothing is kept for ever that nobody needs, and nothing is
+    /// missing that somebody does.
+    async fn account(&self, running: &Running) {
+        let tolerance = self.shared.tolerance.get();
+        match running.account(&self.index).await.unwrap_or_else(|problem| panic!("{problem}")) {
+            Some(missing) => assert!(missing == 0 || tolerance.damage, "{missing} blobs that objects need are missing"),
+            None => assert!(tolerance.device_errors || tolerance.full, "a healthy node takes no changes"),
+        }
     }
 
     fn client(&mut self, running: &Running) -> Client {

@@ -49,6 +49,8 @@ pub(super) struct Payload {
     pub(super) range: Range<u64>,
     /// The client leaves after so many bytes.
     pub(super) leaves_after: Option<u64>,
+    /// The client takes a break of up to so many nanoseconds between two windows.
+    break_nanos: u64,
     sent: u64,
 }
 
@@ -58,12 +60,17 @@ pub(super) struct Left;
 
 impl Payload {
     pub(super) fn new(world: SimWorld, value: Value, range: Range<u64>, leaves_after: Option<u64>) -> Self {
-        Self { world, value, range, leaves_after, sent: 0 }
+        Self { world, value, range, leaves_after, break_nanos: 2_000_000, sent: 0 }
+    }
+
+    /// The same from a client that is slow.
+    pub(super) fn slowly(self, break_nanos: u64) -> Self {
+        Self { break_nanos, ..self }
     }
 
     async fn send(&mut self, bytes: &mut [u8]) -> Result<(), Left> {
         if self.world.random().is_multiple_of(3) {
-            self.world.sleep(Duration::from_nanos(self.world.random() % 2_000_000)).await;
+            self.world.sleep(Duration::from_nanos(self.world.random() % self.break_nanos)).await;
         }
         fill(self.value, self.range.start + self.sent, bytes);
         self.sent += bytes.len() as u64;

@@ -1,5 +1,7 @@
 //! What a history will be like, drawn from its seed before it begins.
 
+use std::time::Duration;
+
 use anvil_node::metadata::batch::Limits;
 use anvil_store::EXTENTS_MIN;
 
@@ -40,6 +42,16 @@ pub(super) struct LifePlan {
     pub(super) faults: Faults,
     /// Of a million batches of changes, so many meet a bad line.
     pub(super) lossy_share: u32,
+    /// How the disks are kept; absent in a life that leaves that to the next one.
+    pub(super) upkeep: Option<UpkeepPlan>,
+}
+
+/// How the disks are kept in a life. All of it is much faster than in the world, as lives are much shorter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UpkeepPlan {
+    pub(super) reclaim_delay: Duration,
+    pub(super) look_every: Duration,
+    pub(super) sweep_every: Duration,
 }
 
 /// When a life is cut short.
@@ -164,6 +176,13 @@ impl Cut {
     }
 }
 
+impl UpkeepPlan {
+    fn draw(random: &mut Random) -> Self {
+        let mut millis = |from, to| Duration::from_millis(random.between(from, to));
+        Self { reclaim_delay: millis(0, 40), look_every: millis(1, 20), sweep_every: millis(1, 60) }
+    }
+}
+
 impl LifePlan {
     fn draw(random: &mut Random, accidents: Accidents) -> Self {
         Self {
@@ -176,6 +195,7 @@ impl LifePlan {
             close: random.one_in(2),
             faults: Self::draw_faults(random, accidents),
             lossy_share: if accidents == Accidents::LossyLine { 250_000 } else { 0 },
+            upkeep: (!random.one_in(4)).then(|| UpkeepPlan::draw(random)),
         }
     }
 
