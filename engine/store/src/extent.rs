@@ -169,10 +169,13 @@ impl<W: World> Slot<W> {
     }
 }
 
+/// A write as far as it has come.
+type Writing = Pin<Box<dyn Future<Output = Result<(), AppendError>>>>;
+
 /// A write that goes on by itself when it is dropped before its end.
 pub(crate) struct Finish<W: World> {
     inner: Rc<Inner<W>>,
-    task: Option<Pin<Box<dyn Future<Output = Result<(), AppendError>>>>>,
+    task: Option<Writing>,
 }
 
 impl<W: World> Future for Finish<W> {
