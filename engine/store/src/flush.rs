@@ -15,6 +15,8 @@ pub(crate) struct Flusher {
     running: bool,
     /// Device flushes so far.
     pub(crate) flushes: u64,
+    /// Requests for a flush so far: what one flush serves is this by those.
+    pub(crate) requests: u64,
 }
 
 impl<W: World> Inner<W> {
@@ -53,6 +55,7 @@ impl<W: World> Inner<W> {
                     return;
                 }
                 flusher.flushes += 1;
+                flusher.requests += flusher.waiting.len() as u64;
                 std::mem::take(&mut flusher.waiting)
             };
             // After a flush that failed nobody can say what became of the writes before it, so none ever succeeds again.

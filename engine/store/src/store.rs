@@ -135,6 +135,8 @@ pub struct DiskSpace {
     pub free_extents: u64,
     /// Flushes of the device since start.
     pub flushes: u64,
+    /// Requests that these served: several that wait together share one.
+    pub flush_requests: u64,
     /// Extents that take no more appends; the others in use are open, or of the metadata log.
     pub sealed_extents: u64,
     /// Bytes of the records in sealed extents that are needed, as far as this core has heard.
@@ -456,6 +458,7 @@ impl<W: World> Disk<W> {
                 used_bytes: space.used_bytes(),
                 free_extents: space.free_extents(),
                 flushes: home.flusher.borrow().flushes,
+                flush_requests: home.flusher.borrow().requests,
                 sealed_extents: space.accounts.sealed(),
                 live_bytes,
                 dead_bytes,

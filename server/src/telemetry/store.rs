@@ -99,6 +99,7 @@ fn samples(cores: &[Stats], names: &[(DiskId, String)]) -> Vec<Sample> {
         sum("store_appended_bytes", "Bytes that appends wrote, headers and padding included", |s| s.appended_bytes),
         sum("store_append_writes", "Device writes that appends took", |s| s.writes),
         space("store_flushes", "Flushes of the device", Counter, |s| s.flushes),
+        space("store_flush_requests", "Requests that these flushes served", Counter, |s| s.flush_requests),
         space("disk_capacity_bytes", "What the disk may grow to", Gauge, |s| s.capacity_bytes),
         space("disk_prepared_bytes", "Taken from the file system or device", Gauge, |s| s.prepared_bytes),
         space("disk_used_bytes", "In extents that hold records", Gauge, |s| s.used_bytes),

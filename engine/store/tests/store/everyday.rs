@@ -95,6 +95,15 @@ fn cores_share_flushes() {
     node.put(0, 10);
     node.life.run_for(std::time::Duration::from_secs(5));
     let before = disks.disk().counts().flushes;
+    let requests = || -> u64 {
+        node.stores
+            .iter()
+            .flat_map(|store| store.stats().disks)
+            .filter_map(|disk| disk.space)
+            .map(|s| s.flush_requests)
+            .sum()
+    };
+    let requests_before = requests();
     let tasks: Vec<_> = (0..40)
         .map(|number| {
             let core = number % 4;
@@ -105,6 +114,7 @@ fn cores_share_flushes() {
     node.life.run_while(|| tasks.iter().any(|task| !task.is_done()));
     let flushes = disks.disk().counts().flushes - before;
     assert!((1..=3).contains(&flushes), "{flushes} flushes for 40 that were wanted at once");
+    assert_eq!(requests() - requests_before, 40);
 }
 
 #[test]
