@@ -97,6 +97,7 @@ impl Pool {
         assert!(progress_reserve < slot_count, "checked with the options");
         let region = Region::new(slot_count * BUFFER_BYTES)?;
         region.prefer_huge_pages();
+        region.forbid(0, slot_count * BUFFER_BYTES);
         let slot_count = u32::try_from(slot_count).expect("checked with the options");
         stats.buffers_total.set(slot_count.into());
         stats.buffers_free.set(slot_count.into());
@@ -142,11 +143,14 @@ impl Pool {
 
     fn lend(self: &Rc<Self>, slot: u32) -> Buffer {
         self.stats.buffers_free.subtract(1);
-        let memory = self.region.at(slot as usize * BUFFER_BYTES);
+        let offset = slot as usize * BUFFER_BYTES;
+        self.region.allow(offset, BUFFER_BYTES);
+        let memory = self.region.at(offset);
         Buffer { pool: Rc::clone(self), slot, memory }
     }
 
     fn release(&self, slot: u32) {
+        self.region.forbid(slot as usize * BUFFER_BYTES, BUFFER_BYTES);
         self.stats.buffers_free.add(1);
         self.hand_on(slot);
     }

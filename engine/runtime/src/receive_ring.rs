@@ -43,6 +43,7 @@ impl Received {
     /// The first `length` bytes of buffer `id`, which the kernel has filled and let go of.
     pub(crate) fn ring(ring: &Rc<ReceiveRing>, id: u16, length: usize) -> Self {
         assert!(id < ring.count && length <= ring.buffer_bytes, "the kernel fills only what it was given");
+        ring.buffers.allow(usize::from(id) * ring.buffer_bytes, ring.buffer_bytes);
         Self { bytes: Bytes::Ring { ring: Rc::clone(ring), id, length }, start: 0 }
     }
 
@@ -163,6 +164,7 @@ impl ReceiveRing {
         let base = self.entries.at(0).cast::<BufRingEntry>();
         // SAFETY: the region holds `count` entries; between head and tail they were written by `give_back`.
         let id = unsafe { base.add(usize::from(index)).as_ref() }.bid();
+        self.buffers.allow(usize::from(id) * self.buffer_bytes, self.buffer_bytes);
         Some((id, self.buffer(id), self.buffer_bytes))
     }
 
@@ -177,6 +179,7 @@ impl ReceiveRing {
     }
 
     fn give_back(&self, id: u16) {
+        self.buffers.forbid(usize::from(id) * self.buffer_bytes, self.buffer_bytes);
         let tail = self.tail.get();
         let index = tail & (self.count - 1);
         let base = self.entries.at(0).cast::<BufRingEntry>();
