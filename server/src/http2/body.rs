@@ -55,6 +55,11 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// What may still come; `None` when the client was not asked to send it.
+    pub(super) fn into_rest(self) -> Option<RecvStream> {
+        (!self.awaits_continue).then_some(self.stream)
+    }
+
     /// Has the next bytes in `frame`; there are none only at the end of the body. `h2` has seen to it that the frames
     /// are together as long as the client said.
     async fn frame_ahead(&mut self) -> Result<(), ReceiveError> {

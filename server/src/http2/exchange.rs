@@ -16,7 +16,7 @@ use super::body::Body;
 use super::chunk::Chunk;
 use super::head::{Request, read};
 use crate::http::{Head, Response, Service, call, first_piece, request_id};
-use crate::http1::Refusal;
+use crate::http1::{Refusal, within};
 use crate::listener::Frontdoor;
 use crate::telemetry::Exchange;
 
@@ -37,6 +37,7 @@ pub(super) async fn exchange<S: Service>(
             let answered = door.core.now();
             let told = Told { status: 200, answered, received_bytes: 0, sent_bytes: 0, complete: sent.is_ok() };
             record(&door, began, &head, "Refused", told);
+            drain(&door, stream).await;
         }
         Ok(request) => serve(&door, began, peer, request, request_id, stream, respond).await,
         Err(refusal) => {
@@ -44,6 +45,7 @@ pub(super) async fn exchange<S: Service>(
             let head = head_of_parts(&parts, peer, request_id);
             let response = door.service.refusal(status, code, message, &head.request_id);
             answer(&door, began, &head, "Refused", response, &mut respond).await;
+            drain(&door, stream).await;
         }
     }
 }
@@ -75,8 +77,7 @@ async fn serve<S: Service>(
         Either::Right(_) => None,
     };
     let received_bytes = body.received;
-    // What is left of the body is not wanted: `h2` tells the client so once the answer is sent.
-    drop(body);
+    let rest = body.into_rest();
     let told = match served {
         None => Told {
             status: CLIENT_CLOSED_REQUEST,
@@ -93,6 +94,24 @@ async fn serve<S: Service>(
     };
     drop(in_flight);
     record(door, began, &head, door.service.operation(&head), told);
+    if let Some(rest) = rest {
+        drain(door, rest).await;
+    }
+}
+
+/// Takes what is left of a body behind its answer, for a while. `h2` resets the stream of a body that nobody takes, with
+/// NO_ERROR, and there are clients that then throw the answer away (curl 7.88), although RFC 9113 (8.1) forbids it.
+async fn drain<S: Service>(door: &Frontdoor<S>, mut stream: RecvStream) {
+    let read = async {
+        let mut left = door.settings.linger_bytes_max;
+        while left > 0 {
+            let Some(Ok(frame)) = stream.data().await else { return };
+            // It fails only for more than what came.
+            let _ = stream.flow_control().release_capacity(frame.len());
+            left = left.saturating_sub(frame.len() as u64);
+        }
+    };
+    within(&door.core, door.settings.linger_timeout, read).await;
 }
 
 async fn answer<S: Service>(

@@ -230,6 +230,11 @@ impl Client {
         self.streams[&stream].statuses.clone()
     }
 
+    /// The server has broken a stream off, as far as this client has read.
+    pub(crate) fn is_reset(&self, stream: u32) -> bool {
+        self.streams.get(&stream).is_some_and(|received| received.reset.is_some())
+    }
+
     /// The body of a stream so far.
     pub(crate) fn body(&self, stream: u32) -> &[u8] {
         self.streams.get(&stream).map_or(&[], |received| &received.body)

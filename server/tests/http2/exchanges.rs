@@ -142,6 +142,10 @@ fn a_client_that_waits_for_100_is_told_to_go_on_and_one_that_is_refused_is_not()
     // An answer that comes before the body does not wait for it.
     let unread = client.begin(&request("PUT", "/unread"), false);
     assert_eq!(client.outcome(unread).answer(), (200, "unread".to_owned()));
+    // Nor is the body turned away while the client may still be sending it.
+    client.ping();
+    assert!(!client.is_reset(unread), "there are clients that throw the answer away then");
+    client.data(unread, b"late", true);
     assert_eq!(client.ask(&request("GET", "/bytes?1"), b"").answer(), (200, "x".to_owned()));
 }
 
