@@ -52,8 +52,10 @@ fn what_was_acknowledged_survives_kills_under_load() {
 fn options(scratch: &Path, round: u64) -> Options {
     let disk = |name: &str| scratch.join(name).display().to_string();
     let cores = (1 + round % 3).to_string();
-    let arguments = ["--disk".into(), disk("disk-1"), "--disk".into(), disk("disk-2"), "--cores".into(), cores];
-    Options { arguments: arguments.to_vec(), ..Options::default() }
+    let mut arguments = vec!["--disk".into(), disk("disk-1"), "--disk".into(), disk("disk-2"), "--cores".into(), cores];
+    // What is overwritten and deleted is given back at once, so that kills meet that work too.
+    arguments.extend(["--reclaim-delay".into(), "0".into()]);
+    Options { arguments, ..Options::default() }
 }
 
 /// The check is worth nothing if it does not see what it looks for.

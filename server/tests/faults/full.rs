@@ -44,6 +44,34 @@ fn a_file_system_filled_by_others_refuses_writes_until_there_is_room() {
     node.stop();
 }
 
+/// The node's own share of a disk is full; what is deleted makes room.
+#[test]
+fn a_full_disk_takes_writes_again_after_deletions() {
+    let scratch = scratch();
+    let disk = format!("{}:1GiB", scratch.path().join("disk").display());
+    let node = start(scratch.path(), &disk);
+    let mut client = node.client();
+    client.put("/bucket", b"").unwrap().succeeded();
+    let stored = fill_with_objects(&mut client, 0);
+    println!("{stored} objects of 4 MiB on a disk of 1 GiB");
+    assert!(stored * OBJECT_BYTES > 600 << 20, "only {stored} objects found room");
+    check(&mut client, 0..stored);
+    // Every fourth stays, so that what stays has to be moved.
+    for number in (0..stored).filter(|number| number % 4 != 0) {
+        client.delete(&path(number)).unwrap().succeeded();
+    }
+    wait_for_room(&mut client);
+    for number in (1..stored / 2).filter(|number| number % 4 != 0) {
+        put_when_there_is_room(&mut client, number);
+    }
+    let expected = |number: &u64| number % 4 == 0 || *number < stored / 2;
+    check(&mut client, (0..stored).filter(expected));
+    node.kill();
+    let node = start(scratch.path(), &disk);
+    check(&mut node.client(), (0..stored).filter(expected));
+    node.stop();
+}
+
 fn start(scratch: &Path, disk: &str) -> Node {
     let arguments = ["--disk", disk, "--cores", "2"].map(String::from).to_vec();
     Node::start_with(&scratch.join("data"), &Options { arguments, ..Options::default() })
@@ -96,10 +124,15 @@ fn check(client: &mut Client, numbers: impl IntoIterator<Item = u64>) {
 
 fn wait_for_room(client: &mut Client) {
     let begun = Instant::now();
+    put_when_there_is_room(client, 9999);
+    println!("writes went on after {:.1?}", begun.elapsed());
+}
+
+fn put_when_there_is_room(client: &mut Client, number: u64) {
+    let begun = Instant::now();
     loop {
-        let answer = client.put(&path(9999), &content(9999).bytes()).unwrap();
+        let answer = client.put(&path(number), &content(number).bytes()).unwrap();
         if answer.status() == 200 {
-            println!("writes went on after {:.1?}", begun.elapsed());
             return;
         }
         assert_eq!(answer.status(), 507, "{}", answer.text());
