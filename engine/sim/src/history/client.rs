@@ -130,6 +130,12 @@ impl Shared {
         value
     }
 
+    /// Values are either copied or named by conditions: a copy has the tag of its origin, so that a condition would hold
+    /// for either.
+    fn may_be_copied(&self, value: Value) -> bool {
+        self.about(value).bytes.is_multiple_of(2)
+    }
+
     /// A value with the bytes of another one.
     fn new_copy(&self, origin: Value) -> Value {
         let about = self.about(origin);
@@ -222,7 +228,9 @@ impl Client {
 
     async fn put_if_match(&mut self, key: usize) {
         let Some(Seen::Value(value, _)) = self.seen(key).await else { return };
-        self.put(key, Some(Some(value))).await;
+        if !self.shared.may_be_copied(value) {
+            self.put(key, Some(Some(value))).await;
+        }
     }
 
     /// A client that goes away in the middle: its request is dropped.
@@ -294,6 +302,9 @@ impl Client {
     async fn copy(&mut self, to: usize) {
         let from = self.random.index(self.shared.keys);
         let Some(Seen::Value(origin, _)) = self.seen(from).await else { return };
+        if !self.shared.may_be_copied(origin) {
+            return;
+        }
         let value = self.shared.new_copy(origin);
         let is_origin = |found: &Found| match value_in(&found.headers) == origin {
             true => Ok(()),
