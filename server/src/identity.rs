@@ -31,7 +31,8 @@ struct Kept {
     disks: BTreeMap<PathBuf, DiskId>,
 }
 
-const FILE: &str = "identity.json";
+/// The file of the data directory that it is kept in.
+pub(crate) const FILE_NAME: &str = "identity.json";
 
 impl Identity {
     /// Reads what the directory holds; `None` before the first start.
@@ -39,7 +40,7 @@ impl Identity {
     /// # Errors
     /// When there is one that cannot be read.
     pub fn read(data: &DataDir) -> Result<Option<Self>, DataDirError> {
-        let kept = data.read::<Kept>(FILE)?;
+        let kept = data.read::<Kept>(FILE_NAME)?;
         Ok(kept.map(|Kept { cluster, disks, .. }| Self { cluster, disks }))
     }
 
@@ -48,7 +49,7 @@ impl Identity {
     /// # Errors
     /// When it cannot be written; then the old one is still there.
     pub fn write(&self, data: &DataDir) -> Result<(), DataDirError> {
-        data.write(FILE, &Kept { version: FILE_VERSION, cluster: self.cluster, disks: self.disks.clone() })
+        data.write(FILE_NAME, &Kept { version: FILE_VERSION, cluster: self.cluster, disks: self.disks.clone() })
     }
 }
 

@@ -5,12 +5,16 @@
 
 use std::collections::BTreeMap;
 
-use anvil_model::format::UNIT_BYTES;
+use anvil_model::format::FOOTER_ENTRY_BYTES;
 
 /// A part of an extent that is dead must be at least this share of it for a move to pay, when there is no need.
 const DEAD_SHARE_MIN: f64 = 0.25;
 /// The same when writers wait for room: of eight extents moved at least one is gained.
 const DEAD_SHARE_URGENT: f64 = 0.125;
+
+/// In an extent of at least this size what was never filled counts as gained: a crash leaves such ends. In smaller ones it
+/// does not, because the next record seldom fits their ends anyway, and they would be moved round and round.
+const EXTENT_BYTES_LARGE: u32 = 16 << 20;
 
 /// An extent in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +72,14 @@ impl Account {
         if self.dead.records >= self.written.records {
             return 1.0;
         }
-        1.0 - self.live_bytes() as f64 / (f64::from(extent_bytes) - UNIT_BYTES as f64)
+        let gained = if extent_bytes >= EXTENT_BYTES_LARGE {
+            let live_records = self.written.records.saturating_sub(self.dead.records);
+            let used = self.live_bytes() + live_records * FOOTER_ENTRY_BYTES as u64;
+            u64::from(extent_bytes).saturating_sub(used)
+        } else {
+            self.dead.bytes
+        };
+        gained as f64 / f64::from(extent_bytes)
     }
 }
 
@@ -119,5 +130,50 @@ impl Accounts {
     /// Extents that are sealed and hold blobs.
     pub(crate) fn sealed(&self) -> u64 {
         self.extents.values().filter(|account| account.stage == AccountStage::Sealed).count() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sealed(written: Tally, dead: Tally) -> Account {
+        Account { written, dead, ..Account::new(1, AccountStage::Sealed) }
+    }
+
+    /// What a move makes is never worth another move: reclaim comes to an end on a full disk without garbage.
+    #[test]
+    fn what_was_just_moved_is_not_moved_again() {
+        for extent_bytes in [(1 << 20) + (64 << 10), 16 << 20, 64 << 20] {
+            // The worst that may be left behind one another: the next record, of 1 MiB, did not fit; tiny records; records
+            // with padding to whole units.
+            for (record_bytes, padding) in [(200, 0), (300_000, 4095), (1 << 20, 4095)] {
+                let room = u64::from(extent_bytes) - (1 << 20);
+                let records = room / (record_bytes + padding + 32);
+                let full = sealed(Tally { records, bytes: records * record_bytes }, Tally::default());
+                let accounts = Accounts { extents: BTreeMap::from([(0, full)]) };
+                let no_records = records == 0;
+                assert!(
+                    no_records || accounts.candidate(extent_bytes, 0.0, true).is_none(),
+                    "{extent_bytes}: {full:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_emptiest_extent_goes_first_and_only_when_it_pays() {
+        let of = |dead| sealed(Tally { records: 60, bytes: 60 << 20 }, Tally { records: dead, bytes: dead << 20 });
+        let accounts = |dead: &[u64]| Accounts { extents: (0..).zip(dead.iter().map(|&dead| of(dead))).collect() };
+        assert_eq!(accounts(&[20, 40, 10]).candidate(64 << 20, 0.3, false), Some(1));
+        assert_eq!(accounts(&[20, 40, 10]).candidate(64 << 20, 0.9, false), None, "there is much room");
+        assert_eq!(accounts(&[20, 60, 10]).candidate(64 << 20, 1.0, false), Some(1), "nothing is left in it");
+        assert_eq!(accounts(&[10, 5]).candidate(64 << 20, 0.0, false), None);
+        assert_eq!(accounts(&[10, 5]).candidate(64 << 20, 0.0, true), Some(0));
+        let mut held = accounts(&[20, 40]);
+        held.extents.get_mut(&1).unwrap().held_at = Some(40 << 20);
+        assert_eq!(held.candidate(64 << 20, 0.0, true), Some(0));
+        held.note_dead(Dead { extent: 1, incarnation: 1, tally: Tally { records: 1, bytes: 1 << 20 } });
+        assert_eq!(held.candidate(64 << 20, 0.0, true), Some(1), "there is more to gain");
     }
 }

@@ -153,10 +153,14 @@ impl<W: World> Slot<W> {
             let place = Place::of(self.extent.disk, extent, record);
             let Subject::Blob { blob, window } = record.subject else { continue };
             // What was moved is entered when it is durable, on the blob's home core.
-            let live = self.extent.lane == Lane::Moved
-                || self.inner.index.borrow_mut().insert(blob, window, incarnation, place)
-                    && !self.inner.released.borrow().contains(blob);
-            if !live {
+            if self.extent.lane == Lane::Moved {
+                continue;
+            }
+            let fresh = self.inner.index.borrow_mut().insert(blob, window, incarnation, place);
+            if !fresh {
+                self.inner.released.borrow_mut().note_copy(blob, self.extent.disk, extent);
+            }
+            if !fresh || self.inner.released.borrow().contains(blob) {
                 // Appended twice because the first append was given up, or after the blob was.
                 let tally = Tally { records: 1, bytes: place.record_bytes() };
                 self.inner.note_dead(self.extent.disk, Dead { extent, incarnation, tally });
@@ -215,8 +219,29 @@ impl<W: World> Inner<W> {
         bytes: usize,
         records: usize,
     ) -> Result<Slot<W>, AppendError> {
-        self.make_room(disk, lane, bytes, records).await?;
+        let lane = self.make_room_or_share(disk, lane, bytes, records).await?;
         Ok(self.take_room(disk, lane, bytes, records))
+    }
+
+    /// Like [`Self::make_room`]; on a full disk blobs of one lane take what is left in the extent of the other. Which lane
+    /// has the room.
+    pub(crate) async fn make_room_or_share(
+        self: &Rc<Self>,
+        disk: u16,
+        lane: Lane,
+        bytes: usize,
+        records: usize,
+    ) -> Result<Lane, AppendError> {
+        let made = self.make_room(disk, lane, bytes, records).await;
+        let other = match lane {
+            Lane::Large => Some(Lane::Small),
+            Lane::Small => Some(Lane::Large),
+            Lane::Moved | Lane::Log => None,
+        };
+        match (made, other) {
+            (Err(AppendError::Full), Some(other)) if self.has_room(disk, other, bytes, records) => Ok(other),
+            (made, _) => made.map(|()| lane),
+        }
     }
 
     /// Sees to it that the current extent has so much room at this moment.

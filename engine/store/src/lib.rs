@@ -15,6 +15,9 @@
 //! | `flush` | one flush for all who ask |
 //! | `index`, `read` | where a window lies, and its verified bytes |
 //! | `log` | the metadata log |
+//! | `release`, `account`, `reclaim` | what is not needed any more, and how its space comes back |
+//! | `scrub`, `walk` | every record read and verified, slowly |
+//! | `offline` | a disk that no node uses |
 //! | `scan`, `recover` | finding everything again |
 #![forbid(unsafe_code)]
 
@@ -27,12 +30,14 @@ mod flush;
 mod index;
 mod log;
 mod mail;
+mod offline;
 mod pack;
 mod read;
 mod reclaim;
 mod recover;
 mod release;
 mod scan;
+mod scrub;
 mod space;
 mod store;
 mod walk;
@@ -45,9 +50,11 @@ pub use disk::{
 };
 pub use log::{LOG_PAYLOAD_BYTES_MAX, LogError, LogReader, LogRecord, LogTail, LogWriter, RecoveredLog};
 pub use mail::{Mail, mail};
+pub use offline::{ExtentReport, ExtentState, ExtentVerdict, InspectError, Inspection};
 pub use read::{Piece, ReadError};
 pub use reclaim::ReclaimOptions;
 pub use recover::{RecoverError, Recovered, RecoveryReport, Share, recover};
 pub use release::KnownBlob;
+pub use scrub::{BadRecord, ScrubOptions, Scrubbed};
 pub use space::Reclaimed;
 pub use store::{DiskSpace, DiskStats, Stats, Store};

@@ -85,13 +85,13 @@ impl<W: World> Inner<W> {
                     None => return,
                 }
             };
-            let (pack, outcome) = match self.make_room(disk, Lane::Small, first, 1).await {
-                Ok(()) => {
-                    let pack = self.gather(disk);
+            let (pack, outcome) = match self.make_room_or_share(disk, Lane::Small, first, 1).await {
+                Ok(lane) => {
+                    let pack = self.gather(disk, lane);
                     if pack.is_empty() {
                         continue;
                     }
-                    let outcome = self.write_pack(disk, &pack).await;
+                    let outcome = self.write_pack(disk, lane, &pack).await;
                     (pack, outcome)
                 }
                 Err(error) => (self.disk(disk).packer.borrow_mut().waiting.drain(..).collect(), Err(error)),
@@ -104,14 +104,14 @@ impl<W: World> Inner<W> {
     }
 
     /// Takes as many as fit into one write and into the open extent.
-    fn gather(&self, disk: u16) -> Vec<Small> {
+    fn gather(&self, disk: u16, lane: Lane) -> Vec<Small> {
         let mut packer = self.disk(disk).packer.borrow_mut();
         let mut pack = Vec::new();
         let mut bytes = 0;
         while let Some(small) = packer.waiting.front() {
             bytes += small.record_bytes();
             let whole = in_units(bytes);
-            if whole > BUFFER_BYTES || !self.has_room(disk, Lane::Small, whole, pack.len() + 1) {
+            if whole > BUFFER_BYTES || !self.has_room(disk, lane, whole, pack.len() + 1) {
                 break;
             }
             pack.extend(packer.waiting.pop_front());
@@ -119,9 +119,9 @@ impl<W: World> Inner<W> {
         pack
     }
 
-    async fn write_pack(self: &Rc<Self>, disk: u16, pack: &[Small]) -> Result<(), AppendError> {
+    async fn write_pack(self: &Rc<Self>, disk: u16, lane: Lane, pack: &[Small]) -> Result<(), AppendError> {
         let bytes = in_units(pack.iter().map(Small::record_bytes).sum());
-        let slot = self.take_room(disk, Lane::Small, bytes, pack.len());
+        let slot = self.take_room(disk, lane, bytes, pack.len());
         let mut buffer = self.world.buffer(Reserve::Progress).await;
         let mut records = Vec::with_capacity(pack.len());
         let mut at = 0;

@@ -32,7 +32,7 @@ use crate::index::{Move, Place};
 use crate::mail::{LiveAnswer, LiveQuestion, Message};
 use crate::scan::{Examined, ExtentPlace, examine};
 use crate::space::{Lane, Sealed};
-use crate::store::{Inner, Store};
+use crate::store::{Disk, Inner, Store};
 use crate::walk::{Group, Walk, groups};
 
 /// While there is room, extents are looked through at most so often.
@@ -120,7 +120,10 @@ impl<W: World> Inner<W> {
         if (entries.len() as u64) < account.written.records {
             return Err(ReclaimError::Unclear);
         }
-        let live = self.live_of(disk, name, &entries).await?;
+        let (live, complete) = self.live_of(disk, name, &entries).await?;
+        if !complete {
+            return Err(ReclaimError::Unclear);
+        }
         self.recount(disk, name, &entries, &live);
         if !live.is_empty() {
             let left = self.move_records(disk, name, &live, budget).await?;
@@ -132,9 +135,8 @@ impl<W: World> Inner<W> {
     }
 
     /// All records of an extent, in the order of their offsets.
-    pub(crate) async fn records_of(&self, disk: u16, name: ExtentName) -> Result<Vec<FooterEntry>, DeviceError> {
-        let Extent { place, .. } = self.extent_of(disk, name);
-        match examine(&self.world, &self.disk(disk).device, place).await? {
+    async fn records_of(&self, disk: u16, name: ExtentName) -> Result<Vec<FooterEntry>, DeviceError> {
+        match self.examine_extent(disk, name).await? {
             Examined::Used(found) if found.header.name == name => {
                 let mut entries = found.entries;
                 entries.sort_unstable_by_key(|entry| entry.offset);
@@ -145,23 +147,23 @@ impl<W: World> Inner<W> {
         }
     }
 
-    fn extent_of(&self, disk: u16, name: ExtentName) -> Extent<'_, W> {
-        let owner = self.disk(disk);
-        let place = ExtentPlace { disk: owner.id, extent: name.extent, extent_bytes: owner.extent_bytes };
-        let walk = Walk { device: &owner.device, name, extent_bytes: owner.extent_bytes };
-        Extent { place, walk }
+    pub(crate) async fn examine_extent(&self, disk: u16, name: ExtentName) -> Result<Examined, DeviceError> {
+        let Disk { id, device, extent_bytes, .. } = self.disk(disk);
+        let place = ExtentPlace { disk: *id, extent: name.extent, extent_bytes: *extent_bytes };
+        examine(&self.world, device, place).await
     }
 
-    /// Those that the index needs.
+    /// Those that the index needs, and whether it has no others in this extent.
     pub(crate) async fn live_of(
         &self,
         disk: u16,
         name: ExtentName,
         entries: &[FooterEntry],
-    ) -> Result<Vec<FooterEntry>, LiveError> {
+    ) -> Result<(Vec<FooterEntry>, bool), LiveError> {
         let mut by_core: BTreeMap<CoreId, Vec<usize>> =
             (0..self.core_count).map(|core| (CoreId(core), Vec::new())).collect();
         let mut live = vec![false; entries.len()];
+        let mut complete = true;
         for (at, entry) in entries.iter().enumerate() {
             if let Subject::Blob { blob, .. } = entry.subject {
                 by_core.get_mut(&blob.home(self.core_count)).expect("one of the cores").push(at);
@@ -175,14 +177,13 @@ impl<W: World> Inner<W> {
             let records = indexes.iter().map(record).collect();
             let ExtentName { extent, incarnation, .. } = name;
             let answer = self.ask_live(core, LiveQuestion { disk, extent, incarnation, records }).await?;
-            if !answer.complete {
-                return Err(LiveError::Unclear);
-            }
+            complete &= answer.complete;
             for (at, is_live) in indexes.into_iter().zip(answer.live) {
                 live[at] = is_live;
             }
         }
-        Ok(entries.iter().zip(live).filter(|(_, live)| *live).map(|(entry, _)| *entry).collect())
+        let live = entries.iter().zip(live).filter(|(_, live)| *live).map(|(entry, _)| *entry).collect();
+        Ok((live, complete))
     }
 
     async fn ask_live(&self, core: CoreId, question: LiveQuestion) -> Result<LiveAnswer, LiveError> {
@@ -217,7 +218,7 @@ impl<W: World> Inner<W> {
         live: &[FooterEntry],
         budget: &Budget,
     ) -> Result<usize, ReclaimError> {
-        let Extent { walk, .. } = self.extent_of(disk, name);
+        let walk = Walk::<W> { device: &self.disk(disk).device, name, extent_bytes: self.disk(disk).extent_bytes };
         let mut moves = Vec::with_capacity(live.len());
         let mut failed = Ok(());
         for group in groups(live) {
@@ -253,7 +254,10 @@ impl<W: World> Inner<W> {
         for (header, entry) in headers.into_iter().zip(&live[group.entries.clone()]) {
             match header {
                 Some(header) => whole.push(header),
-                None => self.name_damaged(disk, walk.name, entry),
+                None => {
+                    self.note_bad(disk, walk.name, entry);
+                    self.space(disk).borrow_mut().reclaimed.damaged_records += 1;
+                }
             }
         }
         if whole.is_empty() {
@@ -280,14 +284,6 @@ impl<W: World> Inner<W> {
         reclaimed.moved_records += records.len() as u64;
         reclaimed.moved_bytes += bytes as u64;
         Ok(())
-    }
-
-    fn name_damaged(&self, disk: u16, name: ExtentName, entry: &FooterEntry) {
-        if let Subject::Blob { blob, window } = entry.subject {
-            let disk_id = self.disk(disk).id;
-            tracing::error!(disk = %disk_id, extent = name.extent, %blob, window, "a record is damaged");
-        }
-        self.space(disk).borrow_mut().reclaimed.damaged_records += 1;
     }
 
     /// Tells the blobs' home cores where their windows lie now, after the flush that made them durable there.
@@ -376,8 +372,14 @@ impl<W: World> Inner<W> {
 
     pub(crate) fn change_places(&self, moves: &[Move]) -> Vec<bool> {
         let mut index = self.index.borrow_mut();
-        let released = self.released.borrow();
-        moves.iter().map(|moved| !released.contains(moved.blob) && index.replace(moved)).collect()
+        let mut released = self.released.borrow_mut();
+        let mut change = |moved: &Move| {
+            let changed = !released.contains(moved.blob) && index.replace(moved);
+            let copy = if changed { moved.from } else { moved.to };
+            released.note_copy(moved.blob, copy.disk, copy.extent);
+            changed
+        };
+        moves.iter().map(&mut change).collect()
     }
 
     pub(crate) fn forget_extent(&self, disk: u16, extent: u32, blobs: &[BlobId], free_bytes: u64) {
@@ -397,26 +399,16 @@ impl<W: World> Inner<W> {
     }
 }
 
-/// An extent, as the two that read it want it.
-struct Extent<'a, W: World> {
-    place: ExtentPlace,
-    walk: Walk<'a, W>,
-}
-
 /// Why it is not known which records live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LiveError {
-    /// The index has windows there that were not asked for.
-    Unclear,
+    /// A core has closed.
     Closing,
 }
 
 impl From<LiveError> for ReclaimError {
-    fn from(error: LiveError) -> Self {
-        match error {
-            LiveError::Unclear => Self::Unclear,
-            LiveError::Closing => Self::Closing,
-        }
+    fn from(LiveError::Closing: LiveError) -> Self {
+        Self::Closing
     }
 }
 

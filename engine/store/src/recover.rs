@@ -39,6 +39,8 @@ pub struct Share {
     pub(crate) core: CoreId,
     pub(crate) core_count: u16,
     pub(crate) index: Index,
+    /// Records that the index does not have because it has others of the same window: blob, disk and extent.
+    pub(crate) copies: BTreeSet<(BlobId, u16, u32)>,
     pub(crate) disks: Vec<DiskShare>,
 }
 
@@ -140,7 +142,7 @@ pub async fn recover<W: World>(
     let mut spaces = try_join_all(disks).await?;
     let mut gathered = gathered.into_inner();
     gathered.enter_damaged();
-    let Gathered { indexes, log, log_open, log_sequence, damaged, accounts, mut report, .. } = gathered;
+    let Gathered { indexes, copies, log, log_open, log_sequence, damaged, accounts, mut report, .. } = gathered;
     for (space, accounts) in spaces.iter_mut().zip(accounts) {
         space.accounts = accounts;
     }
@@ -159,7 +161,8 @@ pub async fn recover<W: World>(
     let mut shares: Vec<_> = indexes
         .into_iter()
         .zip(0..)
-        .map(|(index, core)| Share { core: CoreId(core), core_count, index, disks: Vec::new() })
+        .zip(copies)
+        .map(|((index, core), copies)| Share { core: CoreId(core), core_count, index, copies, disks: Vec::new() })
         .collect();
     for ((space, (id, _)), ordinal) in spaces.into_iter().zip(&devices).zip(0..) {
         let extent_bytes = space.superblock.extent_bytes;
@@ -203,6 +206,8 @@ impl<W: World> Recovered<W> {
 struct Gathered {
     core_count: u16,
     indexes: Vec<Index>,
+    /// Of each core; see [`Share`].
+    copies: Vec<BTreeSet<(BlobId, u16, u32)>>,
     log: Vec<LogEntry>,
     log_open: Vec<OpenLog>,
     /// The highest sequence of an extent of the log; 0 when there is none.
@@ -220,6 +225,7 @@ impl Gathered {
         Self {
             core_count,
             indexes: (0..core_count).map(|_| Index::new()).collect(),
+            copies: vec![BTreeSet::new(); core_count.into()],
             log: Vec::new(),
             log_open: Vec::new(),
             log_sequence: 0,
@@ -260,6 +266,7 @@ impl Gathered {
                     // A window that is there twice was moved, or appended again after an error: the bytes are the same.
                     if !self.indexes[usize::from(home.0)].insert(blob, window, name.incarnation, place) {
                         account.dead.add(1, place.record_bytes());
+                        self.copies[usize::from(home.0)].insert((blob, disk, name.extent));
                     }
                 }
                 Subject::Blob { blob, window } => {
@@ -282,6 +289,7 @@ impl Gathered {
                 let tally = Tally { records: 1, bytes: place.record_bytes() };
                 let accounts = &mut self.accounts[usize::from(place.disk)];
                 accounts.note_dead(Dead { extent: place.extent, incarnation, tally });
+                self.copies[usize::from(home.0)].insert((blob, place.disk, place.extent));
             }
         }
         let mut blobs: Vec<_> = self.damaged.iter().map(|(blob, _)| *blob).collect();

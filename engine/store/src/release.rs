@@ -17,6 +17,9 @@ pub(crate) struct Released {
     blobs: BTreeSet<BlobId>,
     /// No record of theirs is left.
     gone: BTreeSet<BlobId>,
+    /// Copies of records that are not in the index, by blob, disk and extent: what was moved, or appended twice. A start
+    /// could find them, so that their blobs are not gone before their extents are free.
+    copies: BTreeSet<(BlobId, u16, u32)>,
     /// Dead records that the homes of their disks have not heard of: by disk, extent and its incarnation.
     untold: BTreeMap<(u16, u32, u64), Tally>,
     telling: bool,
@@ -44,8 +47,7 @@ impl<W: World> Store<W> {
         inner.check_own(blob);
         let index = inner.index.borrow();
         let mut released = inner.released.borrow_mut();
-        if !index.contains(blob) {
-            released.blobs.remove(&blob);
+        if !index.contains(blob) && !released.has_copies(blob) {
             released.gone.insert(blob);
             return;
         }
@@ -59,8 +61,9 @@ impl<W: World> Store<W> {
         }
     }
 
-    /// Takes up to `max` released blobs of this core whose records are gone for good, each once: no start will find them
-    /// again, so that they need not be released any more.
+    /// Takes up to `max` released blobs of this core whose records are gone for good, each once: no start finds them
+    /// again, so that they need not be released any more. Only what a write that failed may have left can be found, and is
+    /// an orphan then.
     #[must_use]
     pub fn gone(&self, max: usize) -> Vec<BlobId> {
         let gone = &mut self.inner.released.borrow_mut().gone;
@@ -83,6 +86,19 @@ impl<W: World> Store<W> {
 }
 
 impl Released {
+    pub(crate) fn with_copies(copies: BTreeSet<(BlobId, u16, u32)>) -> Self {
+        Self { copies, ..Self::default() }
+    }
+
+    /// There is a record of this blob that the index does not have.
+    pub(crate) fn note_copy(&mut self, blob: BlobId, disk: u16, extent: u32) {
+        self.copies.insert((blob, disk, extent));
+    }
+
+    fn has_copies(&self, blob: BlobId) -> bool {
+        self.copies.range((blob, 0, 0)..=(blob, u16::MAX, u32::MAX)).next().is_some()
+    }
+
     pub(crate) fn contains(&self, blob: BlobId) -> bool {
         self.blobs.contains(&blob)
     }
@@ -138,7 +154,8 @@ impl<W: World> Inner<W> {
         let mut released = self.released.borrow_mut();
         for &blob in blobs {
             index.remove_in(blob, disk, extent);
-            if released.blobs.contains(&blob) && !index.contains(blob) {
+            released.copies.remove(&(blob, disk, extent));
+            if released.blobs.contains(&blob) && !index.contains(blob) && !released.has_copies(blob) {
                 released.blobs.remove(&blob);
                 released.gone.insert(blob);
             }

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::account::{Account, AccountStage, Accounts, Tally};
 use crate::disk::write_superblock;
 use crate::extent::has_room;
+use crate::scrub::Scrubbed;
 use crate::store::Inner;
 
 /// Free extents that are kept prepared.
@@ -144,6 +145,7 @@ pub(crate) struct Space {
     /// A task gives extents back; see `reclaim`.
     pub(crate) reclaiming: bool,
     pub(crate) reclaimed: Reclaimed,
+    pub(crate) scrubbed: Scrubbed,
     partial: Vec<Partial>,
     extents_max: u32,
     waiting: VecDeque<ExtentRequest>,
@@ -169,6 +171,7 @@ impl Space {
             accounts,
             reclaiming: false,
             reclaimed: Reclaimed::default(),
+            scrubbed: Scrubbed::default(),
             partial,
             extents_max: extents_max.max(superblock.extents_prepared),
             waiting: VecDeque::new(),

@@ -1,7 +1,7 @@
 //! One core's share of the disks: opened, asked for figures, closed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
@@ -18,6 +18,7 @@ use crate::mail::{Mail, Message, serve};
 use crate::pack::Packer;
 use crate::recover::Share;
 use crate::release::Released;
+use crate::scrub::{BadRecord, Scrubbed};
 use crate::space::{Lane, Reclaimed, Space};
 
 /// One core's share of the node's disks. Cheap to clone; clones are the same store.
@@ -38,6 +39,8 @@ pub(crate) struct Inner<W: World> {
     pub(crate) core_count: u16,
     pub(crate) index: RefCell<Index>,
     pub(crate) released: RefCell<Released>,
+    /// On the disks whose home is here.
+    pub(crate) bad_records: RefCell<VecDeque<BadRecord>>,
     /// The mailboxes of all cores; this one's own is never written to.
     pub(crate) addresses: Vec<mpsc::Sender<Message>>,
     /// The sequence of the newest extent of the metadata log, on the core that writes it.
@@ -145,6 +148,8 @@ pub struct DiskSpace {
     pub dead_bytes: u64,
     /// What reclaim did since start.
     pub reclaimed: Reclaimed,
+    /// What scrub did since start.
+    pub scrubbed: Scrubbed,
 }
 
 impl<W: World> Store<W> {
@@ -155,7 +160,7 @@ impl<W: World> Store<W> {
     /// When share, mail, devices and world are not of one core of one start.
     #[must_use]
     pub fn open(world: W, devices: Vec<(DiskId, W::Device)>, share: Share, mail: Mail) -> Self {
-        let Share { core, core_count, index, disks } = share;
+        let Share { core, core_count, index, copies, disks } = share;
         let Mail { core: mail_core, mailbox, addresses } = mail;
         assert_eq!((core, core_count), (world.core(), world.core_count()), "a share is opened on its core");
         assert_eq!((mail_core, addresses.len()), (core, core_count.into()), "a core has its own mailbox");
@@ -195,7 +200,8 @@ impl<W: World> Store<W> {
             core,
             core_count,
             index: RefCell::new(index),
-            released: RefCell::default(),
+            released: RefCell::new(Released::with_copies(copies)),
+            bad_records: RefCell::default(),
             addresses,
             log_sequence: Cell::new(0),
             disks,
@@ -463,6 +469,7 @@ impl<W: World> Disk<W> {
                 live_bytes,
                 dead_bytes,
                 reclaimed: space.reclaimed,
+                scrubbed: space.scrubbed,
             }
         });
         DiskStats {

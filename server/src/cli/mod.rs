@@ -1,8 +1,9 @@
 //! The command line: what can be asked of the `anvil` binary.
 //!
-//! Exit codes: 0 as asked, 1 when a node could not start or died, 2 when a flag or variable is wrong.
+//! Exit codes: 0 as asked, 1 when a node could not start or died or a record is damaged, 2 when a flag or variable is wrong.
 
 mod node;
+mod store;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -33,6 +34,9 @@ enum Command {
     /// Looks at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Looks at the disks of a node that is not running
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Prints the version
     Version,
     /// Prints a completion script for a shell
@@ -81,6 +85,7 @@ pub fn main() -> ExitCode {
         Some(Command::Server(flags)) => node::run(Form::Server, &flags),
         Some(Command::Dev(flags)) => node::run(Form::Dev, &flags),
         Some(Command::Config(ConfigCommand::Check { dev, flags })) => check(dev, &flags),
+        Some(Command::Store(command)) => store::run(command),
         Some(Command::Version) => print(&format!("anvil {}\n", env!("CARGO_PKG_VERSION"))),
         Some(Command::Completions { shell }) => print(&completions(shell)),
     };

@@ -234,6 +234,19 @@ pub(crate) fn bytes(blob: BlobId, at: usize, length: usize) -> Vec<u8> {
     filled
 }
 
+/// Where on the disk the payload of a window of a blob begins. The record is there once.
+pub(crate) fn payload_at(disk: &SimDisk, blob: BlobId, window: u32) -> u64 {
+    let bytes = disk.bytes(0, usize::try_from(disk.size_bytes()).unwrap());
+    let subject = [&blob.to_bytes()[..], &window.to_le_bytes()].concat();
+    for (unit, start) in bytes.chunks(8).zip((0..).step_by(8)) {
+        if unit.starts_with(b"AnvR") && bytes[start + 40..start + 60] == subject {
+            let payload_offset = u32::from_le_bytes(bytes[start + 60..start + 64].try_into().unwrap());
+            return start as u64 + u64::from(payload_offset);
+        }
+    }
+    panic!("window {window} of blob {blob} is not on the disk");
+}
+
 pub(crate) fn batch(number: u64) -> Vec<u8> {
     let length = 1 + (number * 997 % 3000) as usize;
     (0..length).map(|at| (at as u64 ^ number) as u8 | 1).collect()

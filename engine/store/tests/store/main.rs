@@ -5,5 +5,6 @@ mod damage;
 mod everyday;
 mod harness;
 mod reclaim;
+mod scrub;
 mod space;
 mod v1;

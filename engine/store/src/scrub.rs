@@ -1,0 +1,225 @@
+//! Every record is read and verified, slowly, all the time: what rots is named before somebody asks for it.
+//!
+//! One task per disk, on the disk's home core, extent by extent. Sealed extents are taken by their footers; open ones are
+//! searched like at a start, and what is being written meanwhile waits for the next pass. Only live records count, and a
+//! record that seems bad is bad only if it still lies there afterwards: reclaim may have moved it.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anvil_model::format::{ExtentName, FooterEntry, Subject};
+use anvil_model::ids::DiskId;
+use anvil_model::io::{DeviceError, Reserve, World};
+use anvil_model::time::WallTime;
+
+use crate::budget::{Budget, Rate};
+use crate::reclaim::LiveError;
+use crate::scan::{Examined, Found};
+use crate::store::{Inner, Store};
+use crate::walk::{Walk, groups};
+
+/// Bad records that wait for somebody who asks for them; more are counted only.
+const BAD_RECORDS_KEPT: usize = 1000;
+/// So long scrub rests when a device or another core fails.
+const REST: Duration = Duration::from_secs(10);
+
+/// How scrub goes about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScrubOptions {
+    /// What may be read per disk.
+    pub rate: Rate,
+    /// From the end of one pass to the beginning of the next.
+    pub pause: Duration,
+}
+
+impl Default for ScrubOptions {
+    fn default() -> Self {
+        let rate = Rate { bytes_per_second: 16 << 20, burst_bytes: 4 << 20 };
+        Self { rate, pause: Duration::from_secs(24 * 60 * 60) }
+    }
+}
+
+/// A record whose bytes are not what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadRecord {
+    /// On which disk.
+    pub disk: DiskId,
+    /// In which extent.
+    pub extent: u32,
+    /// Where it begins in the extent, in bytes.
+    pub offset: u32,
+    /// Whose bytes.
+    pub subject: Subject,
+}
+
+/// How far scrub has come with a disk since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Passes that have ended.
+    pub passes: u64,
+    /// When the last pass began and ended, by the clock on the wall.
+    pub pass_began: Option<WallTime>,
+    /// See `pass_began`.
+    pub pass_ended: Option<WallTime>,
+    /// The extent that comes next in this pass.
+    pub next_extent: u32,
+    /// Records that were whole, of all passes.
+    pub records: u64,
+    /// Bytes that were read, of all passes.
+    pub bytes: u64,
+    /// Records that were bad, of all passes.
+    pub bad_records: u64,
+    /// Extents whose footer and index do not agree, of all passes: a record is not found at all.
+    pub unclear_extents: u64,
+}
+
+impl<W: World> Store<W> {
+    /// Verifies, from now on until [`Self::close`], pass after pass, the records of the disks whose home is here. Once,
+    /// on every core.
+    pub fn start_scrub(&self, options: ScrubOptions) {
+        let inner = &self.inner;
+        for disk in (0..inner.disk_count()).filter(|&disk| inner.disk_home(disk) == inner.core) {
+            inner.start_background(Rc::clone(inner).scrub_disk(disk, options));
+        }
+    }
+
+    /// Takes up to `max` bad records that scrub and reclaim found on the disks whose home is here, each time that they
+    /// found them. Up to 1000 are kept; more are only counted and logged.
+    #[must_use]
+    pub fn bad_records(&self, max: usize) -> Vec<BadRecord> {
+        let mut bad = self.inner.bad_records.borrow_mut();
+        let count = max.min(bad.len());
+        bad.drain(..count).collect()
+    }
+}
+
+impl<W: World> Inner<W> {
+    /// Names a record that is bad.
+    pub(crate) fn note_bad(&self, disk: u16, name: ExtentName, entry: &FooterEntry) {
+        let bad = BadRecord { disk: name.disk, extent: name.extent, offset: entry.offset, subject: entry.subject };
+        match bad.subject {
+            Subject::Blob { blob, window } => {
+                tracing::error!(disk = %bad.disk, extent = bad.extent, %blob, window, "a record is damaged");
+            }
+            Subject::Log { number, .. } => {
+                tracing::error!(disk = %bad.disk, extent = bad.extent, number, "a record of the metadata log is damaged");
+            }
+        }
+        self.space(disk).borrow_mut().scrubbed.bad_records += 1;
+        let mut kept: std::cell::RefMut<'_, VecDeque<BadRecord>> = self.bad_records.borrow_mut();
+        if kept.len() < BAD_RECORDS_KEPT {
+            kept.push_back(bad);
+        }
+    }
+
+    async fn scrub_disk(self: Rc<Self>, disk: u16, options: ScrubOptions) {
+        let budget = Budget::new(options.rate);
+        loop {
+            {
+                let scrubbed = &mut self.space(disk).borrow_mut().scrubbed;
+                scrubbed.pass_began = Some(self.world.wall_clock());
+                scrubbed.next_extent = 0;
+            }
+            while let Some(name) = self.next_to_scrub(disk) {
+                match self.scrub_extent(disk, name, &budget).await {
+                    Ok(()) => {}
+                    Err(ScrubError::Unclear) => {
+                        tracing::error!(disk = %name.disk, extent = name.extent, "a footer and the index do not agree");
+                        self.space(disk).borrow_mut().scrubbed.unclear_extents += 1;
+                    }
+                    Err(ScrubError::Device(error)) => {
+                        tracing::warn!(disk = %name.disk, extent = name.extent, %error, "an extent cannot be read");
+                        self.world.sleep(REST).await;
+                    }
+                    Err(ScrubError::Closing) => self.world.sleep(REST).await,
+                }
+            }
+            {
+                let scrubbed = &mut self.space(disk).borrow_mut().scrubbed;
+                scrubbed.passes += 1;
+                scrubbed.pass_ended = Some(self.world.wall_clock());
+                tracing::info!(disk = %self.disk(disk).id, bytes = scrubbed.bytes, bad = scrubbed.bad_records, "scrubbed");
+            }
+            self.world.sleep(options.pause).await;
+        }
+    }
+
+    /// The extent in use that comes next in this pass.
+    fn next_to_scrub(&self, disk: u16) -> Option<ExtentName> {
+        let mut space = self.space(disk).borrow_mut();
+        let next = space.scrubbed.next_extent;
+        let (&extent, account) = space.accounts.extents.range(next..).next()?;
+        let name = ExtentName { disk: self.disk(disk).id, extent, incarnation: account.incarnation };
+        space.scrubbed.next_extent = extent + 1;
+        Some(name)
+    }
+
+    async fn scrub_extent(&self, disk: u16, name: ExtentName, budget: &Budget) -> Result<(), ScrubError> {
+        let Examined::Used(found) = self.examine_extent(disk, name).await? else {
+            // It was given back just now, or its header was read wrongly; the next pass comes by again.
+            return Ok(());
+        };
+        let Found { header, mut entries, open } = found;
+        if header.name != name {
+            return Ok(());
+        }
+        entries.sort_unstable_by_key(|entry| entry.offset);
+        let is_open = open.is_some();
+        // What is not whole in an open extent may be under way. A footer names what was torn by a crash.
+        let log = entries.iter().filter(|entry| matches!(entry.subject, Subject::Log { .. }) && !entry.damaged);
+        let mut wanted: Vec<_> = log.copied().collect();
+        if wanted.is_empty() {
+            let (live, complete) = self.live_of(disk, name, &entries).await?;
+            let in_use = self.space(disk).borrow_mut().accounts.of(name.extent, name.incarnation).is_some();
+            if !complete && !is_open && in_use {
+                return Err(ScrubError::Unclear);
+            }
+            wanted = live;
+        }
+        let walk = Walk::<W> { device: &self.disk(disk).device, name, extent_bytes: self.disk(disk).extent_bytes };
+        for group in groups(&wanted) {
+            budget.spend(&self.world, group.length as u64).await;
+            let buffer = self.world.buffer(Reserve::Progress).await;
+            let (buffer, headers) = walk.read(&wanted, &group, buffer).await?;
+            drop(buffer);
+            let read = &wanted[group.entries.clone()];
+            let bad: Vec<_> =
+                read.iter().zip(&headers).filter(|(_, header)| header.is_none()).map(|(e, _)| *e).collect();
+            {
+                let scrubbed = &mut self.space(disk).borrow_mut().scrubbed;
+                scrubbed.records += (headers.len() - bad.len()) as u64;
+                scrubbed.bytes += group.length as u64;
+            }
+            if bad.is_empty() {
+                continue;
+            }
+            // Those of the log are in use as long as their extent is.
+            let is_log = matches!(bad[0].subject, Subject::Log { .. });
+            let still = if is_log { bad } else { self.live_of(disk, name, &bad).await?.0 };
+            if self.space(disk).borrow_mut().accounts.of(name.extent, name.incarnation).is_some() {
+                still.iter().for_each(|entry| self.note_bad(disk, name, entry));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why an extent was not scrubbed.
+enum ScrubError {
+    Unclear,
+    Device(DeviceError),
+    Closing,
+}
+
+impl From<DeviceError> for ScrubError {
+    fn from(error: DeviceError) -> Self {
+        Self::Device(error)
+    }
+}
+
+impl From<LiveError> for ScrubError {
+    fn from(LiveError::Closing: LiveError) -> Self {
+        Self::Closing
+    }
+}

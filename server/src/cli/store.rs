@@ -1,0 +1,304 @@
+//! `anvil store`: looks at disks that no node uses. Never writes to them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anvil_model::format::Subject;
+use anvil_runtime::{Core, Disk, DiskOptions, Options, available_cpus};
+use anvil_store::{BadRecord, DiskIdentity, ExtentReport, ExtentState, ExtentVerdict, Inspection};
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::{Failure, print};
+use crate::data_dir::DataDir;
+use crate::identity::Identity;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StoreCommand {
+    /// Says what disks hold, by the headers and footers of their extents
+    Inspect(Look),
+    /// Reads every record and compares it with its checksums; names each that is damaged
+    Verify(Look),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Look {
+    /// Disks, or the data directory of a node whose disks are meant. The node must not be running
+    #[arg(value_name = "DIR", required = true)]
+    paths: Vec<PathBuf>,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a shell gives a program that Ctrl-C ended.
+const EXIT_INTERRUPTED: u8 = 130;
+/// One core is enough, and few buffers.
+const BUFFERS: usize = 8;
+
+/// A disk, looked through.
+struct Found {
+    path: PathBuf,
+    identity: DiskIdentity,
+    verdicts: Vec<ExtentVerdict>,
+}
+
+/// What the core is asked to do, and what came of it.
+struct Work {
+    disks: Vec<(PathBuf, Disk)>,
+    verify: bool,
+    stop: AtomicBool,
+    outcome: Mutex<Result<Vec<Found>, String>>,
+}
+
+pub(super) fn run(command: StoreCommand) -> Result<(), Failure> {
+    let (look, verify) = match command {
+        StoreCommand::Inspect(look) => (look, false),
+        StoreCommand::Verify(look) => (look, true),
+    };
+    let (paths, _held) = disks_of(&look.paths)?;
+    let open = |path: PathBuf| match Disk::open(&path, &DiskOptions::default()) {
+        Ok(disk) => Ok((path, disk)),
+        Err(error) => Err(Failure::run(error)),
+    };
+    let disks = paths.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let work = Arc::new(Work { disks, verify, stop: AtomicBool::new(false), outcome: Mutex::new(Ok(Vec::new())) });
+    let interrupted = run_on_a_core(&work)?;
+    let outcome = std::mem::replace(&mut *work.outcome.lock().unwrap_or_else(PoisonError::into_inner), Ok(Vec::new()));
+    let found = outcome.map_err(Failure::run)?;
+    let text = if look.json {
+        let disks: Vec<_> = found.iter().map(|found| found.to_json(verify)).collect();
+        format!("{:#}\n", json!({ "complete": !interrupted, "disks": disks }))
+    } else {
+        found.iter().map(|found| found.to_text(verify)).collect()
+    };
+    print(&text)?;
+    if interrupted {
+        return Err(Failure { sentence: "interrupted: not everything was read".into(), code: EXIT_INTERRUPTED });
+    }
+    let bad: usize = found.iter().map(Found::failures).sum();
+    if bad > 0 { Err(Failure::run(format!("{bad} records are damaged"))) } else { Ok(()) }
+}
+
+/// The disks that are meant, and the data directories that are held meanwhile.
+fn disks_of(paths: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<DataDir>), Failure> {
+    let (mut disks, mut held) = (Vec::new(), Vec::new());
+    for path in paths {
+        if !path.exists() {
+            return Err(Failure::usage(format!("there is nothing at {}", path.display())));
+        }
+        if !path.join(crate::identity::FILE_NAME).exists() {
+            disks.push(path.clone());
+            continue;
+        }
+        let data = DataDir::open(path).map_err(Failure::run)?;
+        let identity = Identity::read(&data).map_err(Failure::run)?;
+        disks.extend(identity.into_iter().flat_map(|identity| identity.disks.into_keys()));
+        held.push(data);
+    }
+    disks.sort();
+    disks.dedup();
+    Ok((disks, held))
+}
+
+/// Does the work on a core of its own; true when Ctrl-C ended it early.
+fn run_on_a_core(work: &Arc<Work>) -> Result<bool, Failure> {
+    let cpus = available_cpus().into_iter().take(1).collect();
+    let options = Options { cpus, buffers_per_core: BUFFERS, progress_reserve: BUFFERS / 2, ..Options::default() };
+    let shared = Arc::clone(work);
+    let cores = anvil_runtime::start(options, move |core| {
+        let work = Arc::clone(&shared);
+        async move {
+            let outcome = look_at_all(&core, &work).await;
+            *work.outcome.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+        }
+    });
+    let cores = cores.map_err(Failure::run)?;
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::run)?;
+    control.block_on(async {
+        let mut joined = tokio::task::spawn_blocking(move || cores.join());
+        let joined = tokio::select! {
+            joined = &mut joined => joined,
+            _ = tokio::signal::ctrl_c() => {
+                work.stop.store(true, Ordering::Relaxed);
+                joined.await
+            }
+        };
+        joined.expect("joining cores does not panic").map_err(Failure::run)
+    })?;
+    Ok(work.stop.load(Ordering::Relaxed))
+}
+
+async fn look_at_all(core: &Core, work: &Work) -> Result<Vec<Found>, String> {
+    let mut all = Vec::new();
+    for (path, disk) in &work.disks {
+        let named = |error: &dyn std::fmt::Display| format!("the disk at {}: {error}", path.display());
+        let device = disk.device(core);
+        let inspection = Inspection::open(core, &device).await.map_err(|error| named(&error))?;
+        let identity = *inspection.identity();
+        let mut found = Found { path: path.clone(), identity, verdicts: Vec::new() };
+        let bar = bar(path, identity.extents_prepared);
+        for extent in 0..identity.extents_prepared {
+            if work.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let verdict = if work.verify {
+                inspection.verify(extent).await
+            } else {
+                let report = inspection.extent(extent).await;
+                report.map(|report| ExtentVerdict { report, bad: Vec::new(), doubtful: Vec::new() })
+            };
+            found.verdicts.push(verdict.map_err(|error| named(&error))?);
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        all.push(found);
+    }
+    Ok(all)
+}
+
+/// Shown on stderr when that is a terminal.
+fn bar(path: &Path, extents: u32) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} extents, {eta} left");
+    let bar = ProgressBar::new(extents.into()).with_prefix(path.display().to_string());
+    bar.with_style(style.expect("the template is sound"))
+}
+
+/// Extents of one kind and state.
+#[derive(Default)]
+struct Sum {
+    extents: u64,
+    records: u64,
+    bytes: u64,
+}
+
+impl Found {
+    fn reports(&self) -> impl Iterator<Item = &ExtentReport> {
+        self.verdicts.iter().map(|verdict| &verdict.report)
+    }
+
+    /// Records that make the disk a bad one. What is doubtful may have been torn when the last life was cut, and after a
+    /// clean end it was not.
+    fn failures(&self) -> usize {
+        let doubtful = |verdict: &ExtentVerdict| if self.identity.clean { verdict.doubtful.len() } else { 0 };
+        self.verdicts.iter().map(|verdict| verdict.bad.len() + doubtful(verdict)).sum()
+    }
+
+    fn to_text(&self, verify: bool) -> String {
+        let DiskIdentity { disk, cluster, extent_bytes, format_version, extents_prepared, clean } = self.identity;
+        let closed = if clean { "closed cleanly" } else { "not closed cleanly" };
+        let mut lines = vec![
+            format!("disk {disk} at {}", self.path.display()),
+            format!("  cluster {cluster:032x}, format {format_version}, {closed}"),
+            format!("  {extents_prepared} extents of {:.1} MiB", mebibytes(extent_bytes)),
+            format!("  {:<8} {:<5} {:>8} {:>10} {:>12} {:>6}", "state", "kind", "extents", "records", "MiB", "fill"),
+        ];
+        let mut sums: BTreeMap<(ExtentState, &str), Sum> = BTreeMap::new();
+        for report in self.reports() {
+            let sum = sums.entry((report.state, kind(report))).or_default();
+            sum.extents += 1;
+            sum.records += report.records;
+            sum.bytes += report.record_bytes;
+        }
+        for ((state, kind), Sum { extents, records, bytes }) in sums {
+            let fill = bytes as f64 / (extents * extent_bytes) as f64 * 100.0;
+            let (state, size) = (state_name(state), mebibytes(bytes));
+            lines.push(format!("  {state:<8} {kind:<5} {extents:>8} {records:>10} {size:>12.1} {fill:>5.0}%"));
+        }
+        let numbers = self.reports().filter_map(|report| report.log_numbers);
+        if let Some((first, last)) = numbers.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) {
+            lines.push(format!("  metadata log: batches {first} to {last}"));
+        }
+        for report in self.reports().filter(|report| report.header_lost) {
+            lines.push(format!("  extent {}: its header is lost; a start restores it", report.extent));
+        }
+        for verdict in &self.verdicts {
+            lines.extend(verdict.bad.iter().map(|bad| format!("  damaged: {}", describe(bad))));
+            let what = if self.identity.clean { "damaged" } else { "torn by a crash, or damaged" };
+            lines.extend(verdict.doubtful.iter().map(|bad| format!("  {what}: {}", describe(bad))));
+        }
+        if verify {
+            let records: u64 = self.reports().map(|report| report.records).sum();
+            lines.push(format!("  {records} records read, {} damaged", self.failures()));
+        } else if let damaged @ 1.. = self.reports().map(|report| report.damaged).sum::<u64>() {
+            lines.push(format!("  {damaged} records are torn or damaged; `anvil store verify` names them"));
+        }
+        lines.join("\n") + "\n"
+    }
+
+    fn to_json(&self, verify: bool) -> Value {
+        let DiskIdentity { disk, cluster, extent_bytes, format_version, extents_prepared, clean } = self.identity;
+        let extents: Vec<_> = self.reports().map(extent_to_json).collect();
+        let mut value = json!({
+            "path": self.path.display().to_string(),
+            "disk": disk.to_string(),
+            "cluster": format!("{cluster:032x}"),
+            "format_version": format_version,
+            "extent_bytes": extent_bytes,
+            "extents_prepared": extents_prepared,
+            "clean": clean,
+            "extents": extents,
+        });
+        if verify {
+            let named = |records: Vec<&BadRecord>| records.into_iter().map(record_to_json).collect::<Vec<_>>();
+            value["damaged"] = json!(named(self.verdicts.iter().flat_map(|verdict| &verdict.bad).collect()));
+            value["torn_or_damaged"] =
+                json!(named(self.verdicts.iter().flat_map(|verdict| &verdict.doubtful).collect()));
+        }
+        value
+    }
+}
+
+fn extent_to_json(report: &ExtentReport) -> Value {
+    json!({
+        "extent": report.extent,
+        "state": state_name(report.state),
+        "kind": kind(report),
+        "log_sequence": report.log_sequence,
+        "log_numbers": report.log_numbers.map(|(first, last)| [first, last]),
+        "begun_at_unix_ms": report.begun_at.map(|at| at.unix_ms),
+        "header_lost": report.header_lost,
+        "records": report.records,
+        "record_bytes": report.record_bytes,
+        "torn_or_damaged": report.damaged,
+    })
+}
+
+fn record_to_json(bad: &BadRecord) -> Value {
+    let (blob, window, number) = match bad.subject {
+        Subject::Blob { blob, window } => (Some(blob.to_string()), Some(window), None),
+        Subject::Log { number, .. } => (None, None, Some(number)),
+    };
+    json!({ "extent": bad.extent, "offset": bad.offset, "blob": blob, "window": window, "log_number": number })
+}
+
+fn describe(bad: &BadRecord) -> String {
+    let what = match bad.subject {
+        Subject::Blob { blob, window } => format!("window {window} of blob {blob}"),
+        Subject::Log { number, .. } => format!("batch {number} of the metadata log"),
+    };
+    format!("{what}, in extent {} at {}", bad.extent, bad.offset)
+}
+
+fn kind(report: &ExtentReport) -> &'static str {
+    match (report.state, report.log_sequence) {
+        (ExtentState::Free, _) => "",
+        (_, None) => "data",
+        (_, Some(_)) => "log",
+    }
+}
+
+fn state_name(state: ExtentState) -> &'static str {
+    match state {
+        ExtentState::Free => "free",
+        ExtentState::Open => "open",
+        ExtentState::Sealed => "sealed",
+    }
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
