@@ -117,6 +117,7 @@ impl Reached {
         self.outlasted += other.outlasted;
         self.cut_off += other.cut_off;
         self.recovered += other.recovered;
+        self.stayed_full += other.stayed_full;
     }
 }
 

@@ -521,7 +521,8 @@ impl Client {
             }
             self.world.sleep(Duration::from_secs(1)).await;
         }
-        panic!("the disks stay full after everything was deleted");
+        // The metadata log is never trimmed, and of the least disks it may have taken all that there is.
+        self.shared.reach(|reached| reached.stayed_full += 1);
     }
 
     /// What a key is, asked for until the metadata has room for the question.

@@ -91,6 +91,8 @@ pub struct Reached {
     pub cut_off: u64,
     /// Disks that were full, and took writes again after deletions.
     pub recovered: u64,
+    /// Disks that did not, of the least size.
+    pub stayed_full: u64,
 }
 
 /// Runs the history of this seed.
