@@ -76,8 +76,8 @@ pub trait Incoming {
     /// Bytes in all, when the client said so (`Content-Length`); `None` for `Transfer-Encoding: chunked`.
     fn length(&self) -> Option<u64>;
     /// Receives into `buffer[range]` until it is full, the body ends, or its bytes come too slowly for a buffer to wait
-    /// ([`STALL_TIME`]); gives how many came. When they are fewer than asked, [`Self::read`] finds out why, without a buffer that waits. The
-    /// first call of any of these answers `Expect: 100-continue`.
+    /// (50 ms); gives how many came. When they are fewer than asked, [`Self::read`] finds out why, without a buffer that
+    /// waits. The first call of any of these answers `Expect: 100-continue`.
     fn fill(
         &mut self,
         buffer: Buffer,

@@ -7,7 +7,7 @@
 //! once.
 //!
 //! Memory of one connection, at most: what it was granted of [`WINDOW_BYTES_PER_CORE`] for bodies that came and were not
-//! taken yet, a frame that is not complete, twice [`SEND_BYTES_MAX`](crate::transport::SEND_BYTES_MAX), and per stream a
+//! taken yet, a frame that is not complete, twice the transport's `SEND_BYTES_MAX`, and per stream a
 //! head and [`SEND_BUFFER_BYTES`] of references to what the node's reader gave.
 
 mod answer;

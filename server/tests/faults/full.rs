@@ -64,7 +64,7 @@ fn a_full_disk_takes_writes_again_after_deletions() {
     for number in (1..stored / 2).filter(|number| number % 4 != 0) {
         put_when_there_is_room(&mut client, number);
     }
-    let expected = |number: &u64| number % 4 == 0 || *number < stored / 2;
+    let expected = |number: &u64| number.is_multiple_of(4) || *number < stored / 2;
     check(&mut client, (0..stored).filter(expected));
     node.kill();
     let node = start(scratch.path(), &disk);
