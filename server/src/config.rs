@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anvil_model::limits::BUFFER_BYTES;
 use anvil_runtime::{Io, Options};
+use anvil_store::{Rate, ScrubOptions};
 
 use crate::auth::Secret;
 use crate::s3::Domains;
@@ -51,6 +52,8 @@ pub struct Config {
     pub buffer_memory: Option<Size>,
     /// For how long deleted data is kept for those who read it.
     pub reclaim_delay: Duration,
+    /// How the records of the disks are verified in the background; `None` when they are not.
+    pub scrub: Option<ScrubOptions>,
     /// Which I/O driver.
     pub io: Io,
     /// How log lines look.
@@ -160,6 +163,7 @@ impl Config {
         let memory = reader.optional(flags.buffer_memory.as_deref(), &["ANVIL_BUFFER_MEMORY"], value::buffer_memory)?;
         let flag = flags.reclaim_delay.as_deref();
         let reclaim_delay = reader.text(flag, &["ANVIL_RECLAIM_DELAY"], value::duration, "5m")?;
+        let scrub = read_scrub(&mut reader)?;
         let io = reader.text(flags.io.as_deref(), &["ANVIL_IO"], value::io, "auto")?;
         let log_format = reader.text(flags.log_format.as_deref(), &["ANVIL_LOG_FORMAT"], value::log_format, "text")?;
         reader.text(None, &["RUST_LOG"], value::log_filter, "info")?;
@@ -177,6 +181,7 @@ impl Config {
             control_core,
             buffer_memory: memory,
             reclaim_delay,
+            scrub,
             io,
             log_format,
         };
@@ -195,6 +200,16 @@ fn read_disks(reader: &mut Reader<'_>, data_dir: &Path) -> Result<Vec<DiskChoice
         }
     }
     if chosen.is_empty() { Ok(vec![DiskChoice { path: default, capacity: None }]) } else { Ok(chosen) }
+}
+
+fn read_scrub(reader: &mut Reader<'_>) -> Result<Option<ScrubOptions>, ConfigError> {
+    let ScrubOptions { rate, pause } = ScrubOptions::default();
+    let Flags { scrub_rate, scrub_pause, .. } = reader.flags;
+    let default = Size { bytes: rate.bytes_per_second }.to_string();
+    let chosen = reader.text(scrub_rate.as_deref(), &["ANVIL_SCRUB_RATE"], value::scrub_rate, &default)?;
+    let default = format!("{}h", pause.as_secs() / 3600);
+    let pause = reader.text(scrub_pause.as_deref(), &["ANVIL_SCRUB_PAUSE"], value::scrub_pause, &default)?;
+    Ok(chosen.map(|Size { bytes }| ScrubOptions { rate: Rate { bytes_per_second: bytes, ..rate }, pause }))
 }
 
 /// Both addresses speak everything; one that is set alone is the only one.

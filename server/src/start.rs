@@ -19,7 +19,9 @@ use anvil_node::metadata::client::{Client, Mailboxes};
 use anvil_node::metadata::embedded::{self, Embedded};
 use anvil_node::upkeep::{CurrentLife, Pressure, Upkeep};
 use anvil_runtime::{Core, Disk, DiskOptions, OpenError};
-use anvil_store::{LogWriter, Mail, ReclaimOptions, RecoverError, RecoveryReport, Share, Store, mail, recover};
+use anvil_store::{
+    LogWriter, Mail, ReclaimOptions, RecoverError, RecoveryReport, ScrubOptions, Share, Store, mail, recover,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
@@ -58,6 +60,8 @@ pub struct Plan {
     pub host: CoreId,
     /// For how long deleted data is kept for those who read it.
     pub reclaim_delay: Duration,
+    /// How the records of the disks are verified in the background; `None` when they are not.
+    pub scrub: Option<ScrubOptions>,
 }
 
 /// A disk as the operator named it.
@@ -111,6 +115,7 @@ struct Shared {
     metadata_figures: Arc<MetadataFigures>,
     upkeep: Arc<UpkeepSamples>,
     reclaim_delay: Duration,
+    scrub: Option<ScrubOptions>,
     pressure: Pressure,
     places: Vec<Mutex<Option<Place>>>,
     stage: watch::Sender<Stage>,
@@ -186,6 +191,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         upkeep: UpkeepSamples::watched_by(&metrics, core_count),
         metrics: Arc::clone(&metrics),
         reclaim_delay: plan.reclaim_delay,
+        scrub: plan.scrub,
         pressure: Pressure::new(),
         places: places(core_count, plan.host, index, failed),
         stage,
@@ -479,6 +485,9 @@ async fn welcome(
     let node = Node::new(core.clone(), store.clone(), client, &shared.region);
     let settings = Settings { tls: shared.tls.clone(), ..Settings::default() };
     store.start_reclaim(ReclaimOptions::default());
+    if let Some(scrub) = shared.scrub {
+        store.start_scrub(scrub);
+    }
     let _keeping = keep(shared, &node, incarnation);
     let s3 =
         S3::new(node, Arc::clone(&shared.authenticator), Arc::clone(&shared.domains), settings.host_id.as_str().into());

@@ -45,6 +45,7 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
         runtime,
         host,
         reclaim_delay: config.reclaim_delay,
+        scrub: config.scrub,
     };
     start::run(plan, |addresses| announce(scheme, &config.region, &credentials, addresses)).map_err(Failure::run)
 }

@@ -61,6 +61,13 @@ pub struct Flags {
     /// default: 5m]
     #[arg(long, value_name = "DURATION")]
     pub reclaim_delay: Option<String>,
+    /// How fast each disk's records are read and verified in the background: a size per second, or off
+    /// [env: ANVIL_SCRUB_RATE, default: 16MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub scrub_rate: Option<String>,
+    /// From the end of that to its next beginning [env: ANVIL_SCRUB_PAUSE, default: 24h]
+    #[arg(long, value_name = "DURATION")]
+    pub scrub_pause: Option<String>,
     /// I/O driver: auto, uring or blocking [env: ANVIL_IO, default: auto]
     #[arg(long, value_name = "DRIVER")]
     pub io: Option<String>,
@@ -273,6 +280,8 @@ const OWN_VARIABLES: &[&str] = &[
     "ANVIL_CONTROL_CORE",
     "ANVIL_BUFFER_MEMORY",
     "ANVIL_RECLAIM_DELAY",
+    "ANVIL_SCRUB_RATE",
+    "ANVIL_SCRUB_PAUSE",
     "ANVIL_IO",
     "ANVIL_LOG_FORMAT",
     "RUST_LOG",

@@ -188,6 +188,23 @@ pub(super) fn duration(text: &str) -> Result<Duration, Takes> {
     seconds.filter(|&seconds| seconds <= DURATION_SECONDS_MAX).map(Duration::from_secs).ok_or_else(takes)
 }
 
+/// So many bytes per second; `None` for `off` and `0`.
+pub(super) fn scrub_rate(text: &str) -> Result<Option<Size>, Takes> {
+    if matches!(text, "off" | "0") {
+        return Ok(None);
+    }
+    let rate = text.parse().ok().filter(|rate| *rate >= SCRUB_RATE_MIN);
+    rate.map(Some).ok_or_else(|| format!("a size per second, such as 16MiB, at least {SCRUB_RATE_MIN}, or off"))
+}
+
+/// At least a second: a pass over an empty disk takes no time.
+pub(super) fn scrub_pause(text: &str) -> Result<Duration, Takes> {
+    let pause = duration(text).ok().filter(|pause| *pause >= Duration::from_secs(1));
+    pause.ok_or_else(|| "a duration such as 90s, 15m, 12h or 7d, 1s to 365d".to_owned())
+}
+
+/// Slower, one window would take longer than anybody means.
+const SCRUB_RATE_MIN: Size = Size { bytes: 64 << 10 };
 /// A year.
 const DURATION_SECONDS_MAX: u64 = 365 * 86_400;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anvil_model::ids::DiskId;
 use anvil_model::io::World;
+use anvil_model::time::WallTime;
 use anvil_store::{DiskSpace, DiskStats, Stats, Store};
 
 use super::metrics::{Metrics, Sample, SampleKind, float};
@@ -114,10 +115,28 @@ fn samples(cores: &[Stats], names: &[(DiskId, String)]) -> Vec<Sample> {
         space("store_reclaim_moved_bytes", "Bytes moved to give their extents back", Counter, |s| {
             s.reclaimed.moved_bytes
         }),
+        space("scrub_passes", "Passes of scrub that ended", Counter, |s| s.scrubbed.passes),
+        space("scrub_pass_began_seconds", "When the last pass began, since 1970", Gauge, |s| {
+            unix_seconds(s.scrubbed.pass_began)
+        }),
+        space("scrub_pass_ended_seconds", "When a pass ended last, since 1970", Gauge, |s| {
+            unix_seconds(s.scrubbed.pass_ended)
+        }),
+        space("scrub_bytes", "Bytes that scrub read", Counter, |s| s.scrubbed.bytes),
+        space("scrub_records", "Records that scrub found whole", Counter, |s| s.scrubbed.records),
+        space("scrub_bad_records", "Damaged records that scrub or reclaim met", Counter, |s| s.scrubbed.bad_records),
+        space("scrub_unclear_extents", "Extents whose footer and index do not agree", Counter, |s| {
+            s.scrubbed.unclear_extents
+        }),
         per_disk("disk_failed", "1 when nothing more is written to the disk", Gauge, &|shares| {
             u64::from(shares.iter().any(|share| share.failed.is_some()))
         }),
     ]
+}
+
+/// 0 for never.
+fn unix_seconds(time: Option<WallTime>) -> u64 {
+    time.map_or(0, |time| time.unix_ms / 1000)
 }
 
 #[cfg(test)]
