@@ -1,6 +1,7 @@
 //! The command line: what can be asked of the `anvil` binary.
 //!
-//! Exit codes: 0 as asked, 1 when a node could not start or died or a record is damaged, 2 when a flag or variable is wrong.
+//! Exit codes: 0 as asked, 1 when a node could not start or died or a record is damaged, 2 when a flag or variable is wrong,
+//! 130 when Ctrl-C ended a look at disks.
 
 mod node;
 mod store;

@@ -11,6 +11,7 @@ use anvil_store::{BadRecord, DiskIdentity, ExtentReport, ExtentState, ExtentVerd
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, print};
 use crate::data_dir::DataDir;
@@ -66,9 +67,11 @@ pub(super) fn run(command: StoreCommand) -> Result<(), Failure> {
     };
     let disks = paths.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let work = Arc::new(Work { disks, verify, stop: AtomicBool::new(false), outcome: Mutex::new(Ok(Vec::new())) });
-    let interrupted = run_on_a_core(&work)?;
+    run_on_a_core(&work)?;
     let outcome = std::mem::replace(&mut *work.outcome.lock().unwrap_or_else(PoisonError::into_inner), Ok(Vec::new()));
     let found = outcome.map_err(Failure::run)?;
+    // A signal that came when all was read changes nothing.
+    let interrupted = found.iter().any(Found::is_cut_short);
     let text = if look.json {
         let disks: Vec<_> = found.iter().map(|found| found.to_json(verify)).collect();
         format!("{:#}\n", json!({ "complete": !interrupted, "disks": disks }))
@@ -104,10 +107,16 @@ fn disks_of(paths: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<DataDir>), Failure> 
     Ok((disks, held))
 }
 
-/// Does the work on a core of its own; true when Ctrl-C ended it early.
-fn run_on_a_core(work: &Arc<Work>) -> Result<bool, Failure> {
+/// Does the work on a core of its own, until it is done or Ctrl-C ends it.
+fn run_on_a_core(work: &Arc<Work>) -> Result<(), Failure> {
     let cpus = available_cpus().into_iter().take(1).collect();
     let options = Options { cpus, buffers_per_core: BUFFERS, progress_reserve: BUFFERS / 2, ..Options::default() };
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::run)?;
+    // From here on Ctrl-C ends the work, and no longer the process.
+    let mut interrupts = {
+        let _entered = control.enter();
+        signal(SignalKind::interrupt()).map_err(Failure::run)?
+    };
     let shared = Arc::clone(work);
     let cores = anvil_runtime::start(options, move |core| {
         let work = Arc::clone(&shared);
@@ -117,19 +126,17 @@ fn run_on_a_core(work: &Arc<Work>) -> Result<bool, Failure> {
         }
     });
     let cores = cores.map_err(Failure::run)?;
-    let control = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::run)?;
     control.block_on(async {
         let mut joined = tokio::task::spawn_blocking(move || cores.join());
         let joined = tokio::select! {
             joined = &mut joined => joined,
-            _ = tokio::signal::ctrl_c() => {
+            _ = interrupts.recv() => {
                 work.stop.store(true, Ordering::Relaxed);
                 joined.await
             }
         };
         joined.expect("joining cores does not panic").map_err(Failure::run)
-    })?;
-    Ok(work.stop.load(Ordering::Relaxed))
+    })
 }
 
 async fn look_at_all(core: &Core, work: &Work) -> Result<Vec<Found>, String> {
@@ -178,6 +185,11 @@ struct Sum {
 impl Found {
     fn reports(&self) -> impl Iterator<Item = &ExtentReport> {
         self.verdicts.iter().map(|verdict| &verdict.report)
+    }
+
+    /// True when extents were left out.
+    fn is_cut_short(&self) -> bool {
+        self.verdicts.len() < self.identity.extents_prepared as usize
     }
 
     /// Records that make the disk a bad one. What is doubtful may have been torn when the last life was cut, and after a
