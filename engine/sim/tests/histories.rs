@@ -43,6 +43,7 @@ fn no_history_loses_or_resurrects_anything_or_stands_still() {
         let Reached { abandoned, orphans, forgotten, freed, moved, outlasted, cut_off, recovered, .. } = reached;
         assert!([outlasted, cut_off, recovered, moved].iter().all(|&count| count >= 20), "{reached:?}");
         assert!([abandoned, orphans, forgotten, freed].iter().all(|&count| count >= 400), "{reached:?}");
+        assert!(reached.rot_named >= 10 && reached.scrubbed >= 10_000, "{reached:?}");
         assert!(reached.stayed_full * 4 < recovered, "full disks take writes again: {reached:?}");
         assert!(reached.refused_starts < count / 20, "damage that stops a start is a small part of all");
     }

@@ -1,11 +1,12 @@
 //! The start of a node as `server` does it, without the server.
 
+use anvil_model::format::Subject;
 use anvil_model::ids::{DiskId, NodeId};
 use anvil_model::io::{Task, World};
 use anvil_node::Node;
 use anvil_node::metadata::batch::{Limits, Service, mailboxes};
 use anvil_node::metadata::embedded::{Embedded, OpenError, Replayed, replay};
-use anvil_node::metadata::rows::Rows;
+use anvil_node::metadata::rows::{BlobState, Rows};
 use anvil_node::metadata::{Client as Metadata, MetadataError, Refusal};
 use anvil_node::upkeep::{CurrentLife, Pressure, Swept, Upkeep};
 use anvil_store::{
@@ -87,7 +88,40 @@ impl Running {
         for space in disks.filter_map(|disk| disk.space) {
             reached.freed += space.reclaimed.extents;
             reached.moved += space.reclaimed.moved_records;
+            reached.scrubbed += space.scrubbed.records;
         }
+    }
+
+    /// Nothing rots in this life: neither scrub nor reclaim may have named what an object needs. What a crash tore was
+    /// acknowledged to nobody, and may be named until the sweep has claimed it.
+    pub(super) fn is_whole(&self, index: &IndexFile) -> Result<(), String> {
+        let rows = index.rows();
+        let is_live = |blob| {
+            let row = rows.blob(blob).expect("rows in maps can always be had");
+            row.is_some_and(|row| row.state == BlobState::Live)
+        };
+        for store in &self.stores {
+            let bad = store.bad_records(usize::MAX);
+            let needed = bad.iter().find(|bad| match bad.subject {
+                Subject::Blob { blob, .. } => is_live(blob),
+                Subject::Log { .. } => true,
+            });
+            if let Some(bad) = needed {
+                return Err(format!("a record is named as damaged and nothing rots: {bad:?}"));
+            }
+            let spaces = store.stats().disks.into_iter().filter_map(|disk| disk.space);
+            let unclear: u64 = spaces.map(|space| space.scrubbed.unclear_extents).sum();
+            if unclear > 0 {
+                return Err(format!("{unclear} extents seem to lack records and nothing rots"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes of scrub that have ended, of the disk that has fewest.
+    pub(super) fn scrub_passes(&self) -> u64 {
+        let disks = self.stores.iter().flat_map(|store| store.stats().disks);
+        disks.filter_map(|disk| disk.space).map(|space| space.scrubbed.passes).min().unwrap_or_default()
     }
 
     /// Sweeps once, and says what is wrong: what objects need is there, what nobody needs is on its way out. Gives the

@@ -118,6 +118,8 @@ impl Reached {
         self.cut_off += other.cut_off;
         self.recovered += other.recovered;
         self.stayed_full += other.stayed_full;
+        self.scrubbed += other.scrubbed;
+        self.rot_named += other.rot_named;
     }
 }
 

@@ -64,12 +64,12 @@ pub(super) struct Tolerance {
 
 /// A value: how its object was made.
 #[derive(Clone)]
-struct About {
+pub(super) struct About {
     size: u64,
     /// The parts' ranges; none when it was a PUT.
     parts: Vec<Range<u64>>,
     /// Whose bytes it has: its own, or those of the value that it is a copy of.
-    bytes: Value,
+    pub(super) bytes: Value,
 }
 
 #[derive(Clone)]
@@ -145,7 +145,7 @@ impl Shared {
         value
     }
 
-    fn about(&self, value: Value) -> About {
+    pub(super) fn about(&self, value: Value) -> About {
         self.values.borrow()[&value].clone()
     }
 
@@ -391,7 +391,7 @@ impl Client {
         self.shared.reach(|reached| reached.cut_off += 1);
     }
 
-    async fn open(&mut self, index: usize) -> Option<Found> {
+    pub(super) async fn open(&mut self, index: usize) -> Option<Found> {
         let read = self.shared.record.borrow_mut().begin_read(index);
         let from = self.random.one_in(2).then_some(ReadFrom::Start(0));
         let found = self.node.open(CALLER, bucket(), key(index), from).await;
@@ -403,7 +403,7 @@ impl Client {
         found.ok()
     }
 
-    async fn read(&mut self, found: &Found, range: Range<u64>) -> Result<(), StreamError> {
+    pub(super) async fn read(&mut self, found: &Found, range: Range<u64>) -> Result<(), StreamError> {
         let value = value_in(&found.headers);
         let origin = self.shared.about(value).bytes;
         let mut reader = self.node.read(found, range.clone());
@@ -521,7 +521,7 @@ impl Client {
             }
             self.world.sleep(Duration::from_secs(1)).await;
         }
-        // The metadata log is never trimmed, and of the least disks it may have taken all that there is.
+        // Extents that cores have open are not given back, dead or not, and those of the log never: see ADR 0002.
         self.shared.reach(|reached| reached.stayed_full += 1);
     }
 
@@ -682,7 +682,7 @@ fn headers(value: Value) -> Headers {
     Headers { user: vec![("value".to_owned(), value.to_string())], ..Headers::default() }
 }
 
-fn value_in(headers: &Headers) -> Value {
+pub(super) fn value_in(headers: &Headers) -> Value {
     let text = headers.user.first().map(|(_, value)| value.as_str());
     text.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("nobody wrote these headers: {headers:?}"))
 }

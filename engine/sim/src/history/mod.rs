@@ -10,6 +10,7 @@ mod client;
 mod payload;
 mod plan;
 mod record;
+mod rot;
 
 use std::rc::Rc;
 
@@ -93,6 +94,10 @@ pub struct Reached {
     pub recovered: u64,
     /// Disks that did not, of the least size.
     pub stayed_full: u64,
+    /// Records that scrub found whole.
+    pub scrubbed: u64,
+    /// Histories in which a bit of an object turned over, and scrub named the blob.
+    pub rot_named: u64,
 }
 
 /// Runs the history of this seed.
@@ -272,6 +277,9 @@ struct Town {
 impl Town {
     async fn live(mut self, world: SimWorld, running: Running) {
         running.stores.iter().for_each(|store| store.start_reclaim(ReclaimOptions::default()));
+        if let Some(options) = self.plan.scrub {
+            running.stores.iter().for_each(|store| store.start_scrub(options));
+        }
         let upkeep = self.plan.upkeep.map(|plan| running.keep(plan));
         if self.plan.verify_first {
             self.client(&running).verify().await;
@@ -297,6 +305,15 @@ impl Town {
             self.client(&running).make_room().await;
         }
         self.account(&running).await;
+        let tolerance = self.shared.tolerance.get();
+        // What cannot be read, or was torn by a write that failed, is damaged too.
+        if !tolerance.damage && !tolerance.device_errors {
+            running.is_whole(&self.index).unwrap_or_else(|problem| panic!("{problem}"));
+        }
+        if self.plan.rot {
+            let client = self.client(&running);
+            rot::plant(client, &running, &self.disks).await;
+        }
         self.shared.reach(|reached| running.count(reached));
         drop(upkeep);
         if self.plan.close {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anvil_node::metadata::batch::Limits;
-use anvil_store::EXTENTS_MIN;
+use anvil_store::{EXTENTS_MIN, Rate, ScrubOptions};
 
 use super::client::Tolerance;
 use crate::disk::{DiskOptions, Faults};
@@ -44,6 +44,10 @@ pub(super) struct LifePlan {
     pub(super) lossy_share: u32,
     /// How the disks are kept; absent in a life that leaves that to the next one.
     pub(super) upkeep: Option<UpkeepPlan>,
+    /// How all records are read and verified, if they are.
+    pub(super) scrub: Option<ScrubOptions>,
+    /// A bit of an object turns over when all is done: scrub must name it.
+    pub(super) rot: bool,
 }
 
 /// How the disks are kept in a life. All of it is much faster than in the world, as lives are much shorter.
@@ -83,6 +87,7 @@ enum Accidents {
     DeviceErrors,
     Full,
     Damage,
+    Rot,
 }
 
 /// The least extent, one that holds a window and little else, and larger ones.
@@ -103,7 +108,8 @@ impl Plan {
             50..72 => Accidents::LossyLine,
             72..88 => Accidents::DeviceErrors,
             88..94 => Accidents::Full,
-            _ => Accidents::Damage,
+            94..98 => Accidents::Damage,
+            _ => Accidents::Rot,
         };
         let tight = random.one_in(3);
         let life_count = random.between(2, 4);
@@ -115,6 +121,14 @@ impl Plan {
             last.close = true;
         }
         lives.push(LifePlan::quiet(random));
+        let rots = accidents == Accidents::Rot;
+        let last = lives.len() - 1;
+        // A stream aside: what else a seed draws is what it was before there was scrub.
+        let mut aside = Random::new(!random.clone().next());
+        for (number, life) in lives.iter_mut().enumerate() {
+            life.rot = rots && number == last;
+            life.scrub = (life.rot || aside.one_in(4)).then(|| draw_scrub(&mut aside));
+        }
         let large = random.one_in(5);
         let extent_bytes = *random.pick(&EXTENT_BYTES);
         Self {
@@ -183,6 +197,12 @@ impl UpkeepPlan {
     }
 }
 
+fn draw_scrub(random: &mut Random) -> ScrubOptions {
+    let bytes_per_second = random.between(16 << 20, 512 << 20);
+    let rate = Rate { bytes_per_second, burst_bytes: 4 << 20 };
+    ScrubOptions { rate, pause: Duration::from_millis(random.between(100, 2000)) }
+}
+
 impl LifePlan {
     fn draw(random: &mut Random, accidents: Accidents) -> Self {
         Self {
@@ -196,6 +216,8 @@ impl LifePlan {
             faults: Self::draw_faults(random, accidents),
             lossy_share: if accidents == Accidents::LossyLine { 250_000 } else { 0 },
             upkeep: (!random.one_in(4)).then(|| UpkeepPlan::draw(random)),
+            scrub: None,
+            rot: false,
         }
     }
 
@@ -227,7 +249,7 @@ impl LifePlan {
                 read_bit_flip: share(20_000),
                 ..Faults::default()
             },
-            Accidents::None | Accidents::LossyLine | Accidents::Full => Faults::default(),
+            Accidents::None | Accidents::LossyLine | Accidents::Full | Accidents::Rot => Faults::default(),
         }
     }
 }

@@ -1,0 +1,80 @@
+//! Bits that turn over at rest, of an object that somebody needs: scrub must name its blob without being asked for it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anvil_model::format::Subject;
+use anvil_model::io::World;
+use anvil_node::get::StreamError;
+use anvil_store::ReadError;
+
+use super::boot::Running;
+use super::client::{Client, Tolerance, value_in};
+use super::payload;
+use crate::disk::SimDisk;
+
+/// What is looked for on the disks: enough that no other value has it.
+const NEEDLE_BYTES: usize = 32;
+/// How long scrub may take for the two passes that certainly see it.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Turns over a bit in every copy of some bytes of an object, and waits until scrub has come by.
+///
+/// # Panics
+/// When the object reads as before, or scrub does not name it, or names more than was hit.
+pub(super) async fn plant(mut client: Client, running: &Running, disks: &[SimDisk]) {
+    let Some((key, victim)) = a_whole_object(&mut client).await else { return };
+    let needles = victim.size / NEEDLE_BYTES as u64;
+    let at = client.random.below(needles) * NEEDLE_BYTES as u64;
+    let mut needle = [0; NEEDLE_BYTES];
+    let origin = client.shared.about(value_in(&victim.headers)).bytes;
+    payload::fill(origin, at, &mut needle);
+    let mut hit = 0;
+    for disk in disks {
+        for place in places_of(disk, &needle) {
+            disk.flip_bit(place + client.random.below(NEEDLE_BYTES as u64), 3);
+            hit += 1;
+        }
+    }
+    // Bytes that lie across two parts lie nowhere in one piece.
+    if hit == 0 {
+        return;
+    }
+    let tolerance = client.shared.tolerance.get();
+    client.shared.tolerance.set(Tolerance { damage: true, ..tolerance });
+    let passes = running.scrub_passes() + 2;
+    let read = client.read(&victim, 0..victim.size).await;
+    let began = client.world.now();
+    while running.scrub_passes() < passes {
+        assert!(client.world.now().since(began) < PATIENCE, "scrub does not come by");
+        client.world.sleep(Duration::from_millis(20)).await;
+    }
+    // A request whose client went away may have replaced it meanwhile.
+    if client.open(key).await.is_none_or(|now| value_in(&now.headers) != value_in(&victim.headers)) {
+        return;
+    }
+    let Err(StreamError::Read(ReadError::Corrupt(blob))) = read else { panic!("rotten bytes are read: {read:?}") };
+    let bad = running.stores.iter().flat_map(|store| store.bad_records(usize::MAX));
+    let named: BTreeSet<_> = bad.map(|bad| (bad.disk, bad.extent, bad.offset, bad.subject)).collect();
+    let is_blob = |subject: &Subject| matches!(subject, Subject::Blob { blob: named, .. } if *named == blob);
+    assert!(named.iter().any(|(.., subject)| is_blob(subject)), "scrub does not name blob {blob}, only {named:?}");
+    assert!(named.len() <= 2 * hit, "{hit} records rot, and {named:?} are named");
+    client.shared.reach(|reached| reached.rot_named += 1);
+}
+
+async fn a_whole_object(client: &mut Client) -> Option<(usize, anvil_node::get::Found)> {
+    for key in 0..client.shared.keys {
+        let Some(found) = client.open(key).await else { continue };
+        if found.size >= NEEDLE_BYTES as u64 && client.read(&found, 0..found.size).await.is_ok() {
+            return Some((key, found));
+        }
+    }
+    None
+}
+
+fn places_of(disk: &SimDisk, needle: &[u8]) -> Vec<u64> {
+    let size = usize::try_from(disk.size_bytes()).expect("a disk of a history is small");
+    let bytes = disk.bytes(0, size);
+    let begins = |at: &usize| bytes[*at] == needle[0] && bytes[*at..].starts_with(needle);
+    (0..bytes.len()).filter(begins).map(|at| at as u64).collect()
+}
