@@ -5,6 +5,7 @@
 #[path = "frontend/harness.rs"]
 mod harness;
 
+use anvil::http1::LARGE_HEADS_MAX;
 use harness::{Client, Server, patient};
 
 /// The peak of this process's resident memory in bytes (proc_pid_status(5)).
@@ -52,7 +53,7 @@ fn memory_is_bounded_whatever_comes() {
 
     // Heads that do not end: each may hold its limit, in memory of up to twice that. The answers here, which repeat
     // the head, take as much again.
-    const CLIENTS: u64 = 200;
+    const CLIENTS: u64 = LARGE_HEADS_MAX as u64;
     let before = peak();
     let mut head = b"GET /show HTTP/1.1\r\nHost: h\r\nA: ".to_vec();
     head.resize(60 << 10, b'a');
