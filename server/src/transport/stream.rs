@@ -261,7 +261,7 @@ impl Stream {
         polled
     }
 
-    /// Nothing is read for now: the core's buffer is for others.
+    /// Nothing is read until the client takes what it was sent: the core's buffer is for others.
     fn wait_for_client(&mut self) {
         self.incoming.spill();
         self.health.sending_since.set(self.outgoing.sending_since());
