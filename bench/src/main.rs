@@ -6,6 +6,7 @@
 
 mod disk;
 mod host;
+mod latency;
 mod s3;
 mod signals;
 mod units;

@@ -16,7 +16,8 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
 use super::plan::{Operation, Order, Phase, Plan};
-use super::report::{Latency, Row};
+use super::report::Row;
+use crate::latency::Latency;
 
 /// Bytes by which the disk is grown and filled at a time.
 pub(super) const FILL_STEP_BYTES: u64 = 64 << 20;
@@ -240,7 +241,6 @@ impl Tally {
         let seconds = closed.since(opened).as_secs_f64().max(f64::MIN_POSITIVE);
         let operations = histogram.len();
         let cpu = cpu_after.saturating_sub(cpu_before);
-        let quantile = |q| histogram.value_at_quantile(q);
         Row {
             phase,
             operations,
@@ -251,13 +251,7 @@ impl Tally {
                 _ => Some((operations * phase.block_bytes) as f64 / seconds),
             },
             cpu_us_per_operation: (operations > 0).then(|| cpu.as_secs_f64() * 1e6 / operations as f64),
-            latency_ns: (operations > 0).then(|| Latency {
-                p50: quantile(0.5),
-                p90: quantile(0.9),
-                p99: quantile(0.99),
-                p99_9: quantile(0.999),
-                max: histogram.max(),
-            }),
+            latency_ns: (operations > 0).then(|| Latency::of(&histogram)),
             flush_after_ns: flush_after.map(|flush| u64::try_from(flush.as_nanos()).unwrap_or(u64::MAX)),
         }
     }

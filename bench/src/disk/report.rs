@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::plan::{Operation, Order, Phase, Plan};
 use crate::host::{Host, Medium};
+use crate::latency::Latency;
 use crate::units::{show_nanos, show_size};
 
 /// A whole run.
@@ -49,20 +50,10 @@ pub(super) struct Row {
     pub(super) bytes_per_second: Option<f64>,
     /// User and system time of the whole process; for flushes with the write before each. None when nothing ended.
     pub(super) cpu_us_per_operation: Option<f64>,
+    /// From submission to completion, as the task that waits sees it.
     pub(super) latency_ns: Option<Latency>,
     /// How long the flush behind a phase of writes took: what the device's cache still held.
     pub(super) flush_after_ns: Option<u64>,
-}
-
-/// Nanoseconds from submission to completion, as the task that waits sees it.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Latency {
-    pub(super) p50: u64,
-    pub(super) p90: u64,
-    pub(super) p99: u64,
-    #[serde(rename = "p99.9")]
-    pub(super) p99_9: u64,
-    pub(super) max: u64,
 }
 
 impl fmt::Display for Phase {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::Plan;
 use super::server::{Cpu, DiskCounts};
 use super::tally::{Seen, Tally};
 use crate::host::Host;
+use crate::latency::Latency;
 use crate::units::{show_nanos, show_size};
 
 /// A whole run.
@@ -39,17 +39,6 @@ pub(super) struct Row {
     pub(super) latency_us: Latency,
     pub(super) first_byte_us: Latency,
     pub(super) errors: BTreeMap<String, u64>,
-}
-
-/// Microseconds.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Latency {
-    pub(super) p50: u64,
-    pub(super) p90: u64,
-    pub(super) p99: u64,
-    #[serde(rename = "p99.9")]
-    pub(super) p99_9: u64,
-    pub(super) max: u64,
 }
 
 /// The server's process in the time that was counted.
@@ -90,13 +79,6 @@ impl Row {
             errors: seen.errors.clone(),
         };
         tally.iter().map(row).collect()
-    }
-}
-
-impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Self {
-        let at = |percentile| histogram.value_at_percentile(percentile);
-        Self { p50: at(50.0), p90: at(90.0), p99: at(99.0), p99_9: at(99.9), max: histogram.max() }
     }
 }
 
