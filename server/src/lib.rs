@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod credentials;
 pub mod data_dir;
+pub mod disk_control;
 pub mod disks;
 #[doc(hidden)]
 pub mod fuzz;

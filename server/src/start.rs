@@ -27,6 +27,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::auth::Authenticator;
 use crate::data_dir::DataDir;
+use crate::disk_control::{DiskControl, Keeper};
 use crate::disks::{self, DiskError};
 use crate::http1::Settings;
 use crate::identity::EMBEDDED_NODE;
@@ -112,6 +113,7 @@ struct Shared {
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     figures: Arc<StoreFigures>,
+    disk_control: DiskControl,
     metadata_figures: Arc<MetadataFigures>,
     upkeep: Arc<UpkeepSamples>,
     reclaim_delay: Duration,
@@ -187,6 +189,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         authenticator: plan.authenticator,
         readiness: Arc::clone(&readiness),
         figures: StoreFigures::watched_by(&metrics, core_count),
+        disk_control: DiskControl::default(),
         metadata_figures: MetadataFigures::watched_by(&metrics),
         upkeep: UpkeepSamples::watched_by(&metrics, core_count),
         metrics: Arc::clone(&metrics),
@@ -457,6 +460,8 @@ async fn host(
     let (world, figures, queues) = (core.clone(), service.figures(), mailboxes.onlooker());
     let published = Arc::clone(&shared.metadata_figures);
     let _publishing = core.spawn(async move { published.publish(&world, figures, queues).await });
+    let orders = shared.disk_control.take_orders().expect("there is one host");
+    let _keeping_disks = core.spawn(Keeper::new(Arc::clone(&shared.figures)).run(orders));
     let (ended, end) = oneshot::channel();
     core.spawn(async move {
         service.run().await;

@@ -9,6 +9,7 @@ use anvil_model::time::WallTime;
 use anvil_store::{DiskSpace, DiskStats, Stats, Store};
 
 use super::metrics::{Metrics, Sample, SampleKind, float};
+use crate::disk_control::{DiskReport, DiskState};
 
 /// How old the figures on the page may be.
 const PUBLISHED_EVERY: Duration = Duration::from_secs(1);
@@ -52,6 +53,29 @@ impl StoreFigures {
             Err(TryLockError::Poisoned(slot)) => *slot.into_inner() = stats,
             Err(TryLockError::WouldBlock) => {}
         }
+    }
+
+    /// What the cores say of each disk, by path.
+    #[must_use]
+    pub fn disks(&self) -> Vec<DiskReport> {
+        let cores: Vec<_> =
+            self.cores.iter().map(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect();
+        let report = |(disk, name): &(DiskId, String)| {
+            let shares = cores.iter().flat_map(|core| &core.disks).filter(|share| share.disk == *disk);
+            let space = shares.clone().find_map(|share| share.space).unwrap_or_default();
+            let error = shares.clone().find_map(|share| share.failed);
+            DiskReport {
+                disk: *disk,
+                path: name.into(),
+                state: if error.is_some() { DiskState::Offline } else { DiskState::Online },
+                error: error.map(|error| error.to_string()),
+                capacity_bytes: space.capacity_bytes,
+                used_bytes: space.used_bytes,
+            }
+        };
+        let mut disks: Vec<_> = self.names.get().into_iter().flatten().map(report).collect();
+        disks.sort_by(|a, b| a.path.cmp(&b.path));
+        disks
     }
 
     fn samples(&self) -> Vec<Sample> {
@@ -169,6 +193,8 @@ mod tests {
         figures.set(0, Stats { index_entries: 5, index_bytes: 50, released_blobs: 0, disks });
         let disks = vec![disk(1, 3, None, None), disk(2, 0, None, failed)];
         figures.set(1, Stats { index_entries: 1, index_bytes: 10, released_blobs: 0, disks });
+        let [disk] = figures.disks().try_into().unwrap();
+        assert_eq!((disk.path.to_str(), disk.state, disk.used_bytes), (Some("/disks/1"), DiskState::Online, 20));
         let page = metrics.render();
         let (one, two) = ("/disks/1", DiskId(2));
         for line in [
