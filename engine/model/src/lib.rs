@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod format;
+pub mod geometry;
 pub mod ids;
 pub mod io;
 pub mod latency;

@@ -1,12 +1,16 @@
 //! Every maximum that more than one crate knows, in one place.
 
+use crate::profile::Profile;
+
 /// Payload bytes of one record, at most. A blob longer than this has several records.
 pub const RECORD_PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// Room kept before the payload of a window in its buffer, so that header and payload go to disk in one write.
 /// A multiple of every alignment that a device may ask for.
 pub const RECORD_HEADER_BYTES_MAX: usize = 4096;
-/// Size of every pool buffer: one window with its record header.
-pub const BUFFER_BYTES: usize = RECORD_HEADER_BYTES_MAX + RECORD_PAYLOAD_BYTES_MAX;
+/// One record with its header, at most: the longest write to a disk.
+pub const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES_MAX + RECORD_PAYLOAD_BYTES_MAX;
+/// Size of every pool buffer: all cells of one window, each with room for its record header.
+pub const BUFFER_BYTES: usize = RECORD_PAYLOAD_BYTES_MAX + Profile::SHARDS_MAX * RECORD_HEADER_BYTES_MAX;
 /// Alignment of every pool buffer in memory.
 pub const BUFFER_ALIGNMENT: usize = 4096;
 /// One checksum covers at most this many payload bytes; a range read verifies only the blocks it touches.

@@ -6,7 +6,7 @@ use anvil_model::format::{
 };
 use anvil_model::ids::DiskId;
 use anvil_model::io::{Device, DeviceError, Reserve, World};
-use anvil_model::limits::BUFFER_BYTES;
+use anvil_model::limits::RECORD_BYTES_MAX;
 
 /// The fewest extents that a disk may have room for: one of each lane, the reserve, and some to work with.
 pub const EXTENTS_MIN: u64 = 8;
@@ -163,8 +163,8 @@ pub fn extent_bytes(capacity_bytes: u64) -> u64 {
     if capacity_bytes >= 64 * EXTENT_BYTES_NORMAL {
         return EXTENT_BYTES_NORMAL;
     }
-    let windows = (capacity_bytes / 64 / BUFFER_BYTES as u64).max(1);
-    windows * BUFFER_BYTES as u64 + EXTENT_BYTES_EXTRA
+    let windows = (capacity_bytes / 64 / RECORD_BYTES_MAX as u64).max(1);
+    windows * RECORD_BYTES_MAX as u64 + EXTENT_BYTES_EXTRA
 }
 
 /// What lies where the superblocks should.

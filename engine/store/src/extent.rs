@@ -17,7 +17,7 @@ use anvil_model::format::{
     ExtentHeader, ExtentKind, ExtentName, FooterEntry, Subject, UNIT_BYTES, encode_footer, extent_offset, footer_bytes,
 };
 use anvil_model::io::{Device, DeviceError, Reserve, World};
-use anvil_model::limits::BUFFER_BYTES;
+use anvil_model::limits::RECORD_BYTES_MAX;
 use tokio::sync::oneshot;
 
 use crate::account::{Dead, Tally};
@@ -271,7 +271,10 @@ impl<W: World> Inner<W> {
 
     /// Takes room that is there.
     pub(crate) fn take_room(self: &Rc<Self>, disk: u16, lane: Lane, bytes: usize, records: usize) -> Slot<W> {
-        assert!(bytes.is_multiple_of(UNIT_BYTES) && (1..=BUFFER_BYTES).contains(&bytes), "a write of {bytes} bytes");
+        assert!(
+            bytes.is_multiple_of(UNIT_BYTES) && (1..=RECORD_BYTES_MAX).contains(&bytes),
+            "a write of {bytes} bytes"
+        );
         let extent = {
             let lane = self.disk(disk).lane(lane).borrow();
             Rc::clone(lane.current.as_ref().expect("an extent with room is open"))
@@ -455,10 +458,10 @@ impl<W: World> Inner<W> {
         let footer = encode_footer(&extent.header, &entries);
         let start = extent.extent_bytes as usize - footer.len();
         assert!(extent.state.borrow().tail as usize <= start, "room was kept for the footer");
-        for (index, chunk) in footer.chunks(BUFFER_BYTES).enumerate() {
+        for (index, chunk) in footer.chunks(RECORD_BYTES_MAX).enumerate() {
             let mut buffer = self.world.buffer(Reserve::Progress).await;
             buffer[..chunk.len()].copy_from_slice(chunk);
-            let at = extent.offset() + (start + index * BUFFER_BYTES) as u64;
+            let at = extent.offset() + (start + index * RECORD_BYTES_MAX) as u64;
             let (result, buffer) = self.disk(extent.disk).device.write(at, buffer, 0..chunk.len()).await;
             drop(buffer);
             result?;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use anvil_model::format::{FooterEntry, Origin, RecordHeader, Subject, in_units, record_header_bytes};
 use anvil_model::ids::{BlobId, DiskId};
 use anvil_model::io::{DeviceError, Reserve, World};
-use anvil_model::limits::{BUFFER_BYTES, SMALL_BLOB_BYTES_MAX};
+use anvil_model::limits::{RECORD_BYTES_MAX, SMALL_BLOB_BYTES_MAX};
 use tokio::sync::oneshot;
 
 use crate::append::AppendError;
@@ -111,7 +111,7 @@ impl<W: World> Inner<W> {
         while let Some(small) = packer.waiting.front() {
             bytes += small.record_bytes();
             let whole = in_units(bytes);
-            if whole > BUFFER_BYTES || !self.has_room(disk, lane, whole, pack.len() + 1) {
+            if whole > RECORD_BYTES_MAX || !self.has_room(disk, lane, whole, pack.len() + 1) {
                 break;
             }
             pack.extend(packer.waiting.pop_front());

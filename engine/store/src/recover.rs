@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anvil_model::format::{ExtentKind, SMALL_RECORD_BYTES_MAX, Subject, Superblock, extent_offset};
 use anvil_model::ids::{BlobId, CoreId, DiskId};
 use anvil_model::io::{Device, DeviceError, World};
-use anvil_model::limits::{BUFFER_BYTES, RECORD_PAYLOAD_BYTES_MAX};
+use anvil_model::limits::{RECORD_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX};
 use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -427,7 +427,7 @@ impl<W: World> DiskRecovery<'_, W> {
         let records = entries.len();
         let room_for = |bytes| has_room(extent_bytes, tail.zeros_start, records, bytes, 1);
         let worth_opening =
-            room_for(if extent_bytes >= EXTENT_BYTES_LARGE { BUFFER_BYTES } else { SMALL_RECORD_BYTES_MAX });
+            room_for(if extent_bytes >= EXTENT_BYTES_LARGE { RECORD_BYTES_MAX } else { SMALL_RECORD_BYTES_MAX });
         // Appends go on only where everything is zero. A footer's place never held a record.
         let tail = if worth_opening { tail.zeros_start } else { tail.records_end };
         let partial = Partial { header, tail, entries };

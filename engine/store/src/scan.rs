@@ -6,7 +6,7 @@ use anvil_model::format::{
 };
 use anvil_model::ids::DiskId;
 use anvil_model::io::{Device, DeviceError, Reserve, World};
-use anvil_model::limits::BUFFER_BYTES;
+use anvil_model::limits::RECORD_BYTES_MAX;
 
 /// Records begin at multiples of this.
 const STEP: usize = 8;
@@ -175,8 +175,8 @@ impl<W: World> Extent<'_, W> {
         }
         let mut covered = vec![0; trailer.covered_bytes()];
         let start = extent_bytes - footer_bytes(count);
-        for (index, chunk) in covered.chunks_mut(BUFFER_BYTES).enumerate() {
-            let (buffer, _) = self.read(start + index * BUFFER_BYTES, in_units(chunk.len())).await?;
+        for (index, chunk) in covered.chunks_mut(RECORD_BYTES_MAX).enumerate() {
+            let (buffer, _) = self.read(start + index * RECORD_BYTES_MAX, in_units(chunk.len())).await?;
             chunk.copy_from_slice(&buffer[..chunk.len()]);
         }
         if checksum(&covered) != trailer.entries_checksum {
@@ -215,7 +215,7 @@ impl<W: World> Extent<'_, W> {
         let mut at = UNIT_BYTES;
         while at < extent_bytes {
             let start = at - at % UNIT_BYTES;
-            let length = BUFFER_BYTES.min(extent_bytes - start);
+            let length = RECORD_BYTES_MAX.min(extent_bytes - start);
             let (buffer, whole) = self.read(start, length).await?;
             scan.unexplained |= !whole;
             scan.unreadable |= !whole;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anvil_model::format::{ExtentHeader, ExtentName, FooterEntry, SMALL_RECORD_BYTES_MAX, Superblock, extent_offset};
 use anvil_model::io::{Device, DeviceError, World};
-use anvil_model::limits::BUFFER_BYTES;
+use anvil_model::limits::RECORD_BYTES_MAX;
 use anvil_model::time::Moment;
 use tokio::sync::oneshot;
 
@@ -47,7 +47,7 @@ impl Lane {
     /// Room that an extent must have to be worth opening for this lane.
     fn bytes_wanted(self) -> usize {
         match self {
-            Self::Large | Self::Moved | Self::Log => BUFFER_BYTES,
+            Self::Large | Self::Moved | Self::Log => RECORD_BYTES_MAX,
             Self::Small => SMALL_RECORD_BYTES_MAX,
         }
     }

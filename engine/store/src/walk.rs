@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use anvil_model::format::{ExtentName, FooterEntry, RecordHeader, UNIT_BYTES, extent_offset, in_units};
 use anvil_model::io::{Device, DeviceError, World};
-use anvil_model::limits::BUFFER_BYTES;
+use anvil_model::limits::RECORD_BYTES_MAX;
 
 /// Bytes between two records that are read along rather than reading twice.
 const GAP_BYTES_MAX: usize = 128 << 10;
@@ -36,7 +36,7 @@ pub(crate) fn groups(entries: &[FooterEntry]) -> Vec<Group> {
         let end = in_units(end_of(entry));
         if let Some(group) = groups.last_mut()
             && start <= group.start + group.length + GAP_BYTES_MAX
-            && end <= group.start + BUFFER_BYTES
+            && end <= group.start + RECORD_BYTES_MAX
         {
             group.entries.end = index + 1;
             group.length = group.length.max(end - group.start);
@@ -131,7 +131,7 @@ mod tests {
             assert_eq!(group.entries.start, next);
             next = group.entries.end;
             assert!(group.start.is_multiple_of(UNIT_BYTES) && group.length.is_multiple_of(UNIT_BYTES));
-            assert!(group.length <= BUFFER_BYTES);
+            assert!(group.length <= RECORD_BYTES_MAX);
             for entry in &entries[group.entries.clone()] {
                 assert!(entry.offset as usize >= group.start && end_of(entry) <= group.start + group.length);
             }
