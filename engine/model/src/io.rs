@@ -69,9 +69,25 @@ pub trait Task: 'static {
     fn detach(self);
 }
 
-/// Aligned memory of [`BUFFER_BYTES`](crate::limits::BUFFER_BYTES) bytes, aligned to
-/// [`BUFFER_ALIGNMENT`](crate::limits::BUFFER_ALIGNMENT). Goes back to its pool when dropped.
-pub trait Buffer: DerefMut<Target = [u8]> + 'static {}
+/// Memory of [`BUFFER_BYTES`](crate::limits::BUFFER_BYTES) bytes, aligned to
+/// [`BUFFER_ALIGNMENT`](crate::limits::BUFFER_ALIGNMENT), or an exclusive view of a part of it. Goes back to its pool when
+/// its last view is dropped. Whatever is bounded in buffers counts a buffer once, however it is split.
+pub trait Buffer: DerefMut<Target = [u8]> + Sized + 'static {
+    /// Gives away the front: returns a view of the first `at` bytes and keeps those behind them. Ranges of both begin at
+    /// zero from here on.
+    ///
+    /// # Panics
+    /// When `at` is no multiple of [`BUFFER_ALIGNMENT`](crate::limits::BUFFER_ALIGNMENT), or would leave either empty.
+    #[must_use = "the front is given back when it is dropped"]
+    fn split_to(&mut self, at: usize) -> Self;
+
+    /// Joins this view with the one that begins where it ends.
+    ///
+    /// # Panics
+    /// When they are not neighbours in one buffer.
+    #[must_use = "both are given back when this is dropped"]
+    fn unsplit(self, other: Self) -> Self;
+}
 
 /// A disk's address space, opened on one core. Clones share the handle. Offsets and lengths are bytes and must be
 /// multiples of [`Geometry::unit_bytes`]; a violation is a bug and panics.

@@ -18,12 +18,14 @@ use crate::region::Region;
 use crate::stats::CoreStats;
 use crate::waiters::{Ticket, Waiters};
 
-/// A slot of the core's pool: `BUFFER_BYTES` bytes, aligned to `BUFFER_ALIGNMENT`. Goes back when dropped.
+/// A slot of the core's pool, `BUFFER_BYTES` bytes aligned to `BUFFER_ALIGNMENT`, or a view of a part of it. The slot goes
+/// back when its last view is dropped. Views of one slot never overlap.
 #[derive(Debug)]
 pub struct Buffer {
     pool: Rc<Pool>,
     slot: u32,
     memory: NonNull<u8>,
+    length: usize,
 }
 
 impl Buffer {
@@ -44,24 +46,48 @@ impl Buffer {
 impl Deref for Buffer {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        // SAFETY: the slot is BUFFER_BYTES long, initialised by the kernel's zeros, and lent to this value alone until
-        // it is dropped; while the kernel uses it, an operation owns the value and nobody can call this.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), BUFFER_BYTES) }
+        // SAFETY: these bytes of the slot, initialised by the kernel's zeros, are lent to this value alone until it is
+        // dropped; while the kernel uses them, an operation owns the value and nobody can call this.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.length) }
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`; `&mut self` makes it exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), BUFFER_BYTES) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.length) }
     }
 }
 
-impl seam::Buffer for Buffer {}
+impl seam::Buffer for Buffer {
+    fn split_to(&mut self, at: usize) -> Self {
+        assert!(
+            at.is_multiple_of(BUFFER_ALIGNMENT) && 0 < at && at < self.length,
+            "split {} bytes at {at}",
+            self.length
+        );
+        self.pool.add_view(self.slot);
+        let front = Self { pool: Rc::clone(&self.pool), slot: self.slot, memory: self.memory, length: at };
+        // SAFETY: `at` is less than the length of this view, which lies in the slot.
+        self.memory = unsafe { self.memory.add(at) };
+        self.length -= at;
+        front
+    }
+
+    fn unsplit(mut self, mut other: Self) -> Self {
+        let end = self.memory.as_ptr().addr() + self.length;
+        let neighbours = Rc::ptr_eq(&self.pool, &other.pool) && self.slot == other.slot;
+        assert!(neighbours && end == other.memory.as_ptr().addr(), "views that do not lie behind one another");
+        // Its bytes are this view's from here on, and its drop forbids none of them.
+        self.length += std::mem::take(&mut other.length);
+        self
+    }
+}
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.pool.release(self.slot);
+        self.pool.forbid(self.slot, self.memory, self.length);
+        self.pool.end_view(self.slot);
     }
 }
 
@@ -72,6 +98,8 @@ pub(crate) struct Pool {
     slot_count: u32,
     progress_reserve: usize,
     registered: Cell<bool>,
+    /// Of each slot: the buffers that share it, 0 when it is not lent.
+    views: Box<[Cell<u16>]>,
     state: RefCell<State>,
     stats: Arc<CoreStats>,
 }
@@ -98,13 +126,14 @@ impl Pool {
         let region = Region::new(slot_count * BUFFER_BYTES)?;
         region.prefer_huge_pages();
         region.forbid(0, slot_count * BUFFER_BYTES);
+        let views = vec![Cell::new(0); slot_count].into_boxed_slice();
         let slot_count = u32::try_from(slot_count).expect("checked with the options");
         stats.buffers_total.set(slot_count.into());
         stats.buffers_free.set(slot_count.into());
         let state =
             State { free: (0..slot_count).rev().collect(), progress: Waiters::new(), foreground: Waiters::new() };
         let registered = Cell::new(false);
-        Ok(Rc::new(Self { region, slot_count, progress_reserve, registered, state: RefCell::new(state), stats }))
+        Ok(Rc::new(Self { region, slot_count, progress_reserve, registered, views, state: RefCell::new(state), stats }))
     }
 
     /// The memory in pieces that the kernel accepts as registered buffers: at most 1 GiB each (io_uring_register(2)),
@@ -146,13 +175,32 @@ impl Pool {
         let offset = slot as usize * BUFFER_BYTES;
         self.region.allow(offset, BUFFER_BYTES);
         let memory = self.region.at(offset);
-        Buffer { pool: Rc::clone(self), slot, memory }
+        let views = self.views[slot as usize].replace(1);
+        assert_eq!(views, 0, "a slot is lent once");
+        Buffer { pool: Rc::clone(self), slot, memory, length: BUFFER_BYTES }
     }
 
-    fn release(&self, slot: u32) {
-        self.region.forbid(slot as usize * BUFFER_BYTES, BUFFER_BYTES);
-        self.stats.buffers_free.add(1);
-        self.hand_on(slot);
+    /// Another buffer shares the slot.
+    fn add_view(&self, slot: u32) {
+        let views = &self.views[slot as usize];
+        views.set(views.get() + 1);
+    }
+
+    /// A buffer shares the slot no more; it is free when that was the last one.
+    fn end_view(&self, slot: u32) {
+        let views = &self.views[slot as usize];
+        views.set(views.get() - 1);
+        if views.get() == 0 {
+            self.stats.buffers_free.add(1);
+            self.hand_on(slot);
+        }
+    }
+
+    /// Nobody may touch the bytes of a view that is dropped.
+    fn forbid(&self, slot: u32, memory: NonNull<u8>, length: usize) {
+        let start = slot as usize * BUFFER_BYTES;
+        let into = memory.as_ptr().addr() - self.region.at(start).as_ptr().addr();
+        self.region.forbid(start + into, length);
     }
 
     /// Gives a slot that nobody holds to whoever is next.
@@ -217,6 +265,8 @@ impl Drop for Take {
 
 /// As many slots as fit in the 1 GiB that one registered buffer may have.
 const SLOTS_PER_REGISTRATION: usize = (1 << 30) / BUFFER_BYTES;
+/// Views of a slot are counted in 16 bits.
+const _: () = assert!(BUFFER_BYTES / BUFFER_ALIGNMENT < u16::MAX as usize, "a view has one unit at least");
 /// At most this many slots, so that an index of a registration fits in the 14 bits the kernel takes.
 pub(crate) const SLOTS_MAX: usize = SLOTS_PER_REGISTRATION * 1024;
 
@@ -225,6 +275,8 @@ const _: () = assert!(BUFFER_BYTES.is_multiple_of(BUFFER_ALIGNMENT), "all slots 
 #[cfg(test)]
 mod tests {
     use std::task::Waker;
+
+    use anvil_model::io::Buffer as _;
 
     use super::*;
 
@@ -305,6 +357,50 @@ mod tests {
         for (mark, buffer) in (1..).zip(&buffers) {
             assert!(buffer.len() == BUFFER_BYTES && buffer.iter().all(|&byte| byte == mark));
         }
+    }
+
+    /// The views of a split buffer are its bytes, each of them alone; the slot is lent again only when the last one is
+    /// dropped, in whatever order, joined again or not.
+    #[test]
+    fn a_split_buffer_is_one_buffer() {
+        for joined in [false, true] {
+            let (pool, stats) = pool(1, 0);
+            let mut rest = expect(poll(&mut pool.take(Reserve::Foreground)));
+            let whole = rest.memory;
+            rest.fill(9);
+            let mut front = rest.split_to(BUFFER_ALIGNMENT);
+            let middle = rest.split_to(3 * BUFFER_ALIGNMENT);
+            front.fill(1);
+            assert_eq!([front.len(), middle.len()], [BUFFER_ALIGNMENT, 3 * BUFFER_ALIGNMENT]);
+            assert_eq!(rest.len(), BUFFER_BYTES - 4 * BUFFER_ALIGNMENT);
+            assert_eq!(rest.pointer(&(7..9)).addr(), whole.as_ptr().addr() + 4 * BUFFER_ALIGNMENT + 7);
+            let mut waiting = pool.take(Reserve::Foreground);
+            if joined {
+                let front = front.unsplit(middle);
+                assert!(front[..BUFFER_ALIGNMENT].iter().all(|&byte| byte == 1) && front[BUFFER_ALIGNMENT] == 9);
+                assert!(poll(&mut waiting).is_pending(), "two views are left");
+                let again = front.unsplit(rest);
+                assert_eq!((again.len(), again.memory), (BUFFER_BYTES, whole));
+                assert!(poll(&mut waiting).is_pending(), "one view is left");
+                drop(again);
+            } else {
+                drop(middle);
+                drop(front);
+                assert!(poll(&mut waiting).is_pending(), "one view is left");
+                drop(rest);
+            }
+            drop(expect(poll(&mut waiting)));
+            assert_eq!((stats.buffers_free.value(), Rc::strong_count(&pool)), (1, 2), "the pool and `waiting`");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "do not lie behind one another")]
+    fn only_neighbours_are_joined() {
+        let (pool, _) = pool(1, 0);
+        let mut rest = expect(poll(&mut pool.take(Reserve::Foreground)));
+        let front = rest.split_to(BUFFER_ALIGNMENT);
+        drop(rest.unsplit(front));
     }
 
     /// Pieces for registration cover every slot once and cut none.

@@ -9,8 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use anvil_model::io::{Device as _, DeviceError, Reserve, World};
-use anvil_model::limits::BUFFER_BYTES;
+use anvil_model::io::{Buffer as _, Device as _, DeviceError, Reserve, World};
 use anvil_runtime::{Buffer, Core, Device, Disk, DiskOptions, OpenError, Options};
 use futures_util::future::join_all;
 use tempfile::TempDir;
@@ -56,12 +55,23 @@ fn what_is_written_is_read() {
         async move {
             device.grow(8 * MIB).await.unwrap();
             let unit = device.geometry().unit_bytes as usize;
-            for (offset, range) in [(0, 0..unit), (4 * MIB, 4096..BUFFER_BYTES), (unit as u64, 0..3 * unit)] {
+            for (offset, range) in [(0, 0..unit), (4 * MIB, 4096..4096 + MIB as usize), (unit as u64, 0..3 * unit)] {
                 let mut out = buffer(&core).await;
                 out[range.clone()].copy_from_slice(&pattern_bytes(offset as usize, range.len()));
                 let (result, _) = device.write(offset, out, range).await;
                 result.unwrap();
             }
+            // The views of one buffer, side by side; what is behind the front of the second one.
+            let mut second = buffer(&core).await;
+            second[..3 * 4096].copy_from_slice(&pattern_bytes(6 << 20, 3 * 4096));
+            let first = second.split_to(4096);
+            let writes = (device.write(6 * MIB, first, 0..4096), device.write(6 * MIB + 4096, second, 0..2 * 4096));
+            let ((first_result, first), (second_result, second)) = futures_util::join!(writes.0, writes.1);
+            first_result.and(second_result).unwrap();
+            let (result, second) = device.read(6 * MIB, second, 0..3 * 4096).await;
+            result.unwrap();
+            assert!(second[..3 * 4096] == pattern_bytes(6 << 20, 3 * 4096), "the front is another view's now");
+            assert!(first.unsplit(second)[4096..4 * 4096] == pattern_bytes(6 << 20, 3 * 4096));
             device.flush().await.unwrap();
         }
     });
@@ -71,13 +81,13 @@ fn what_is_written_is_read() {
     run(options(2), move |core| {
         let device = shared.device(&core);
         async move {
-            let (result, read) = device.read(4 * MIB, buffer(&core).await, 0..BUFFER_BYTES - 4096).await;
+            let (result, read) = device.read(4 * MIB, buffer(&core).await, 0..MIB as usize).await;
             result.unwrap();
-            assert!(read[..BUFFER_BYTES - 4096] == pattern_bytes(4 << 20, BUFFER_BYTES - 4096));
+            assert!(read[..MIB as usize] == pattern_bytes(4 << 20, MIB as usize));
             // Never written: zeros.
-            let (result, read) = device.read(7 * MIB, read, 0..BUFFER_BYTES - 4096).await;
+            let (result, read) = device.read(7 * MIB, read, 0..MIB as usize).await;
             result.unwrap();
-            assert!(read[..BUFFER_BYTES - 4096].iter().all(|&byte| byte == 0));
+            assert!(read[..MIB as usize].iter().all(|&byte| byte == 0));
         }
     });
     assert_eq!(disk.stats().reads.value(), 4);

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -226,8 +226,7 @@ impl Pool {
             let memory = state.free.pop().expect("more than are kept");
             drop(state);
             let memory = memory.unwrap_or_else(|| self.memory());
-            let start = memory.as_ptr().align_offset(BUFFER_ALIGNMENT);
-            let buffer = SimBuffer { memory, start, pool: Rc::clone(self) };
+            let buffer = SimBuffer::whole(memory, Rc::clone(self));
             // Abandoned ones were taken out above; one given back regardless returns by its drop.
             drop(promise.keep(buffer));
         }
@@ -249,14 +248,75 @@ impl Drop for Pool {
     }
 }
 
-/// A buffer of a false core's pool.
+/// A buffer of a false core's pool, or a view of a part of one. A view that was split off has memory of its own, because
+/// nothing safe shares memory; that it is neither longer nor elsewhere than its part is what the real one has in common
+/// with it.
 pub struct SimBuffer {
     memory: Vec<u8>,
+    /// Where the view's bytes begin in `memory`.
     start: usize,
-    pool: Rc<Pool>,
+    /// Which bytes of the buffer they are.
+    range: Range<usize>,
+    slot: Rc<Slot>,
 }
 
-impl Buffer for SimBuffer {}
+/// What the views of a buffer share. The buffer is free when it is dropped.
+struct Slot {
+    pool: Rc<Pool>,
+    /// The memory of the buffer, once the view that has it is dropped.
+    memory: RefCell<Option<Vec<u8>>>,
+}
+
+impl SimBuffer {
+    fn whole(memory: Vec<u8>, pool: Rc<Pool>) -> Self {
+        let start = memory.as_ptr().align_offset(BUFFER_ALIGNMENT);
+        Self { memory, start, range: 0..BUFFER_BYTES, slot: Rc::new(Slot { pool, memory: RefCell::new(None) }) }
+    }
+
+    /// A view with memory of its own.
+    fn part(bytes: &[u8], range: Range<usize>, slot: Rc<Slot>) -> Self {
+        let mut memory = vec![0; bytes.len() + BUFFER_ALIGNMENT];
+        let start = memory.as_ptr().align_offset(BUFFER_ALIGNMENT);
+        memory[start..start + bytes.len()].copy_from_slice(bytes);
+        Self { memory, start, range, slot }
+    }
+
+    fn has_the_buffers_memory(&self) -> bool {
+        self.memory.len() == BUFFER_BYTES + BUFFER_ALIGNMENT
+    }
+}
+
+impl Buffer for SimBuffer {
+    fn split_to(&mut self, at: usize) -> Self {
+        assert!(at.is_multiple_of(BUFFER_ALIGNMENT) && 0 < at && at < self.len(), "split {} bytes at {at}", self.len());
+        let middle = self.range.start + at;
+        let front = Self::part(&self[..at], self.range.start..middle, Rc::clone(&self.slot));
+        self.start += at;
+        self.range.start = middle;
+        front
+    }
+
+    fn unsplit(mut self, mut other: Self) -> Self {
+        let neighbours = Rc::ptr_eq(&self.slot, &other.slot) && self.range.end == other.range.start;
+        assert!(neighbours, "views that do not lie behind one another");
+        let range = self.range.start..other.range.end;
+        if self.has_the_buffers_memory() {
+            let at = self.start + self.range.len();
+            self.memory[at..at + other.len()].copy_from_slice(&other);
+            self.range = range;
+            return self;
+        }
+        if other.has_the_buffers_memory() {
+            let at = other.start - self.len();
+            other.memory[at..at + self.range.len()].copy_from_slice(&self);
+            other.start = at;
+            other.range = range;
+            return other;
+        }
+        let bytes = [&self[..], &other[..]].concat();
+        Self::part(&bytes, range, Rc::clone(&self.slot))
+    }
+}
 
 impl std::fmt::Debug for SimBuffer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -267,20 +327,29 @@ impl std::fmt::Debug for SimBuffer {
 impl Deref for SimBuffer {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.memory[self.start..self.start + BUFFER_BYTES]
+        &self.memory[self.start..self.start + self.range.len()]
     }
 }
 
 impl DerefMut for SimBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[self.start..self.start + BUFFER_BYTES]
+        &mut self.memory[self.start..self.start + self.range.len()]
     }
 }
 
 impl Drop for SimBuffer {
     fn drop(&mut self) {
-        let memory = std::mem::take(&mut self.memory);
-        self.pool.state.borrow_mut().free.push(Some(memory));
+        if self.has_the_buffers_memory() {
+            *self.slot.memory.borrow_mut() = Some(std::mem::take(&mut self.memory));
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let memory = self.memory.take();
+        assert!(memory.is_some(), "one of the views had the memory");
+        self.pool.state.borrow_mut().free.push(memory);
         self.pool.serve();
     }
 }

@@ -306,6 +306,51 @@ fn the_last_buffers_are_kept_for_progress_and_all_are_aligned() {
     life.kill();
 }
 
+/// The views of a split buffer keep its bytes, are written to disk by themselves, and are one buffer of the pool until the
+/// last of them is dropped.
+#[test]
+fn a_split_buffer_is_one_buffer() {
+    let sim = Sim::new(1, SimOptions { buffers: 2, buffers_reserved: 1, ..SimOptions::default() });
+    let disk = grown_disk(&sim, DiskOptions::default(), 1 << 20);
+    let life = sim.start(1);
+    let device = disk.open(&life.world(0));
+    life.block_on(0, |world| async move {
+        let mut rest = world.buffer(Reserve::Foreground).await;
+        let length = rest.len();
+        for (unit, byte) in (0..).zip(1..=3) {
+            rest[unit * BUFFER_ALIGNMENT..][..BUFFER_ALIGNMENT].fill(byte);
+        }
+        let first = rest.split_to(BUFFER_ALIGNMENT);
+        let second = rest.split_to(BUFFER_ALIGNMENT);
+        let (written, second) = device.write(4096, second, 0..4096).await;
+        written.unwrap();
+        let (read, first) = device.read(4096, first, 0..4096).await;
+        read.unwrap();
+        assert!(first.iter().all(|&byte| byte == 2), "what the second view wrote");
+        let whole = first.unsplit(second.unsplit(rest));
+        assert_eq!((whole.len(), whole[BUFFER_ALIGNMENT], whole[2 * BUFFER_ALIGNMENT]), (length, 2, 3));
+        let mut rest = whole;
+        let front = rest.split_to(2 * BUFFER_ALIGNMENT);
+        drop(rest);
+        let freed = Rc::new(Cell::new(false));
+        let task = world.spawn({
+            let (world, freed) = (world.clone(), Rc::clone(&freed));
+            async move {
+                let buffer = world.buffer(Reserve::Foreground).await;
+                assert_eq!(buffer.len(), length);
+                freed.set(true);
+            }
+        });
+        world.sleep(Duration::from_secs(1)).await;
+        assert!(!freed.get(), "a view is left");
+        drop(front);
+        world.sleep(Duration::from_secs(1)).await;
+        assert!(freed.get());
+        task.detach();
+    });
+    assert_eq!(life.buffers_out(), 0);
+}
+
 #[test]
 fn growing_that_was_cut_short_leaves_a_size_between() {
     let mut sizes = BTreeSet::new();

@@ -196,7 +196,7 @@ fn cores_and_memory_fit_the_host() {
     assert_eq!(runtime(Form::Dev, &[], &cpus).unwrap().cpus, [2, 3, 4, 5]);
     assert_eq!(runtime(Form::Dev, &[("ANVIL_CORES", "3")], &[0, 1]).unwrap().cpus, [0, 1, 0]);
     let memory = |size| runtime(Form::Dev, &[("ANVIL_BUFFER_MEMORY", size), ("ANVIL_CORES", "2")], &cpus);
-    assert_eq!(memory("129MiB").unwrap().buffers_per_core, 64);
+    assert_eq!(memory("138MiB").unwrap().buffers_per_core, 64);
     assert!(memory("16MiB").unwrap_err().contains("ANVIL_BUFFER_MEMORY"));
     assert!(runtime(Form::Dev, &[("ANVIL_CONTROL_CORE", "2")], &[0, 1]).unwrap_err().contains("0 to 1"));
 }

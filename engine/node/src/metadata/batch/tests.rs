@@ -41,7 +41,14 @@ impl DerefMut for Never {
     }
 }
 
-impl Buffer for Never {}
+impl Buffer for Never {
+    fn split_to(&mut self, _: usize) -> Self {
+        unreachable!("there are no buffers")
+    }
+    fn unsplit(self, _: Self) -> Self {
+        self
+    }
+}
 
 impl Task for Never {
     fn detach(self) {}
