@@ -107,6 +107,11 @@ pub struct BlobId {
     pub sequence: u64,
 }
 
+impl DiskId {
+    /// No disk: the place of a shard that was not written, or is known to be lost or damaged. A disk never draws it.
+    pub const NONE: Self = Self(0);
+}
+
 impl BlobId {
     /// The core that keeps this blob's index entries while the node runs with `core_count` cores.
     /// A core draws its sequence numbers so that its own blobs are at home on it.

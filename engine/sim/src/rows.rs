@@ -5,7 +5,7 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::ops::Range;
 use std::rc::Rc;
 
-use anvil_model::ids::{BlobId, BucketId, Generation, NodeId, TenantId, UploadId, WriteId};
+use anvil_model::ids::{BlobId, BucketId, DiskId, Generation, NodeId, TenantId, UploadId, WriteId};
 use anvil_model::object::BucketName;
 use anvil_model::time::WallTime;
 use anvil_node::metadata::rows::{
@@ -256,6 +256,12 @@ impl Rows for MemoryRows {
     fn blobs(&self, after: Option<BlobId>, max: usize) -> Result<Vec<BlobRow>, RowsError> {
         let from = after.map_or(Unbounded, Excluded);
         Ok(self.blobs.range((from, Unbounded)).map(|(_, row)| row.clone()).take(max).collect())
+    }
+
+    fn blobs_in_debt(&self, after: Option<BlobId>, max: usize) -> Result<Vec<BlobRow>, RowsError> {
+        let from = after.map_or(Unbounded, Excluded);
+        let behind = self.blobs.range((from, Unbounded)).map(|(_, row)| row);
+        Ok(behind.filter(|row| row.needs_repair_of(DiskId::NONE)).take(max).cloned().collect())
     }
 
     fn garbage(&self, after: Option<(Generation, BlobId)>, max: usize) -> Result<Vec<GarbageRow>, RowsError> {

@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use anvil_model::ids::{BlobId, BucketId, Generation, Incarnation, NodeId, TenantId, UploadId, WriteId};
+use anvil_model::ids::{BlobId, BucketId, DiskId, Generation, Incarnation, NodeId, TenantId, UploadId, WriteId};
 use anvil_model::object::BucketName;
 use anvil_model::time::WallTime;
 use anvil_node::metadata::mutation::Outcome;
@@ -20,9 +20,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row,
 use super::columns::{self, Columns, blob_bytes};
 
 /// Every migration, in order; the schema's version is how many have run.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../../migrations/embedded/0001_first.sql"),
     include_str!("../../../migrations/embedded/0002_slices_of_parts.sql"),
+    include_str!("../../../migrations/embedded/0003_repair_debt.sql"),
 ];
 /// Bytes of a page. Rows of `heads` have some hundred bytes and lie in the tree itself, which wants more than the usual
 /// 4 KiB.
@@ -518,6 +519,20 @@ impl Rows for Sqlite {
         let after = after.map_or([0; 16], blob_bytes);
         let sql = format!("SELECT {} FROM blobs WHERE blob > ?1 ORDER BY blob LIMIT ?2", columns::BLOB);
         self.many(&sql, params![after, limit(max)], columns::blob)
+    }
+
+    fn blobs_in_debt(&self, after: Option<BlobId>, max: usize) -> Result<Vec<BlobRow>, RowsError> {
+        let after = after.map_or([0; 16], blob_bytes);
+        // The condition is that of the index, word for word, so that the index serves it; the filter does not mistake
+        // zeros across two disks for one.
+        let sql = format!(
+            "SELECT {} FROM blobs WHERE state = 1 AND instr(places, zeroblob(16)) > 0 AND blob > ?1 \
+             ORDER BY blob LIMIT ?2",
+            columns::BLOB
+        );
+        let mut rows = self.many(&sql, params![after, limit(max)], columns::blob)?;
+        rows.retain(|row| row.needs_repair_of(DiskId::NONE));
+        Ok(rows)
     }
 
     fn garbage(&self, after: Option<(Generation, BlobId)>, max: usize) -> Result<Vec<GarbageRow>, RowsError> {

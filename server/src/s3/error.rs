@@ -265,7 +265,9 @@ impl From<Refusal> for S3Error {
                 "The source consists of too many pieces to be copied; store it anew by uploading its bytes.",
             ),
             Refusal::InvalidRequest(message) => Self::request(message),
-            Refusal::WriterClosed | Refusal::BlobClaimed => Self::new(Code::INTERNAL_ERROR).caused_by(&refusal),
+            Refusal::WriterClosed | Refusal::BlobClaimed | Refusal::ShardMoved => {
+                Self::new(Code::INTERNAL_ERROR).caused_by(&refusal)
+            }
         }
     }
 }

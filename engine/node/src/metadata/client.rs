@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use anvil_model::ids::{BlobId, BucketId, Generation, TenantId, UploadId, WriteId};
+use anvil_model::ids::{BlobId, BucketId, DiskId, Generation, TenantId, UploadId, WriteId};
 use anvil_model::io::World;
 use anvil_model::object::{BucketName, Key};
 use anvil_model::time::Moment;
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::MetadataError;
 use super::mutation::{Change, Mutation, Outcome};
-use super::query::{Answer, BucketPath, FoundObject, FoundParts, FoundUpload, Prepared, Query, ReadFrom};
+use super::query::{Answer, BlobsOnDisk, BucketPath, FoundObject, FoundParts, FoundUpload, Prepared, Query, ReadFrom};
 use super::rows::{BlobRow, BucketRow, Counters, GarbageRow, SegmentRow};
 use crate::list::{ListObjects, Page};
 use crate::multipart::{ListUploads, PartsPage, UploadsPage};
@@ -326,6 +326,19 @@ impl<W: World> Client<W> {
     pub async fn blobs(&self, after: Option<BlobId>, max: usize) -> Result<Vec<BlobRow>, MetadataError> {
         match self.look_up(Query::Blobs { after, max }).await? {
             Answer::Blobs(rows) => Ok(rows),
+            other => mismatch(&other),
+        }
+    }
+
+    /// [`Query::BlobsOnDisk`].
+    pub async fn blobs_on_disk(
+        &self,
+        disk: DiskId,
+        after: Option<BlobId>,
+        max: usize,
+    ) -> Result<BlobsOnDisk, MetadataError> {
+        match self.look_up(Query::BlobsOnDisk { disk, after, max }).await? {
+            Answer::BlobsOnDisk(page) => Ok(page),
             other => mismatch(&other),
         }
     }

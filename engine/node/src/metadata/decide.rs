@@ -8,7 +8,7 @@ mod copies;
 
 use std::time::Duration;
 
-use anvil_model::ids::{BlobId, BucketId, Generation, Incarnation, TenantId, UploadId, WriteId};
+use anvil_model::ids::{BlobId, BucketId, DiskId, Generation, Incarnation, TenantId, UploadId, WriteId};
 use anvil_model::limits::{OBJECT_BYTES_MAX, PART_BYTES_MIN, PART_NUMBER_MAX};
 use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, ChecksumType, Key, WriteConditions};
 use anvil_model::time::WallTime;
@@ -199,6 +199,7 @@ impl<R: Rows> One<'_, R> {
                 let range = *start..start.saturating_add(part.size);
                 self.copy_part(*bucket, key, *upload, part, (source, range))
             }
+            Change::MoveShard { blob, shard, from, to } => self.move_shard(*blob, *shard, *from, *to),
         }
     }
 
@@ -406,6 +407,24 @@ impl<R: Rows> One<'_, R> {
             count += 1;
         }
         Ok(Decided { outcome: Outcome::OrphansClaimed(count), changed: count > 0 })
+    }
+
+    /// Compare and set. A blob without places (an orphan's, or one of a test) has nothing to compare with.
+    fn move_shard(&mut self, blob: BlobId, shard: u8, from: DiskId, to: DiskId) -> Result<Decided, No> {
+        let row = self.rows.blob(blob)?.filter(|row| row.state == BlobState::Live);
+        let Some(mut row) = row else { return Err(Refusal::ShardMoved.into()) };
+        match row.places.get_mut(usize::from(shard)) {
+            Some(place) if *place == from => *place = DiskId::NONE,
+            _ => return Err(Refusal::ShardMoved.into()),
+        }
+        if to != DiskId::NONE && row.places.contains(&to) {
+            return Err(Refusal::InvalidRequest("the disk has another shard of the data").into());
+        }
+        row.places[usize::from(shard)] = to;
+        if from != to {
+            self.rows.put_blob(&row)?;
+        }
+        Ok(Decided { outcome: Outcome::ShardMoved, changed: from != to })
     }
 
     fn forget_garbage(&mut self, blobs: &[(Generation, BlobId)]) -> Result<Decided, No> {

@@ -430,6 +430,7 @@ impl<W: World, I: Index> Embedded<W, I> {
             range.zip(&decision.verdicts).filter(|(_, verdict)| is_change(verdict)).map(|(index, _)| index).collect();
         let payload = log::encode(&header, changes.iter().map(|&change| encoded[change].as_slice()));
         let data = changes.iter().filter_map(|&change| batch[change].claim()).flat_map(|claim| claim.places.clone());
+        let data = data.filter(|&disk| disk != DiskId::NONE);
         if let Err(error) = self.write(tail, number, &payload, data).await {
             tracing::error!(%error, batch = number, "a metadata batch did not become durable");
             let _ = self.index.rollback().await;

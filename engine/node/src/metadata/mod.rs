@@ -120,6 +120,9 @@ pub enum Refusal {
     /// Another write or the sweep has claimed the blob's id. `InternalError` in S3.
     #[error("the data is claimed by another write")]
     BlobClaimed,
+    /// The shard was moved since, or nothing needs its blob any more. No client is told so.
+    #[error("the shard is not where it was")]
+    ShardMoved,
 }
 
 /// Why a change or a look-up has no answer.

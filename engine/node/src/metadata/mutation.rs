@@ -158,6 +158,17 @@ pub enum Change {
         /// Where in the source the part begins.
         start: u64,
     },
+    /// Says that a shard lies elsewhere now, or nowhere. What `to` names was durable before this was sent.
+    MoveShard {
+        /// Of which blob; refused when nothing references it any more.
+        blob: BlobId,
+        /// Which: 0 to k+m-1.
+        shard: u8,
+        /// Where it was when the move was decided; refused when it is elsewhere.
+        from: DiskId,
+        /// Where it is, on no disk of another shard; [`DiskId::NONE`] when it is to be repaired.
+        to: DiskId,
+    },
 }
 
 /// The version that a copy shares its bytes with.
@@ -197,7 +208,8 @@ pub struct BlobClaim {
     pub profile: Profile,
     /// Bytes, at least 1.
     pub length: u64,
-    /// The disks that hold its shards, in the order of the shards.
+    /// The disks that hold its shards, in the order of the shards; [`DiskId::NONE`] for one that is to be repaired. None
+    /// at all where nothing is known of them.
     pub places: Vec<DiskId>,
 }
 
@@ -279,6 +291,8 @@ pub enum Outcome {
     GarbageForgotten,
     /// The copy is the current version.
     ObjectCopied(Completed),
+    /// The shard is where the change said.
+    ShardMoved,
 }
 
 impl Outcome {
@@ -332,7 +346,10 @@ impl Mutation {
     #[must_use]
     pub fn target(&self) -> (u64, &[u8]) {
         match &self.change {
-            Change::OpenWriter { .. } | Change::ClaimOrphans { .. } | Change::ForgetGarbage { .. } => (0, &[]),
+            Change::OpenWriter { .. }
+            | Change::ClaimOrphans { .. }
+            | Change::ForgetGarbage { .. }
+            | Change::MoveShard { .. } => (0, &[]),
             Change::CreateBucket { name, .. } => (0, name.as_str().as_bytes()),
             Change::DeleteBucket { bucket } => (bucket.id.0, &[]),
             Change::PutObject { bucket, key, .. }

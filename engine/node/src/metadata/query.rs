@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use anvil_model::ids::{BlobId, BucketId, Generation, TenantId, UploadId, WriteId};
+use anvil_model::ids::{BlobId, BucketId, DiskId, Generation, TenantId, UploadId, WriteId};
 use anvil_model::limits::PAGE_KEYS_MAX;
 use anvil_model::object::{BucketName, Etag, Key};
 
@@ -129,6 +129,15 @@ pub enum Query {
         /// At most, up to `PAGE_KEYS_MAX`.
         max: usize,
     },
+    /// Live blobs with a shard on a disk, by id; for [`DiskId::NONE`] those with a shard that is to be repaired.
+    BlobsOnDisk {
+        /// Which.
+        disk: DiskId,
+        /// Those after this one.
+        after: Option<BlobId>,
+        /// At most, up to `PAGE_KEYS_MAX`.
+        max: usize,
+    },
     /// Where the metadata stands.
     Counters,
 }
@@ -162,7 +171,17 @@ pub enum Answer {
     Garbage(Vec<GarbageRow>),
     Blob(Option<BlobRow>),
     Blobs(Vec<BlobRow>),
+    BlobsOnDisk(BlobsOnDisk),
     Counters(Counters),
+}
+
+/// A page of the blobs on a disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlobsOnDisk {
+    /// By id. May be none although more follow: a look-up reads only so many rows.
+    pub rows: Vec<BlobRow>,
+    /// Behind which the next page begins; `None` at the end.
+    pub next: Option<BlobId>,
 }
 
 /// A current version.
@@ -218,6 +237,8 @@ pub struct FoundUpload {
 
 /// Segments of one answer, at most. At the least part size they hold 320 MiB.
 pub const SEGMENTS_PER_PAGE: usize = 64;
+/// Rows that one look-up of the blobs on a disk reads, at most: some milliseconds of a reader.
+const SCANNED_ROWS_MAX: usize = 4096;
 /// Buckets of one answer, at most (AWS, ListBuckets, `max-buckets`).
 pub const BUCKETS_PER_PAGE_MAX: usize = 10_000;
 
@@ -285,8 +306,31 @@ fn answer(rows: &impl Rows, query: &Query) -> Result<Answer, No> {
         Query::Garbage { after, max } => Answer::Garbage(rows.garbage(*after, (*max).min(PAGE_KEYS_MAX))?),
         Query::Blob(blob) => Answer::Blob(rows.blob(*blob)?),
         Query::Blobs { after, max } => Answer::Blobs(rows.blobs(*after, (*max).min(PAGE_KEYS_MAX))?),
+        Query::BlobsOnDisk { disk, after, max } => {
+            Answer::BlobsOnDisk(blobs_on_disk(rows, *disk, *after, (*max).clamp(1, PAGE_KEYS_MAX))?)
+        }
         Query::Counters => Answer::Counters(rows.counters()?),
     })
+}
+
+/// A list by disk would cost every write a row per shard, for a question that is asked when a disk is lost: then most
+/// blobs of a node have a shard there, and reading all of them costs a small part of what their repair does. Debt is
+/// asked for all the time and is rare, so that it has an index.
+fn blobs_on_disk(rows: &impl Rows, disk: DiskId, after: Option<BlobId>, max: usize) -> Result<BlobsOnDisk, RowsError> {
+    if disk == DiskId::NONE {
+        let rows = rows.blobs_in_debt(after, max)?;
+        let next = rows.last().map(|row| row.blob).filter(|_| rows.len() == max);
+        return Ok(BlobsOnDisk { rows, next });
+    }
+    let scanned = rows.blobs(after, SCANNED_ROWS_MAX)?;
+    let end = scanned.last().map(|row| row.blob).filter(|_| scanned.len() == SCANNED_ROWS_MAX);
+    let mut rows: Vec<_> = scanned.into_iter().filter(|row| row.needs_repair_of(disk)).take(max + 1).collect();
+    if rows.len() <= max {
+        return Ok(BlobsOnDisk { rows, next: end });
+    }
+    rows.truncate(max);
+    let next = rows.last().map(|row| row.blob);
+    Ok(BlobsOnDisk { rows, next })
 }
 
 fn object(rows: &impl Rows, bucket: &BucketPath, key: &Key, read_from: Option<ReadFrom>) -> Result<FoundObject, No> {

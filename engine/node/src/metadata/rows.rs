@@ -242,7 +242,7 @@ pub struct BlobRow {
     pub profile: Profile,
     /// Bytes.
     pub length: u64,
-    /// The disks that hold its shards, in the order of the shards.
+    /// The disks that hold its shards, in the order of the shards; [`DiskId::NONE`] for one that is to be repaired.
     pub places: Vec<DiskId>,
     /// Slices of it that versions and parts hold; 0 exactly when it is dead.
     pub references: u32,
@@ -372,6 +372,14 @@ pub struct Counters {
     pub at: WallTime,
 }
 
+impl BlobRow {
+    /// Whether a repair has something to do for it because of this disk: it is needed, and has a shard there.
+    #[must_use]
+    pub fn needs_repair_of(&self, disk: DiskId) -> bool {
+        self.state == BlobState::Live && self.places.contains(&disk)
+    }
+}
+
 impl Counters {
     /// Where a new history begins.
     #[must_use]
@@ -458,6 +466,9 @@ pub trait Rows {
     fn delete_blob(&mut self, blob: BlobId) -> Result<(), RowsError>;
     /// Blobs by id, after that one.
     fn blobs(&self, after: Option<BlobId>, max: usize) -> Result<Vec<BlobRow>, RowsError>;
+    /// Live blobs with a shard whose place is [`DiskId::NONE`], by id, after that one. Costs what it finds, not what
+    /// there is.
+    fn blobs_in_debt(&self, after: Option<BlobId>, max: usize) -> Result<Vec<BlobRow>, RowsError>;
 
     /// Garbage by (generation, blob), after that position.
     fn garbage(&self, after: Option<(Generation, BlobId)>, max: usize) -> Result<Vec<GarbageRow>, RowsError>;

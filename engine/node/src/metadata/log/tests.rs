@@ -102,6 +102,17 @@ fn copies_are_frozen() {
     assert_eq!(hex(part), "010c020102016b09ac020170050000040102030406000201020173010907");
 }
 
+/// Goal: moves of shards are read for ever. Method: bytes kept from the day they were written.
+#[test]
+fn a_move_is_frozen() {
+    let blob = BlobId { node: NodeId(1), incarnation: Incarnation(3), sequence: 300 };
+    let change = Change::MoveShard { blob, shard: 5, from: DiskId(0x1ff), to: DiskId::NONE };
+    let mutation = Mutation { write: WriteId(1), change };
+    let bytes = encode_mutation(&mutation);
+    assert_eq!(bytes, [0x01, 0x0d, 0x01, 0x03, 0xac, 0x02, 0x05, 0xff, 0x03, 0x00]);
+    assert_eq!(postcard::from_bytes(&bytes), Ok(mutation));
+}
+
 #[test]
 fn a_newer_format_is_refused_by_name() {
     let mut bytes = encoded(&sample());

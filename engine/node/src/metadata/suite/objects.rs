@@ -1,7 +1,8 @@
 //! Cases of objects: versions, conditions, order, repeats, blobs and garbage.
 
-use anvil_model::ids::{BlobId, Incarnation, NodeId};
+use anvil_model::ids::{BlobId, DiskId, Incarnation, NodeId};
 use anvil_model::object::{Checksum, ChecksumAlgorithm, ChecksumType, Etag, Headers, WriteConditions};
+use anvil_model::profile::Profile;
 use futures_util::future;
 
 use super::kit::{Caller, NODE, TENANT, blob_of, key, path};
@@ -356,4 +357,99 @@ pub async fn garbage_is_forgotten_when_it_is_gone(metadata: &impl Metadata) {
     }
     caller.audit([blob_of(&live)], lines[4..].iter().map(|line| line.blob)).await;
     assert!(matches!(caller.ask(Query::Bucket(path("bucket"))).await, Ok(Answer::Bucket(_))));
+}
+
+/// An object of profile 2+1 whose shards are on these disks. They come there by moves: an implementation that flushes
+/// what a claim names would look for these disks.
+async fn put_on<M: Metadata>(caller: &Caller<'_, M>, bucket: BucketRef, key: &str, places: [u128; 3]) -> BlobId {
+    let mut object = caller.object(7);
+    let claim = object.blob.as_mut().expect("it has bytes");
+    let blob = claim.blob;
+    claim.profile = Profile { data: 2, parity: 1 };
+    claim.places = vec![DiskId::NONE; 3];
+    caller.put_if(bucket, key, &object, WriteConditions::default()).await.expect("nothing speaks against it");
+    for (shard, to) in (0..).zip(places.map(DiskId)) {
+        let moved = Change::MoveShard { blob, shard, from: DiskId::NONE, to };
+        assert_eq!(caller.commit(moved).await, Ok(Outcome::ShardMoved));
+    }
+    blob
+}
+
+/// A shard's place changes only from what the mover saw, never to a disk with another shard, and not once the blob is
+/// garbage.
+pub async fn a_shard_is_moved_from_where_it_was(metadata: &impl Metadata) {
+    let caller = Caller::open(metadata).await;
+    let bucket = caller.create_bucket("bucket").await;
+    let blob = put_on(&caller, bucket, "k", [11, 12, 13]).await;
+    let shift = async |shard, from, to| {
+        caller.commit(Change::MoveShard { blob, shard, from: DiskId(from), to: DiskId(to) }).await
+    };
+    let places =
+        async || caller.blob(blob).await.expect("it has a row").places.iter().map(|disk| disk.0).collect::<Vec<_>>();
+
+    assert_eq!(shift(1, 12, 14).await, Ok(Outcome::ShardMoved));
+    assert_eq!(places().await, [11, 14, 13]);
+    assert_eq!(shift(1, 12, 15).await, Err(Refusal::ShardMoved), "somebody else was first");
+    assert_eq!(shift(3, 0, 15).await, Err(Refusal::ShardMoved), "there is no such shard");
+    let taken = shift(0, 11, 13).await;
+    assert!(matches!(taken, Err(Refusal::InvalidRequest(_))), "two shards on one disk: {taken:?}");
+    assert_eq!(places().await, [11, 14, 13]);
+
+    assert_eq!(shift(0, 11, 0).await, Ok(Outcome::ShardMoved));
+    assert_eq!(shift(2, 13, 0).await, Ok(Outcome::ShardMoved), "two of them are to be repaired");
+    assert_eq!(places().await, [0, 14, 0]);
+    assert_eq!(shift(0, 0, 15).await, Ok(Outcome::ShardMoved));
+    assert_eq!(shift(0, 0, 16).await, Err(Refusal::ShardMoved), "another repair was first");
+    assert_eq!(places().await, [15, 14, 0]);
+
+    caller.delete(bucket, "k").await.expect("nothing speaks against it");
+    assert_eq!(shift(0, 15, 0).await, Err(Refusal::ShardMoved));
+    let nobody = BlobId { sequence: blob.sequence + 1, ..blob };
+    let moved = Change::MoveShard { blob: nobody, shard: 0, from: DiskId(11), to: DiskId(12) };
+    assert_eq!(caller.commit(moved).await, Err(Refusal::ShardMoved));
+    caller.audit([], [blob]).await;
+}
+
+/// What has a shard on a disk, or none where it should have one, is found in pages of any size, and nothing else.
+pub async fn blobs_are_found_by_disk(metadata: &impl Metadata) {
+    let caller = Caller::open(metadata).await;
+    let bucket = caller.create_bucket("bucket").await;
+    let mut blobs = Vec::new();
+    for number in 0..40_u128 {
+        let debt = if number % 5 == 0 { 0 } else { 4 };
+        let places = if number % 2 == 0 { [1, 2, debt] } else { [debt, 3, 1] };
+        blobs.push((put_on(&caller, bucket, &format!("k-{number}"), places).await, places));
+    }
+    for number in [0, 5, 7] {
+        caller.delete(bucket, &format!("k-{number}")).await.expect("nothing speaks against it");
+    }
+    let repaired = blobs[10].0;
+    let repair = Change::MoveShard { blob: repaired, shard: 2, from: DiskId::NONE, to: DiskId(9) };
+    assert_eq!(caller.commit(repair).await, Ok(Outcome::ShardMoved));
+    blobs[10].1 = [1, 2, 9];
+    for number in [7, 5, 0] {
+        blobs.remove(number);
+    }
+    blobs.sort_unstable();
+
+    for disk in [0, 1, 2, 3, 4, 9, 77] {
+        let expected: Vec<_> =
+            blobs.iter().filter(|(_, places)| places.contains(&disk)).map(|(blob, _)| *blob).collect();
+        for max in [1, 3, 1000] {
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let page = match caller.ask(Query::BlobsOnDisk { disk: DiskId(disk), after, max }).await {
+                    Ok(Answer::BlobsOnDisk(page)) => page,
+                    other => panic!("blobs on a disk are not {other:?}"),
+                };
+                assert!(page.rows.len() <= max);
+                found.extend(page.rows.iter().map(|row| row.blob));
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(found, expected, "on disk {disk} in pages of {max}");
+        }
+    }
 }
