@@ -63,7 +63,8 @@ fn unsafe_code_lives_where_it_may() {
     let metadata = metadata();
     let mut guarding = 0;
     for package in metadata.workspace_packages() {
-        let places = UNSAFE.iter().find(|(name, _)| *name == package.name.as_str()).map_or(&[][..], |(_, places)| places);
+        let places =
+            UNSAFE.iter().find(|(name, _)| *name == package.name.as_str()).map_or(&[][..], |(_, places)| places);
         let folder = package.manifest_path.parent().unwrap().as_std_path();
         for target in package.targets.iter().filter(|target| target.is_lib() || target.is_bin()) {
             let source = fs::read_to_string(&target.src_path).unwrap();
@@ -80,7 +81,11 @@ fn unsafe_code_lives_where_it_may() {
         for file in sources(&folder.join("src")) {
             let path = file.strip_prefix(folder).unwrap().to_str().unwrap();
             let allows = fs::read_to_string(&file).unwrap().contains("allow(unsafe_code)");
-            assert!(!allows || places.iter().any(|place| path.starts_with(place)), "{} allows unsafe code", file.display());
+            assert!(
+                !allows || places.iter().any(|place| path.starts_with(place)),
+                "{} allows unsafe code",
+                file.display()
+            );
         }
     }
     assert!(guarding >= 6, "only {guarding} crates were looked at");

@@ -143,6 +143,18 @@ pub fn stored_as(profile: Profile, length: u64) -> Profile {
     if units(copies) <= units(profile) { copies } else { profile }
 }
 
+/// What each shard of a blob takes on its disk, about: its cells, each with a header and in whole units.
+///
+/// # Panics
+/// When the blob is empty.
+#[must_use]
+pub fn shard_bytes(profile: Profile, length: u64) -> u64 {
+    let last = window_count(profile, length).checked_sub(1).expect("an empty blob has no shards");
+    let record = |cell: usize| (UNIT_BYTES + cell.next_multiple_of(UNIT_BYTES)) as u64;
+    let last_bytes = record(cell_bytes(profile, window_length(profile, length, last)));
+    u64::from(last) * record(cell_bytes_full(profile)) + last_bytes
+}
+
 /// True when the cells of such a blob are packed with others rather than written by themselves: it is stored as copies
 /// (or as 1+0) and small.
 #[must_use]

@@ -11,5 +11,6 @@ pub mod io;
 pub mod latency;
 pub mod limits;
 pub mod object;
+pub mod placement;
 pub mod profile;
 pub mod time;
