@@ -215,8 +215,12 @@ impl SimDevice {
     }
 }
 
-/// FNV-1a over words of eight bytes: the same everywhere, unlike the hashers of the standard library.
+/// FNV-1a over words of eight bytes, long runs in lanes side by side: the same everywhere, unlike the hashers of the
+/// standard library.
 struct Fnv(u64);
+
+const LANES: usize = 4;
+const PRIME: u64 = 0x0100_0000_01b3;
 
 impl Hasher for Fnv {
     fn finish(&self) -> u64 {
@@ -224,12 +228,19 @@ impl Hasher for Fnv {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for word in bytes.chunks_exact(8) {
-            self.write_u64(u64::from_le_bytes(word.try_into().expect("eight bytes")));
+        let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+        let (runs, rest) = bytes.as_chunks::<{ 8 * LANES }>();
+        let mut lanes: [u64; LANES] = std::array::from_fn(|lane| self.0 ^ lane as u64);
+        for run in runs {
+            for (lane, bytes) in lanes.iter_mut().zip(run.as_chunks::<8>().0) {
+                *lane = (*lane ^ u64::from_le_bytes(*bytes)).wrapping_mul(PRIME);
+            }
         }
+        lanes.into_iter().for_each(|lane| self.write_u64(lane));
+        rest.chunks_exact(8).for_each(|bytes| self.write_u64(word(bytes)));
     }
 
     fn write_u64(&mut self, word: u64) {
-        self.0 = (self.0 ^ word).wrapping_mul(0x0100_0000_01b3);
+        self.0 = (self.0 ^ word).wrapping_mul(PRIME);
     }
 }

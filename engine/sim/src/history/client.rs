@@ -38,6 +38,8 @@ pub(super) struct Shared {
     /// True while clients use the node.
     pub(super) serving: Cell<bool>,
     values: RefCell<BTreeMap<Value, About>>,
+    /// What was computed of them already.
+    etags: RefCell<BTreeMap<Value, Etag>>,
     /// Uploads whose parts were acknowledged and that nobody completes or aborts at the moment.
     pending: RefCell<Vec<Upload>>,
 }
@@ -109,6 +111,7 @@ impl Shared {
             reached: Cell::default(),
             serving: Cell::default(),
             values: RefCell::default(),
+            etags: RefCell::default(),
             pending: RefCell::default(),
         }
     }
@@ -150,12 +153,12 @@ impl Shared {
     }
 
     fn etag(&self, value: Value) -> Etag {
-        let about = self.about(value);
-        if about.parts.is_empty() {
-            return Etag(hex(&payload::md5(about.bytes, 0..about.size)));
-        }
-        let sums: Vec<u8> = about.parts.iter().flat_map(|part| payload::md5(about.bytes, part.clone())).collect();
-        Etag(format!("{}-{}", hex(&anvil_digest::md5(&sums)), about.parts.len()))
+        let known = self.etags.borrow().get(&value).cloned();
+        known.unwrap_or_else(|| {
+            let etag = self.about(value).etag();
+            self.etags.borrow_mut().insert(value, etag.clone());
+            etag
+        })
     }
 
     /// The value with this tag and size; `None` when there are several, as for empty objects.
@@ -165,6 +168,16 @@ impl Shared {
         let mut found = candidates.into_iter().filter(|value| self.etag(*value) == *etag);
         let first = found.next().unwrap_or_else(|| panic!("nobody wrote an object of {size} bytes with tag {etag}"));
         found.next().is_none().then_some(first)
+    }
+}
+
+impl About {
+    fn etag(&self) -> Etag {
+        if self.parts.is_empty() {
+            return Etag(hex(&payload::md5(self.bytes, 0..self.size)));
+        }
+        let sums: Vec<u8> = self.parts.iter().flat_map(|part| payload::md5(self.bytes, part.clone())).collect();
+        Etag(format!("{}-{}", hex(&anvil_digest::md5(&sums)), self.parts.len()))
     }
 }
 

@@ -12,22 +12,28 @@ use crate::world::{SimBuffer, SimWorld};
 
 /// Fills `bytes` with those of the value from `offset` on.
 pub(super) fn fill(value: Value, offset: u64, bytes: &mut [u8]) {
-    let mut position = 0;
-    while position < bytes.len() {
-        let at = offset + position as u64;
-        let word = word(value, at / 8).to_le_bytes();
-        let start = usize::try_from(at % 8).expect("within a word");
-        let count = (8 - start).min(bytes.len() - position);
-        bytes[position..position + count].copy_from_slice(&word[start..start + count]);
-        position += count;
+    let (head, rest) = bytes.split_at_mut(head_length(offset, bytes.len()));
+    if !head.is_empty() {
+        let start = usize::try_from(offset % 8).expect("within a word");
+        head.copy_from_slice(&word(value, offset / 8).to_le_bytes()[start..start + head.len()]);
     }
+    for (chunk, index) in rest.chunks_mut(8).zip(offset.div_ceil(8)..) {
+        chunk.copy_from_slice(&word(value, index).to_le_bytes()[..chunk.len()]);
+    }
+}
+
+/// How many bytes lie before the next whole word.
+fn head_length(offset: u64, length: usize) -> usize {
+    usize::try_from(offset.next_multiple_of(8) - offset).expect("within a word").min(length)
 }
 
 /// Whether `bytes` are those of the value from `offset` on.
 pub(super) fn is(value: Value, offset: u64, bytes: &[u8]) -> bool {
-    let mut expected = vec![0; bytes.len()];
-    fill(value, offset, &mut expected);
-    expected == bytes
+    let mut expected = [0; 4096];
+    bytes.chunks(expected.len()).zip((offset..).step_by(expected.len())).all(|(bytes, at)| {
+        fill(value, at, &mut expected[..bytes.len()]);
+        expected[..bytes.len()] == *bytes
+    })
 }
 
 /// The MD5 of a range of the value's bytes.
