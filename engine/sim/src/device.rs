@@ -14,8 +14,9 @@
 //! - A write that fails left any part of itself. A flush that fails made the oldest of the writes that it covers
 //!   durable, or none, or all; the others are read as written, but no other flush of this process makes them durable.
 //! - Growing that was cut short leaves the old size, the new one, or one between. The new part is zero.
-//! - As far as [`Faults`](crate::Faults) says: EIO, no space, wrong bits at rest and on the way, misdirected writes.
-//!   And the disk may go away for good.
+//! - As far as [`Faults`](crate::Faults) says: EIO, no space, wrong bits at rest and on the way, misdirected writes, and
+//!   everything a hundred times slower. And the disk may go away, for good or for a while, be exchanged for a blank one
+//!   or come back as it was some lives ago.
 //!
 //! What is never done, because nothing could survive it or the seam forbids it:
 //! - A flush that completed is true (but for [`DiskOptions::flush_lies`](crate::DiskOptions::flush_lies)), and what it
@@ -196,8 +197,10 @@ impl SimDevice {
         }
         let full = size_bytes > disk.options.space_bytes;
         let error = disk.error(Operation::Grow).or(full.then_some(DeviceError::NoSpace));
-        if error.is_none() {
-            disk.size = disk.size.max(size_bytes);
+        match error {
+            None => disk.size = disk.size.max(size_bytes),
+            Some(_) if full => disk.counts.injected.no_space += 1,
+            Some(_) => {}
         }
         drop(disk);
         self.note(Operation::Grow, size_bytes, &[], error);

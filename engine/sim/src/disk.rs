@@ -69,6 +69,8 @@ pub struct Faults {
     pub write_bit_flip: u32,
     /// A read returns one wrong bit; the next one is right.
     pub read_bit_flip: u32,
+    /// Not a share: every operation takes so many times as long. 0 is 1.
+    pub slow_times: u32,
 }
 
 /// What a device is asked to do.
@@ -99,6 +101,44 @@ pub struct DiskCounts {
     pub flushes: u64,
     /// Bytes of all completed writes.
     pub written_bytes: u64,
+    /// What went wrong with it.
+    pub injected: Injected,
+}
+
+/// What went wrong with a disk, or with all disks of many histories.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Injected {
+    /// Operations that failed with EIO, or because there was no disk.
+    pub errors: u64,
+    /// Operations that failed for lack of room.
+    pub no_space: u64,
+    /// Bits that were wrong: at rest, written, or read.
+    pub bit_flips: u64,
+    /// Writes that went to another place.
+    pub misdirected: u64,
+    /// Writes that no flush covered and that a crash dropped.
+    pub lost_writes: u64,
+    /// Of such writes, those of which a part was left.
+    pub torn_writes: u64,
+}
+
+impl Injected {
+    /// Adds those of another disk.
+    pub fn add(&mut self, other: &Self) {
+        self.errors += other.errors;
+        self.no_space += other.no_space;
+        self.bit_flips += other.bit_flips;
+        self.misdirected += other.misdirected;
+        self.lost_writes += other.lost_writes;
+        self.torn_writes += other.torn_writes;
+    }
+}
+
+/// The durable bytes of a disk at one moment.
+#[derive(Clone, Default)]
+pub struct Saved {
+    size: u64,
+    image: Image,
 }
 
 /// A disk. Clones are the same disk.
@@ -239,6 +279,40 @@ impl SimDisk {
         state.durable.flip(offset, bit);
     }
 
+    /// Turns over so many bits of the medium, each somewhere in what was written.
+    pub fn rot(&self, bits: u32) {
+        let mut state = self.state.borrow_mut();
+        for _ in 0..bits {
+            let DiskState { random, durable, .. } = &mut *state;
+            let Some(offset) = durable.somewhere(random) else { return };
+            let bit = u8::try_from(random.below(8)).expect("a bit of a byte");
+            state.live.flip(offset, bit);
+            state.durable.flip(offset, bit);
+            state.counts.injected.bit_flips += 1;
+        }
+    }
+
+    /// What is durable now.
+    #[must_use]
+    pub fn save(&self) -> Saved {
+        let state = self.state.borrow();
+        Saved { size: state.size, image: state.durable.clone() }
+    }
+
+    /// Puts the bytes of another moment onto the disk, as whoever restores an old image does; [`Saved::default`] makes it
+    /// blank.
+    ///
+    /// # Panics
+    /// When a process uses the disk.
+    pub fn restore(&self, saved: &Saved) {
+        let mut state = self.state.borrow_mut();
+        assert!(state.writing.is_empty() && state.growing.is_empty(), "a disk is exchanged between two lives");
+        state.unflushed.clear();
+        state.size = saved.size;
+        state.durable = saved.image.clone();
+        state.live = saved.image.clone();
+    }
+
     /// Another disk with the durable bytes of this one.
     pub(crate) fn copy(&self, random: Random) -> Self {
         let state = self.state.borrow();
@@ -295,11 +369,21 @@ impl DiskState {
             Operation::Grow => self.options.flush_nanos_max.max(1) * 4,
         };
         let slow = if self.random.one_in(100) { 20 } else { 1 };
-        1 + self.random.below(max * slow)
+        1 + self.random.below(max * slow) * u64::from(self.faults.slow_times.max(1))
     }
 
     /// The error that a test asked for, or that chance brings.
     pub(crate) fn error(&mut self, operation: Operation) -> Option<DeviceError> {
+        let error = self.draw_error(operation);
+        match error {
+            Some(DeviceError::NoSpace) => self.counts.injected.no_space += 1,
+            Some(_) => self.counts.injected.errors += 1,
+            None => {}
+        }
+        error
+    }
+
+    fn draw_error(&mut self, operation: Operation) -> Option<DeviceError> {
         const EIO: DeviceError = DeviceError::Io(5);
         if self.gone {
             return Some(DeviceError::Gone);
@@ -350,6 +434,7 @@ impl DiskState {
             let unit = u64::from(self.options.unit_bytes);
             let places = (self.size - bytes.len() as u64) / unit + 1;
             offset = self.random.below(places) * unit;
+            self.counts.injected.misdirected += 1;
         }
         self.land(offset, bytes);
     }
@@ -372,6 +457,7 @@ impl DiskState {
     fn flip_one_bit(&mut self, bytes: &mut [u8]) {
         let position = self.random.index(bytes.len());
         bytes[position] ^= 1 << self.random.below(8);
+        self.counts.injected.bit_flips += 1;
     }
 
     /// What a flush that begins now will cover.
@@ -427,7 +513,10 @@ impl DiskState {
     fn fate_of(&mut self, length: usize) -> Vec<Range<usize>> {
         let atoms = length / ATOM_BYTES;
         let cut = self.random.index(atoms + 1) * ATOM_BYTES;
-        match self.random.below(6) {
+        let fate = self.random.below(6);
+        self.counts.injected.lost_writes += u64::from((2..4).contains(&fate));
+        self.counts.injected.torn_writes += u64::from(fate >= 4);
+        match fate {
             0 | 1 => iter::once(0..length).collect(),
             2 | 3 => Vec::new(),
             4 if self.random.one_in(2) => iter::once(0..cut).collect(),

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use crate::random::Random;
+
 const CHUNK_BYTES: usize = 16 << 10;
 
 /// A clone shares its chunks until one of the two is written.
@@ -28,6 +30,13 @@ impl Image {
             let chunk = self.chunks.entry(chunk).or_insert_with(|| Rc::new(vec![0; CHUNK_BYTES]));
             Rc::make_mut(chunk)[start..start + source.len()].copy_from_slice(source);
         }
+    }
+
+    /// Some byte of what was ever written.
+    pub(crate) fn somewhere(&self, random: &mut Random) -> Option<u64> {
+        let drawn = random.below(self.chunks.len().max(1) as u64);
+        let chunk = self.chunks.keys().nth(usize::try_from(drawn).expect("an index"))?;
+        Some(chunk * CHUNK_BYTES as u64 + random.below(CHUNK_BYTES as u64))
     }
 
     pub(crate) fn flip(&mut self, offset: u64, bit: u8) {

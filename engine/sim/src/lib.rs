@@ -39,7 +39,7 @@ mod wait;
 mod world;
 
 pub use device::SimDevice;
-pub use disk::{DiskCounts, DiskOptions, Faults, Operation, SimDisk};
+pub use disk::{DiskCounts, DiskOptions, Faults, Injected, Operation, Saved, SimDisk};
 pub use index::{IndexFile, SimIndex};
 pub use life::{Join, Life, Sim, SimOptions};
 pub use lossy::{Line, Lossy};

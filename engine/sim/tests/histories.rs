@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use anvil_sim::Injected;
 use anvil_sim::history::{Campaign, HistoryOptions, Reached, Summary, run};
 
 /// Where the histories of a test run begin, unless `ANVIL_SIM_FROM` says otherwise.
 const FROM: u64 = 1_000_000;
 /// How many there are, unless `ANVIL_SIM_COUNT` says otherwise.
-const COUNT: u64 = 2_500;
+const COUNT: u64 = 10_000;
 
 fn from_environment(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -24,7 +25,7 @@ fn no_history_loses_or_resurrects_anything_or_stands_still() {
     let from = from_environment("ANVIL_SIM_FROM").unwrap_or(FROM);
     let count = from_environment("ANVIL_SIM_COUNT").unwrap_or(COUNT);
     let summary = campaign(from, count, HistoryOptions::default());
-    println!("seeds {from} to {}: {:?} in {:.1?}", summary.next, summary.total, summary.took);
+    println!("seeds {from} to {}: {:#?} in {:.1?}", summary.next, summary.total, summary.took);
     for failure in &summary.failures {
         println!("replay with: cargo sim -- {}\n{}", failure.seed, failure.problem);
     }
@@ -45,7 +46,10 @@ fn no_history_loses_or_resurrects_anything_or_stands_still() {
         assert!([abandoned, orphans, forgotten, freed].iter().all(|&count| count >= 400), "{reached:?}");
         assert!(reached.rot_named >= 10 && reached.scrubbed >= 10_000, "{reached:?}");
         assert!(reached.stayed_full * 4 < recovered, "full disks take writes again: {reached:?}");
-        assert!(reached.refused_starts < count / 20, "damage that stops a start is a small part of all");
+        assert!(reached.crashes_at_start >= 400 && reached.crashes_in_reclaim >= 100, "{reached:?}");
+        let Injected { errors, no_space, bit_flips, misdirected, lost_writes, torn_writes } = summary.total.injected;
+        let injected = [errors, no_space, bit_flips, misdirected, lost_writes, torn_writes];
+        assert!(injected.iter().all(|&count| count >= 50), "{injected:?}");
     }
 }
 

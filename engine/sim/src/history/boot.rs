@@ -27,7 +27,8 @@ use crate::world::{SimTask, SimWorld};
 pub(super) struct Parts {
     /// One per core.
     pub(super) worlds: Vec<SimWorld>,
-    pub(super) disks: Vec<SimDisk>,
+    /// None where one is missing.
+    pub(super) disks: Vec<Option<SimDisk>>,
     pub(super) extent_bytes: u64,
     pub(super) index: IndexFile,
     pub(super) limits: Limits,
@@ -163,6 +164,7 @@ const SWEEP_ATTEMPTS: u32 = 10;
 pub(super) enum BootError {
     Identify(IdentifyError),
     Foreign,
+    Missing,
     Format(FormatError),
     Recover(RecoverError),
     Open(OpenError),
@@ -217,6 +219,7 @@ impl Parts {
         let world = self.worlds[0].clone();
         let mut ids = Vec::new();
         for disk in &self.disks {
+            let disk = disk.as_ref().ok_or(BootError::Missing)?;
             let device = disk.open(&world);
             match identify(&world, &device).await.map_err(BootError::Identify)? {
                 Identity::Anvil(identity) => ids.push(identity.disk),
@@ -233,7 +236,7 @@ impl Parts {
     }
 
     fn devices(&self, ids: &[DiskId], world: &SimWorld) -> Vec<(DiskId, crate::device::SimDevice)> {
-        ids.iter().copied().zip(self.disks.iter().map(|disk| disk.open(world))).collect()
+        ids.iter().copied().zip(self.disks.iter().flatten().map(|disk| disk.open(world))).collect()
     }
 }
 

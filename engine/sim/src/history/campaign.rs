@@ -88,11 +88,15 @@ impl Campaign {
 }
 
 impl Report {
-    fn add(&mut self, other: Self) {
+    /// Adds another history, or many.
+    pub fn add(&mut self, other: Self) {
         self.trace ^= other.trace;
         self.lives += other.lives;
         self.operations += other.operations;
         self.steps += other.steps;
+        self.bytes_checked += other.bytes_checked;
+        self.injected.add(&other.injected);
+        self.misfortunes.add(&other.misfortunes);
         self.reached.add(other.reached);
     }
 }
@@ -100,6 +104,8 @@ impl Report {
 impl Reached {
     fn add(&mut self, other: Self) {
         self.crashes += other.crashes;
+        self.crashes_at_start += other.crashes_at_start;
+        self.crashes_in_reclaim += other.crashes_in_reclaim;
         self.torn += other.torn;
         self.void += other.void;
         self.replayed += other.replayed;

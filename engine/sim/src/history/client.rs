@@ -20,9 +20,9 @@ use anvil_node::put::{Expected, PutError, PutObject, Stored};
 use anvil_node::{Caller, Node};
 use anvil_store::ReadError;
 
-use super::Reached;
 use super::payload::{self, Left, Payload};
 use super::record::{Fate, Record, Running, Seen, Value};
+use super::{Misfortunes, Reached};
 use crate::random::Random;
 use crate::world::SimWorld;
 
@@ -35,6 +35,11 @@ pub(super) struct Shared {
     /// What a client may be told beyond what a healthy node says.
     pub(super) tolerance: Cell<Tolerance>,
     pub(super) reached: Cell<Reached>,
+    pub(super) misfortunes: Cell<Misfortunes>,
+    /// Bytes that were read and compared.
+    pub(super) bytes_checked: Cell<u64>,
+    /// Records that were moved and extents that were given back in this life, as far as somebody looked.
+    pub(super) reclaimed: Cell<u64>,
     /// True while clients use the node.
     pub(super) serving: Cell<bool>,
     values: RefCell<BTreeMap<Value, About>>,
@@ -109,6 +114,9 @@ impl Shared {
             large,
             tolerance: Cell::new(tolerance),
             reached: Cell::default(),
+            misfortunes: Cell::default(),
+            bytes_checked: Cell::default(),
+            reclaimed: Cell::default(),
             serving: Cell::default(),
             values: RefCell::default(),
             etags: RefCell::default(),
@@ -124,6 +132,12 @@ impl Shared {
         let mut reached = self.reached.get();
         note(&mut reached);
         self.reached.set(reached);
+    }
+
+    pub(super) fn suffer(&self, note: impl FnOnce(&mut Misfortunes)) {
+        let mut counts = self.misfortunes.get();
+        note(&mut counts);
+        self.misfortunes.set(counts);
     }
 
     fn new_value(&self, size: u64, parts: Vec<Range<u64>>) -> Value {
@@ -426,6 +440,7 @@ impl Client {
             let bytes = &piece.buffer[piece.range];
             assert!(payload::is(origin, offset, bytes), "value {value} reads as other bytes at {offset}");
             offset += bytes.len() as u64;
+            self.shared.bytes_checked.set(self.shared.bytes_checked.get() + bytes.len() as u64);
             match self.random.below(10) {
                 0 => {
                     let untaken = self.random.below(bytes.len() as u64 + 1);

@@ -7,26 +7,30 @@
 mod boot;
 mod campaign;
 mod client;
+mod fates;
 mod payload;
 mod plan;
 mod record;
 mod rot;
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use anvil_model::io::{Task, World};
 use anvil_store::ReclaimOptions;
 use futures_util::future::join_all;
 
-use crate::disk::{DiskOptions, Faults, SimDisk};
+use crate::disk::{DiskOptions, Faults, Injected, Saved, SimDisk};
 use crate::index::IndexFile;
 use crate::life::{Join, Life, Sim};
 use crate::lossy::Line;
 use crate::random::Random;
-use crate::world::SimWorld;
+use crate::world::{SimTask, SimWorld};
 use boot::{Parts, Running};
 pub use campaign::{Campaign, Failure, Summary};
 use client::{Client, Shared};
+use fates::Before;
+pub use fates::Misfortunes;
 use plan::{Cut, End, LifePlan, Plan};
 
 /// What is changed in a history beside what its seed says.
@@ -49,6 +53,12 @@ pub struct Report {
     pub operations: u64,
     /// Polls and events.
     pub steps: u64,
+    /// Bytes that clients read and compared.
+    pub bytes_checked: u64,
+    /// What went wrong with the disks.
+    pub injected: Injected,
+    /// What became of whole disks.
+    pub misfortunes: Misfortunes,
     /// How often that was reached which is rare and matters.
     pub reached: Reached,
 }
@@ -58,6 +68,10 @@ pub struct Report {
 pub struct Reached {
     /// Lives that were cut short.
     pub crashes: u64,
+    /// Of these, before clients came: when the node was recovering.
+    pub crashes_at_start: u64,
+    /// Of these, soon after a record was moved or an extent was given back.
+    pub crashes_in_reclaim: u64,
     /// Starts that found torn records.
     pub torn: u64,
     /// Starts that declared the last batch of the log void.
@@ -112,10 +126,11 @@ pub fn run(seed: u64, options: HistoryOptions) -> Report {
     }
     let sim = Sim::new(seed, plan.sim);
     let disk_options = DiskOptions { flush_lies: options.flush_lies, ..plan.disk };
-    let disks = (0..plan.disks).map(|_| sim.disk(disk_options)).collect();
+    let disks: Vec<SimDisk> = (0..plan.disks).map(|_| sim.disk(disk_options)).collect();
+    let saved = vec![Vec::new(); plan.disks];
     let shared = Rc::new(Shared::new(plan.keys, plan.large, plan.tolerance));
     let index = IndexFile::new(random.fork());
-    let mut history = History { sim, disks, index, shared, plan, options, random, report: Report::default() };
+    let mut history = History { sim, disks, saved, index, shared, plan, options, random, report: Report::default() };
     history.play();
     history.report
 }
@@ -123,6 +138,8 @@ pub fn run(seed: u64, options: HistoryOptions) -> Report {
 struct History {
     sim: Sim,
     disks: Vec<SimDisk>,
+    /// By disk, what it was when each life ended.
+    saved: Vec<Vec<Saved>>,
     index: IndexFile,
     shared: Rc<Shared>,
     plan: Plan,
@@ -131,20 +148,10 @@ struct History {
     report: Report,
 }
 
-/// How far a life came by itself.
-enum Ended {
-    /// All that was planned was done.
-    Done,
-    /// The node did not start, with a reason that damage excuses.
-    DidNotStart,
-}
-
 impl History {
     fn play(&mut self) {
         for life in self.plan.lives.clone() {
-            if !self.live(&life) {
-                break;
-            }
+            self.live(&life);
             // Where bytes rot, what is missing was named; that nothing else was read is seen by the clients.
             if !self.plan.tolerance.damage {
                 let shown = self.shared.record.borrow().check();
@@ -154,24 +161,35 @@ impl History {
         }
         self.report.trace = self.sim.trace();
         self.report.reached = self.shared.reached.get();
+        self.report.misfortunes = self.shared.misfortunes.get();
+        self.report.bytes_checked = self.shared.bytes_checked.get();
+        self.disks.iter().for_each(|disk| self.report.injected.add(&disk.counts().injected));
         self.report.operations = self.shared.record.borrow().count() as u64;
     }
 
-    /// False when the history is over because damage was found and named.
-    fn live(&mut self, plan: &LifePlan) -> bool {
+    fn live(&mut self, plan: &LifePlan) {
         // The life before may have ended in the middle of its accidents.
-        self.disks.iter().for_each(|disk| disk.set_faults(Faults::default()));
+        self.disks.iter().for_each(fates::heal);
+        for (disk, before) in plan.misfortunes.iter().filter_map(|one| Some((one.disk, one.before?))) {
+            self.shared.suffer(|counts| before.happen(&self.disks[disk], &self.saved[disk], counts));
+        }
         self.shared.set_closing(false);
         self.shared.serving.set(false);
+        self.shared.reclaimed.set(0);
         let life = self.sim.start(plan.cores);
         let main = self.begin(&life, plan);
         let mut cutter = Cutter::new(plan.cut, &self.disks);
-        life.run_while(|| !main.is_done() && !cutter.cuts(life.steps(), self.shared.serving.get()));
+        life.run_while(|| !main.is_done() && !cutter.cuts(life.steps(), &self.shared));
         let ended = main.take();
         drop(main);
         self.report.lives += 1;
         self.report.steps += life.steps();
-        self.shared.reach(|reached| reached.crashes += u64::from(ended.is_none()));
+        let (cut, serving, reclaimed) = (ended.is_none(), self.shared.serving.get(), self.shared.reclaimed.get());
+        self.shared.reach(|reached| {
+            reached.crashes += u64::from(cut);
+            reached.crashes_at_start += u64::from(cut && !serving);
+            reached.crashes_in_reclaim += u64::from(cut && reclaimed > 0);
+        });
         if self.options.verbose {
             let how = if ended.is_some() { "ended" } else { "was cut" };
             println!("life {} {how} after {} steps: {:?}", self.report.lives, life.steps(), plan.end);
@@ -187,14 +205,25 @@ impl History {
             }
         }
         self.shared.record.borrow_mut().life_ends();
-        !matches!(ended, Some(Ended::DidNotStart))
+        if !self.plan.victims.is_empty() {
+            self.saved.iter_mut().zip(&self.disks).for_each(|(saved, disk)| saved.push(disk.save()));
+        }
     }
 
-    fn begin(&mut self, life: &Life, plan: &LifePlan) -> Join<Ended> {
+    /// The disks as a start finds them; none where one is missing.
+    fn found(&self, plan: &LifePlan) -> Vec<Option<SimDisk>> {
+        let is_missing = |disk: usize| {
+            let mut misfortunes = plan.misfortunes.iter();
+            misfortunes.any(|one| one.disk == disk && matches!(one.before, Some(Before::Missing)))
+        };
+        self.disks.iter().enumerate().map(|(number, disk)| (!is_missing(number)).then(|| disk.clone())).collect()
+    }
+
+    fn begin(&mut self, life: &Life, plan: &LifePlan) -> Join<()> {
         let line = Line::default();
         let parts = Parts {
             worlds: (0..plan.cores).map(|core| life.world(core)).collect(),
-            disks: self.disks.clone(),
+            disks: self.found(plan),
             extent_bytes: self.plan.extent_bytes,
             index: self.index.clone(),
             limits: self.plan.limits,
@@ -215,18 +244,18 @@ impl History {
                 Ok(running) => {
                     town.shared.reach(|reached| running.start.count(reached));
                     town.live(world, running).await;
-                    Ended::Done
                 }
                 Err(error) => {
                     town.shared.reach(|reached| reached.refused_starts += 1);
-                    let excused = town.shared.tolerance.get().damage;
-                    assert!(excused, "the node does not start: {error:?}");
-                    Ended::DidNotStart
+                    assert!(town.shared.tolerance.get().damage, "the node does not start: {error:?}");
                 }
             }
         })
     }
 }
+
+/// How soon a life that is cut in reclaim notices that it runs.
+const RECLAIM_LOOKED_AT_EVERY: Duration = Duration::from_millis(5);
 
 /// Decides when a life is cut short.
 struct Cutter<'d> {
@@ -243,7 +272,8 @@ impl<'d> Cutter<'d> {
         Self { cut, disks, flushes_before: flushes(disks), served: false, at_step: None }
     }
 
-    fn cuts(&mut self, step: u64, serving: bool) -> bool {
+    fn cuts(&mut self, step: u64, shared: &Shared) -> bool {
+        let serving = shared.serving.get();
         if serving && !self.served {
             self.served = true;
             self.flushes_before = flushes(self.disks);
@@ -255,6 +285,10 @@ impl<'d> Cutter<'d> {
                 let due = serving == self.served && flushes(self.disks) >= self.flushes_before + flush;
                 let at = if due { *self.at_step.get_or_insert(step + steps) } else { self.at_step.unwrap_or(u64::MAX) };
                 step >= at
+            }
+            Cut::InReclaim { steps } => {
+                let begun = shared.reclaimed.get() > 0;
+                begun && step >= *self.at_step.get_or_insert(step + steps)
             }
         }
     }
@@ -286,6 +320,7 @@ impl Town {
         }
         self.set_accidents(true);
         self.shared.serving.set(true);
+        let accidents = self.accidents(&world, &running);
         let clients: Vec<Client> = (0..self.plan.clients).map(|_| self.client(&running)).collect();
         let done = clients.into_iter().map(|client| {
             let (done, wait) = tokio::sync::oneshot::channel();
@@ -301,7 +336,7 @@ impl Town {
         join_all(done.collect::<Vec<_>>()).await.into_iter().for_each(|done| done.expect("clients end by themselves"));
         self.set_accidents(false);
         self.client(&running).verify().await;
-        if self.shared.tolerance.get().full {
+        if self.shared.tolerance.get().full && !self.shared.tolerance.get().damage {
             self.client(&running).make_room().await;
         }
         self.account(&running).await;
@@ -315,7 +350,7 @@ impl Town {
             rot::plant(client, &running, &self.disks).await;
         }
         self.shared.reach(|reached| running.count(reached));
-        drop(upkeep);
+        drop((upkeep, accidents));
         if self.plan.close {
             self.shared.set_closing(true);
             join_all(running.stores.iter().map(|store| store.close())).await;
@@ -347,8 +382,39 @@ impl Town {
 
     fn set_accidents(&self, on: bool) {
         self.line.set_share(if on { self.plan.lossy_share } else { 0 });
-        for disk in &self.disks {
+        let single = |number| self.plan.misfortunes.iter().any(|one| one.disk == number);
+        for (_, disk) in self.disks.iter().enumerate().filter(|(number, _)| !single(*number)) {
             disk.set_faults(if on { self.plan.faults } else { Faults::default() });
         }
+    }
+
+    /// What happens by itself from now on, until the tasks are dropped.
+    fn accidents(&self, world: &SimWorld, running: &Running) -> Vec<SimTask> {
+        let mut tasks: Vec<SimTask> = Vec::new();
+        for (number, during) in self.plan.misfortunes.iter().filter_map(|one| Some((one.disk, one.during?))) {
+            let (world, disk, shared) = (world.clone(), self.disks[number].clone(), Rc::clone(&self.shared));
+            tasks.push(world.clone().spawn(async move {
+                world.sleep(during.after).await;
+                shared.suffer(|counts| during.trouble.begin(&disk, counts));
+                if let Some(until) = during.until {
+                    world.sleep(until.saturating_sub(during.after)).await;
+                    fates::heal(&disk);
+                    shared.suffer(|counts| counts.returned += 1);
+                }
+            }));
+        }
+        if let Cut::InReclaim { .. } = self.plan.cut {
+            let (world, stores, shared) = (world.clone(), running.stores.clone(), Rc::clone(&self.shared));
+            tasks.push(world.clone().spawn(async move {
+                loop {
+                    world.sleep(RECLAIM_LOOKED_AT_EVERY).await;
+                    let disks = stores.iter().flat_map(|store| store.stats().disks);
+                    let spaces = disks.filter_map(|disk| disk.space);
+                    let done = spaces.map(|space| space.reclaimed.extents + space.reclaimed.moved_records).sum();
+                    shared.reclaimed.set(done);
+                }
+            }));
+        }
+        tasks
     }
 }

@@ -6,6 +6,7 @@ use anvil_node::metadata::batch::Limits;
 use anvil_store::{EXTENTS_MIN, Rate, ScrubOptions};
 
 use super::client::Tolerance;
+use super::fates::Misfortune;
 use crate::disk::{DiskOptions, Faults};
 use crate::life::SimOptions;
 use crate::random::Random;
@@ -16,6 +17,8 @@ pub(super) struct Plan {
     pub(super) sim: SimOptions,
     pub(super) disk: DiskOptions,
     pub(super) disks: usize,
+    /// Those of the disks that something happens to, if to single ones.
+    pub(super) victims: Vec<usize>,
     pub(super) extent_bytes: u64,
     pub(super) limits: Limits,
     pub(super) keys: usize,
@@ -48,6 +51,8 @@ pub(super) struct LifePlan {
     pub(super) scrub: Option<ScrubOptions>,
     /// A bit of an object turns over when all is done: scrub must name it.
     pub(super) rot: bool,
+    /// What becomes of single disks.
+    pub(super) misfortunes: Vec<Misfortune>,
 }
 
 /// How the disks are kept in a life. All of it is much faster than in the world, as lives are much shorter.
@@ -70,6 +75,10 @@ pub(super) enum Cut {
         flush: u64,
         steps: u64,
     },
+    /// So many steps after the first record was moved, or the first extent given back, since clients came.
+    InReclaim {
+        steps: u64,
+    },
 }
 
 /// How a life ends, also one that was done.
@@ -88,11 +97,16 @@ enum Accidents {
     Full,
     Damage,
     Rot,
+    /// To more single disks than can be lost.
+    Ruin,
 }
 
 /// The least extent, one that holds a window and little else, and larger ones.
 const EXTENT_BYTES: [u64; 4] = [EXTENT_BYTES_MIN, EXTENT_BYTES_MIN, 3 << 20, 8 << 20];
 const EXTENT_BYTES_MIN: u64 = (1 << 20) + (64 << 10);
+
+/// One disk, and as many as every default profile wants.
+const DISKS: [usize; 10] = [1, 1, 1, 2, 2, 3, 4, 4, 5, 6];
 
 /// Of an operation of a disk, at most: a fast SSD, a busy one, a hard disk.
 const LATENCY_NANOS: [u64; 3] = [20_000, 300_000, 5_000_000];
@@ -104,12 +118,13 @@ const BUFFERS_RESERVED_MIN: usize = 2;
 impl Plan {
     pub(super) fn draw(random: &mut Random) -> Self {
         let accidents = match random.below(100) {
-            0..50 => Accidents::None,
-            50..72 => Accidents::LossyLine,
-            72..88 => Accidents::DeviceErrors,
-            88..94 => Accidents::Full,
-            94..98 => Accidents::Damage,
-            _ => Accidents::Rot,
+            0..44 => Accidents::None,
+            44..64 => Accidents::LossyLine,
+            64..78 => Accidents::DeviceErrors,
+            78..84 => Accidents::Full,
+            84..87 => Accidents::Damage,
+            87..89 => Accidents::Rot,
+            _ => Accidents::Ruin,
         };
         let tight = random.one_in(3);
         let life_count = random.between(2, 4);
@@ -129,6 +144,11 @@ impl Plan {
             life.rot = rots && number == last;
             life.scrub = (life.rot || aside.one_in(4)).then(|| draw_scrub(&mut aside));
         }
+        let disks = *random.pick(&DISKS);
+        let victims = if accidents == Accidents::Ruin { Self::draw_victims(random, disks) } else { Vec::new() };
+        for life in &mut lives {
+            life.misfortunes = victims.iter().filter_map(|disk| Misfortune::draw(random, *disk)).collect();
+        }
         let large = random.one_in(5);
         let extent_bytes = *random.pick(&EXTENT_BYTES);
         Self {
@@ -138,19 +158,29 @@ impl Plan {
                 ..SimOptions::default()
             },
             disk: Self::draw_disk(random, accidents, extent_bytes),
-            disks: if random.one_in(3) { 2 } else { 1 },
+            disks,
+            victims,
             extent_bytes,
             limits: Self::draw_limits(random, tight),
             keys: random.index(6) + 1,
             large,
             tolerance: Tolerance {
-                device_errors: accidents == Accidents::DeviceErrors,
-                full: accidents == Accidents::Full,
-                damage: accidents == Accidents::Damage,
+                device_errors: matches!(accidents, Accidents::DeviceErrors | Accidents::Ruin),
+                full: matches!(accidents, Accidents::Full | Accidents::Ruin),
+                damage: matches!(accidents, Accidents::Damage | Accidents::Ruin),
                 closing: false,
             },
             lives,
         }
+    }
+
+    /// Any of the disks, in the order of their numbers.
+    fn draw_victims(random: &mut Random, disks: usize) -> Vec<usize> {
+        let mut left: Vec<usize> = (0..disks).collect();
+        let count = random.index(disks) + 1;
+        let mut victims: Vec<usize> = (0..count).map(|_| left.swap_remove(random.index(left.len()))).collect();
+        victims.sort_unstable();
+        victims
     }
 
     fn draw_disk(random: &mut Random, accidents: Accidents, extent_bytes: u64) -> DiskOptions {
@@ -181,10 +211,11 @@ impl Plan {
 
 impl Cut {
     fn draw(random: &mut Random) -> Self {
-        match random.below(8) {
+        match random.below(10) {
             0 => Self::AtStep(random.between(1, 1 << 7)),
             1 | 2 => Self::AtStep(random.between(1, 1 << 12)),
-            3 => Self::InFlush { serving: false, flush: random.between(1, 20), steps: random.below(8) },
+            3 => Self::InReclaim { steps: random.below(300) },
+            4 => Self::InFlush { serving: false, flush: random.between(1, 20), steps: random.below(8) },
             _ => Self::InFlush { serving: true, flush: random.between(1, 16), steps: random.below(8) },
         }
     }
@@ -218,6 +249,7 @@ impl LifePlan {
             upkeep: (!random.one_in(4)).then(|| UpkeepPlan::draw(random)),
             scrub: None,
             rot: false,
+            misfortunes: Vec::new(),
         }
     }
 
@@ -249,7 +281,9 @@ impl LifePlan {
                 read_bit_flip: share(20_000),
                 ..Faults::default()
             },
-            Accidents::None | Accidents::LossyLine | Accidents::Full | Accidents::Rot => Faults::default(),
+            Accidents::None | Accidents::LossyLine | Accidents::Full | Accidents::Rot | Accidents::Ruin => {
+                Faults::default()
+            }
         }
     }
 }
