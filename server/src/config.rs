@@ -203,13 +203,13 @@ fn read_disks(reader: &mut Reader<'_>, data_dir: &Path) -> Result<Vec<DiskChoice
 }
 
 fn read_scrub(reader: &mut Reader<'_>) -> Result<Option<ScrubOptions>, ConfigError> {
-    let ScrubOptions { rate, pause } = ScrubOptions::default();
-    let Flags { scrub_rate, scrub_pause, .. } = reader.flags;
+    let ScrubOptions { rate, every } = ScrubOptions::default();
+    let Flags { scrub_rate, scrub_every, .. } = reader.flags;
     let default = Size { bytes: rate.bytes_per_second }.to_string();
     let chosen = reader.text(scrub_rate.as_deref(), &["ANVIL_SCRUB_RATE"], value::scrub_rate, &default)?;
-    let default = format!("{}h", pause.as_secs() / 3600);
-    let pause = reader.text(scrub_pause.as_deref(), &["ANVIL_SCRUB_PAUSE"], value::scrub_pause, &default)?;
-    Ok(chosen.map(|Size { bytes }| ScrubOptions { rate: Rate { bytes_per_second: bytes, ..rate }, pause }))
+    let default = format!("{}d", every.as_secs() / 86_400);
+    let every = reader.text(scrub_every.as_deref(), &["ANVIL_SCRUB_EVERY"], value::scrub_every, &default)?;
+    Ok(chosen.map(|Size { bytes }| ScrubOptions { rate: Rate { bytes_per_second: bytes, ..rate }, every }))
 }
 
 /// Both addresses speak everything; one that is set alone is the only one.

@@ -42,7 +42,7 @@ impl Place {
     /// Scrub begins a pass every second, with these arguments.
     fn start(&self, more: &[&str]) -> Node {
         let disk = format!("{}:192MiB", self.disk.display());
-        let own = ["--cores", "2", "--disk", &disk, "--scrub-pause", "1s"];
+        let own = ["--cores", "2", "--disk", &disk, "--scrub-every", "1s"];
         let arguments = own.iter().chain(more).map(|&argument| argument.to_owned()).collect();
         Node::start_with(&self.data, &Options { arguments, ..Options::default() })
     }

@@ -6,6 +6,9 @@
 use std::collections::BTreeMap;
 
 use anvil_model::format::FOOTER_ENTRY_BYTES;
+use anvil_model::ids::CoreId;
+
+use crate::space::Lane;
 
 /// A part of an extent that is dead must be at least this share of it for a move to pay, when there is no need.
 const DEAD_SHARE_MIN: f64 = 0.25;
@@ -27,6 +30,10 @@ pub(crate) struct Account {
     pub(crate) dead: Tally,
     /// The dead bytes when reclaim found that it cannot move the rest. It looks again when there are more.
     pub(crate) held_at: Option<u64>,
+    /// Who fills it, while it is open.
+    pub(crate) holder: Option<(CoreId, Lane)>,
+    /// The dead bytes when it was last taken back from its core; see `recall`.
+    pub(crate) recalled_at: Option<u64>,
 }
 
 /// How far an extent in use has come.
@@ -56,7 +63,14 @@ impl Tally {
 
 impl Account {
     pub(crate) fn new(incarnation: u64, stage: AccountStage) -> Self {
-        Self { incarnation, stage, written: Tally::default(), dead: Tally::default(), held_at: None }
+        let (written, dead) = (Tally::default(), Tally::default());
+        Self { incarnation, stage, written, dead, held_at: None, holder: None, recalled_at: None }
+    }
+
+    /// What is dead in it alone makes a move pay, or nothing in it lives.
+    pub(crate) fn is_mostly_dead(&self, extent_bytes: u32, free_share: f64, urgent: bool) -> bool {
+        let none_lives = self.written.records > 0 && self.dead.records >= self.written.records;
+        none_lives || self.dead.bytes as f64 / f64::from(extent_bytes) >= least_gain(free_share, urgent)
     }
 
     fn live_bytes(&self) -> u64 {
@@ -81,6 +95,12 @@ impl Account {
         };
         gained as f64 / f64::from(extent_bytes)
     }
+}
+
+/// The share of an extent that must be gained for a move to pay. `free_share` is the part of the disk that is still to be
+/// had.
+fn least_gain(free_share: f64, urgent: bool) -> f64 {
+    if urgent { DEAD_SHARE_URGENT } else { free_share.clamp(DEAD_SHARE_MIN, 1.0) }
 }
 
 /// The extents in use of a disk.
@@ -112,7 +132,7 @@ impl Accounts {
     /// The extent that pays most; `free_share` is the part of the disk that is still to be had: with much of it, only
     /// what is nearly all dead is worth a move.
     pub(crate) fn candidate(&self, extent_bytes: u32, free_share: f64, urgent: bool) -> Option<u32> {
-        let least = if urgent { DEAD_SHARE_URGENT } else { free_share.clamp(DEAD_SHARE_MIN, 1.0) };
+        let least = least_gain(free_share, urgent);
         let candidates = self.extents.iter().filter(|(_, account)| account.is_candidate());
         let gains = candidates.map(|(extent, account)| (account.gain(extent_bytes), *extent));
         let best = gains.max_by(|a, b| a.0.total_cmp(&b.0))?;

@@ -2,7 +2,7 @@
 
 use anvil_model::format::{
     Damage, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, EXTENTS_OFFSET, FEATURES_INCOMPATIBLE, FEATURES_READ_ONLY,
-    FORMAT_VERSION, SUPERBLOCK_OFFSETS, Superblock, UNIT_BYTES,
+    FORMAT_VERSION, SUPERBLOCK_OFFSETS, ScrubMark, Superblock, UNIT_BYTES,
 };
 use anvil_model::ids::DiskId;
 use anvil_model::io::{Device, DeviceError, Reserve, World};
@@ -152,6 +152,7 @@ pub async fn format<W: World>(world: &W, device: &W::Device, options: FormatOpti
         extents_prepared: 0,
         clean: true,
         formatted_at: world.wall_clock(),
+        scrub: ScrubMark::default(),
     };
     Ok(write_superblock(world, device, &superblock, async || device.flush().await).await?)
 }

@@ -24,6 +24,7 @@ use crate::account::{Dead, Tally};
 use crate::append::AppendError;
 use crate::index::Place;
 use crate::mail::Message;
+use crate::recall::Heir;
 use crate::space::{ExtentRequest, Grant, Lane, Partial, Refused, Sealed};
 use crate::store::{Disk, Inner};
 
@@ -53,6 +54,10 @@ struct OpenState {
     entries: Vec<FooterEntry>,
     in_flight: usize,
     stage: Stage,
+    /// Who gets it instead of a footer when the writes in flight are done.
+    heir: Option<Heir>,
+    /// Somebody waited for it and has not used it yet.
+    spared: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,13 +73,26 @@ impl OpenExtent {
     pub(crate) fn resume(disk: u16, lane: Lane, extent_bytes: u32, partial: Partial) -> Rc<Self> {
         let Partial { header, tail, entries } = partial;
         assert!((tail as usize).is_multiple_of(UNIT_BYTES) && tail <= extent_bytes, "a tail at {tail}");
-        let state = OpenState { tail, records: entries.len(), entries, in_flight: 0, stage: Stage::Open };
+        let state = OpenState {
+            tail,
+            records: entries.len(),
+            entries,
+            in_flight: 0,
+            stage: Stage::Open,
+            heir: None,
+            spared: false,
+        };
         Rc::new(Self { disk, lane, header, extent_bytes, state: RefCell::new(state) })
     }
 
     fn has_room(&self, bytes: usize, records: usize) -> bool {
         let state = self.state.borrow();
         state.stage == Stage::Open && has_room(self.extent_bytes, state.tail, state.records, bytes, records)
+    }
+
+    /// True when it was opened for somebody who has not used it yet; only once.
+    pub(crate) fn is_spared(&self) -> bool {
+        std::mem::take(&mut self.state.borrow_mut().spared)
     }
 
     /// True when it is time to have the next one ready.
@@ -96,6 +114,18 @@ pub(crate) struct OpenLane {
     opening: Option<Vec<oneshot::Sender<Result<(), AppendError>>>>,
     /// The home core would not give one ahead of need.
     scarce: bool,
+}
+
+impl OpenLane {
+    /// Where this lane has this life of an extent.
+    pub(crate) fn place_of(&mut self, extent: u32, incarnation: u64) -> Option<&mut Option<Rc<OpenExtent>>> {
+        [&mut self.current, &mut self.next].into_iter().find(|place| {
+            place.as_ref().is_some_and(|open| {
+                let name = open.header.name;
+                (name.extent, name.incarnation) == (extent, incarnation)
+            })
+        })
+    }
 }
 
 /// Room in an extent for one write. Dropped without a word of its success, the room stays a hole.
@@ -286,6 +316,7 @@ impl<W: World> Inner<W> {
             state.tail += u32::try_from(bytes).expect("at most a buffer");
             state.records += records;
             state.in_flight += 1;
+            state.spared = false;
             offset
         };
         let free_bytes = &self.disk(disk).free_bytes;
@@ -376,7 +407,7 @@ impl<W: World> Inner<W> {
 
     async fn open_extent(self: &Rc<Self>, disk: u16, lane: Lane, urgent: bool) -> Result<Rc<OpenExtent>, Refused> {
         let (reply, granted) = oneshot::channel();
-        let request = ExtentRequest { lane, urgent, reply };
+        let request = ExtentRequest { core: self.core, lane, urgent, reply };
         let home = self.disk_home(disk);
         if home == self.core {
             self.request_extent(disk, request);
@@ -389,7 +420,9 @@ impl<W: World> Inner<W> {
             Some(partial) => partial,
             None => self.begin_extent(disk, lane, &grant).await.map_err(Refused::Device)?,
         };
-        Ok(OpenExtent::resume(disk, lane, self.disk(disk).extent_bytes, partial))
+        let open = OpenExtent::resume(disk, lane, self.disk(disk).extent_bytes, partial);
+        open.state.borrow_mut().spared = grant.urgent;
+        Ok(open)
     }
 
     /// Writes the header of a free extent. When that fails, the extent is left alone until the next start.
@@ -432,6 +465,12 @@ impl<W: World> Inner<W> {
         self.seal_when_done(extent);
     }
 
+    /// Nothing more goes into this extent here; whoever waits for it goes on with it.
+    pub(crate) fn hand_over(self: &Rc<Self>, extent: &Rc<OpenExtent>, heir: Heir) {
+        extent.state.borrow_mut().heir = Some(heir);
+        self.close_extent(extent);
+    }
+
     fn seal_when_done(self: &Rc<Self>, extent: &Rc<OpenExtent>) {
         {
             let mut state = extent.state.borrow_mut();
@@ -439,6 +478,14 @@ impl<W: World> Inner<W> {
                 return;
             }
             state.stage = Stage::Done;
+            if let Some(heir) = state.heir.take() {
+                let entries = std::mem::take(&mut state.entries);
+                let partial = Partial { header: extent.header, tail: state.tail, entries };
+                match heir.send(Ok(partial)) {
+                    Err(Ok(unwanted)) => state.entries = unwanted.entries,
+                    _ => return,
+                }
+            }
         }
         let (inner, extent) = (Rc::clone(self), Rc::clone(extent));
         self.start(async move {
@@ -449,7 +496,8 @@ impl<W: World> Inner<W> {
         });
     }
 
-    async fn seal(self: &Rc<Self>, extent: &OpenExtent) -> Result<(), DeviceError> {
+    /// Writes the footer.
+    pub(crate) async fn seal(self: &Rc<Self>, extent: &OpenExtent) -> Result<(), DeviceError> {
         self.flush_disk(extent.disk).await?;
         let mut entries = std::mem::take(&mut extent.state.borrow_mut().entries);
         entries.sort_unstable_by_key(|entry| entry.offset);

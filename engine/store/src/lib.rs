@@ -16,6 +16,7 @@
 //! | `index`, `read` | where a window lies, and its verified bytes |
 //! | `log` | the metadata log |
 //! | `release`, `account`, `reclaim` | what is not needed any more, and how its space comes back |
+//! | `recall` | open extents taken back from the cores that fill them |
 //! | `scrub`, `walk` | every record read and verified, slowly |
 //! | `offline` | a disk that no node uses |
 //! | `scan`, `recover` | finding everything again |
@@ -33,6 +34,7 @@ mod mail;
 mod offline;
 mod pack;
 mod read;
+mod recall;
 mod reclaim;
 mod recover;
 mod release;

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::account::Dead;
 use crate::index::{Move, Place};
+use crate::recall::Heir;
 use crate::space::{ExtentRequest, Sealed};
 use crate::store::Inner;
 
@@ -56,6 +57,8 @@ pub(crate) enum Message {
     Dead { disk: u16, dead: Vec<Dead> },
     /// An extent of a disk whose home is there has its footer.
     Sealed { disk: u16, sealed: Sealed },
+    /// An extent that is filled there goes back to its disk's home.
+    Recall { disk: u16, extent: u32, incarnation: u64, heir: Heir },
     /// The sender has closed and asks for nothing more but places.
     Closed { core: CoreId, heard: oneshot::Sender<()> },
 }
@@ -101,6 +104,9 @@ pub(crate) async fn serve<W: World>(inner: Rc<Inner<W>>, mut mailbox: mpsc::Rece
             }
             Message::Dead { disk, dead } => inner.hear_dead(disk, &dead),
             Message::Sealed { disk, sealed } => inner.hear_sealed(disk, sealed),
+            Message::Recall { disk, extent, incarnation, heir } => {
+                inner.answer_recall(disk, extent, incarnation, heir);
+            }
             Message::Closed { core, heard } => {
                 inner.note_closed(core);
                 let _ = heard.send(());

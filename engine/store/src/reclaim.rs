@@ -14,6 +14,7 @@
 //! finds another life's incarnation and asks once more, so that nothing waits for readers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use anvil_model::format::{
 };
 use anvil_model::ids::{BlobId, CoreId};
 use anvil_model::io::{DeviceError, Reserve, World};
+use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
 
 use crate::account::{Account, Dead, Tally};
@@ -37,6 +39,8 @@ use crate::walk::{Group, Walk, groups};
 
 /// While there is room, extents are looked through at most so often.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// An open extent with garbage is taken back when nothing happened for so long.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// How reclaim goes about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +94,9 @@ impl<W: World> Inner<W> {
             let Some((extent, account)) = candidate.filter(|_| self.disk(disk).failed.get().is_none()) else {
                 // Who waited for room that does not come is refused.
                 self.serve_space(disk);
-                self.disk(disk).reclaim_wanted().await;
+                if self.recall_garbage(disk).await {
+                    continue;
+                }
                 // Much is released at once, and looking for what pays takes a while on a large disk. With little room, or
                 // none on a disk that failed, serving those who wait rings again at once.
                 let low = self.space(disk).borrow().is_low();
@@ -106,6 +112,27 @@ impl<W: World> Inner<W> {
             }
             self.serve_space(disk);
         }
+    }
+
+    /// Waits until something was released or sealed. When nothing is for a while, an open extent with garbage is taken
+    /// back; true then.
+    async fn recall_garbage(self: &Rc<Self>, disk: u16) -> bool {
+        let garbage = || {
+            let space = self.space(disk).borrow();
+            let may = self.disk(disk).failed.get().is_none() && !space.recalling;
+            space.open_garbage().filter(|_| may)
+        };
+        let Some(before) = garbage() else {
+            self.disk(disk).reclaim_wanted().await;
+            return false;
+        };
+        let (wanted, quiet) = (pin!(self.disk(disk).reclaim_wanted()), pin!(self.world.sleep(QUIET)));
+        if matches!(select(wanted, quiet).await, Either::Left(_)) || garbage() != Some(before) {
+            return false;
+        }
+        // Only this task moves records, so nothing is being moved into what it takes back.
+        let _ = self.recall(disk, before.0).await;
+        true
     }
 
     async fn reclaim_extent(

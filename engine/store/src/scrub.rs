@@ -3,15 +3,17 @@
 //! One task per disk, on the disk's home core, extent by extent. Sealed extents are taken by their footers; open ones are
 //! searched like at a start, and what is being written meanwhile waits for the next pass. Only live records count, and a
 //! record that seems bad is bad only if it still lies there afterwards: reclaim may have moved it.
+//!
+//! A pass goes on after a restart where the superblock says that it was.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anvil_model::format::{ExtentName, FooterEntry, Subject};
+use anvil_model::format::{ExtentName, FooterEntry, ScrubMark, Subject};
 use anvil_model::ids::DiskId;
 use anvil_model::io::{DeviceError, Reserve, World};
-use anvil_model::time::WallTime;
+use anvil_model::time::{Moment, WallTime};
 
 use crate::budget::{Budget, Rate};
 use crate::reclaim::LiveError;
@@ -23,20 +25,24 @@ use crate::walk::{Walk, groups};
 const BAD_RECORDS_KEPT: usize = 1000;
 /// So long scrub rests when a device or another core fails.
 const REST: Duration = Duration::from_secs(10);
+/// How far a pass has come is written down so often: a crash repeats no more of it.
+const MARK_EVERY: Duration = Duration::from_secs(600);
+/// The clock on the wall is looked at so often while the next pass is waited for.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(600);
 
 /// How scrub goes about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScrubOptions {
     /// What may be read per disk.
     pub rate: Rate,
-    /// From the end of one pass to the beginning of the next.
-    pub pause: Duration,
+    /// From the beginning of one pass to that of the next, if the first has ended by then. Above 0.
+    pub every: Duration,
 }
 
 impl Default for ScrubOptions {
     fn default() -> Self {
         let rate = Rate { bytes_per_second: 16 << 20, burst_bytes: 4 << 20 };
-        Self { rate, pause: Duration::from_secs(24 * 60 * 60) }
+        Self { rate, every: Duration::from_secs(30 * 24 * 60 * 60) }
     }
 }
 
@@ -53,16 +59,18 @@ pub struct BadRecord {
     pub subject: Subject,
 }
 
-/// How far scrub has come with a disk since the start.
+/// How far scrub has come with a disk. Sums are since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scrubbed {
     /// Passes that have ended.
     pub passes: u64,
-    /// When the last pass began and ended, by the clock on the wall.
+    /// When the last pass began, by the clock on the wall, in this life or an earlier one.
     pub pass_began: Option<WallTime>,
-    /// See `pass_began`.
+    /// When a pass ended last.
     pub pass_ended: Option<WallTime>,
-    /// The extent that comes next in this pass.
+    /// When the next pass is due; none before the first, and while one is under way.
+    pub pass_due: Option<WallTime>,
+    /// The extent that comes next in this pass; 0 when none is under way.
     pub next_extent: u32,
     /// Records that were whole, of all passes.
     pub records: u64,
@@ -72,6 +80,19 @@ pub struct Scrubbed {
     pub bad_records: u64,
     /// Extents whose footer and index do not agree, of all passes: a record is not found at all.
     pub unclear_extents: u64,
+}
+
+impl Scrubbed {
+    /// What an earlier life wrote down.
+    pub(crate) fn resume(mark: ScrubMark) -> Self {
+        let ScrubMark { pass_began, pass_ended, next_extent } = mark;
+        Self { pass_began, pass_ended, next_extent, ..Self::default() }
+    }
+
+    pub(crate) fn mark(&self) -> ScrubMark {
+        let &Self { pass_began, pass_ended, next_extent, .. } = self;
+        ScrubMark { pass_began, pass_ended, next_extent }
+    }
 }
 
 impl<W: World> Store<W> {
@@ -116,43 +137,77 @@ impl<W: World> Inner<W> {
     async fn scrub_disk(self: Rc<Self>, disk: u16, options: ScrubOptions) {
         let budget = Budget::new(options.rate);
         loop {
+            self.wait_for_pass(disk, options.every).await;
             {
                 let scrubbed = &mut self.space(disk).borrow_mut().scrubbed;
-                scrubbed.pass_began = Some(self.world.wall_clock());
-                scrubbed.next_extent = 0;
-            }
-            while let Some(name) = self.next_to_scrub(disk) {
-                match self.scrub_extent(disk, name, &budget).await {
-                    Ok(()) => {}
-                    Err(ScrubError::Unclear) => {
-                        tracing::error!(disk = %name.disk, extent = name.extent, "a footer and the index do not agree");
-                        self.space(disk).borrow_mut().scrubbed.unclear_extents += 1;
-                    }
-                    Err(ScrubError::Device(error)) => {
-                        tracing::warn!(disk = %name.disk, extent = name.extent, %error, "an extent cannot be read");
-                        self.world.sleep(REST).await;
-                    }
-                    Err(ScrubError::Closing) => self.world.sleep(REST).await,
+                scrubbed.pass_due = None;
+                if scrubbed.next_extent == 0 {
+                    scrubbed.pass_began = Some(self.world.wall_clock());
                 }
+                let (disk, from_extent) = (self.disk(disk).id, scrubbed.next_extent);
+                tracing::info!(%disk, from_extent, "a pass of scrub begins");
             }
+            self.pass(disk, &budget).await;
             {
                 let scrubbed = &mut self.space(disk).borrow_mut().scrubbed;
                 scrubbed.passes += 1;
+                scrubbed.next_extent = 0;
                 scrubbed.pass_ended = Some(self.world.wall_clock());
                 tracing::info!(disk = %self.disk(disk).id, bytes = scrubbed.bytes, bad = scrubbed.bad_records, "scrubbed");
             }
-            self.world.sleep(options.pause).await;
+            self.mark_scrub(disk).await;
+        }
+    }
+
+    /// Waits until the next pass is due; not at all when one is under way.
+    async fn wait_for_pass(&self, disk: u16, every: Duration) {
+        let every_ms = u64::try_from(every.as_millis()).unwrap_or(u64::MAX).max(1);
+        loop {
+            let wait_ms = {
+                let scrubbed = &mut self.space(disk).borrow_mut().scrubbed;
+                let Some(began) = scrubbed.pass_began.filter(|_| scrubbed.next_extent == 0) else { return };
+                let due = WallTime { unix_ms: began.unix_ms.saturating_add(every_ms) };
+                scrubbed.pass_due = Some(due);
+                // A clock that was far ahead when the last pass began does not put off the next one for ever.
+                due.unix_ms.saturating_sub(self.world.wall_clock().unix_ms).min(every_ms)
+            };
+            if wait_ms == 0 {
+                return;
+            }
+            self.world.sleep(Duration::from_millis(wait_ms).min(LOOK_AT_CLOCK)).await;
+        }
+    }
+
+    /// Once through what is left of a pass.
+    async fn pass(self: &Rc<Self>, disk: u16, budget: &Budget) {
+        let mut marked_at: Moment = self.world.now();
+        while let Some(name) = self.next_to_scrub(disk) {
+            match self.scrub_extent(disk, name, budget).await {
+                Ok(()) => {}
+                Err(ScrubError::Unclear) => {
+                    tracing::error!(disk = %name.disk, extent = name.extent, "a footer and the index do not agree");
+                    self.space(disk).borrow_mut().scrubbed.unclear_extents += 1;
+                }
+                Err(ScrubError::Device(error)) => {
+                    tracing::warn!(disk = %name.disk, extent = name.extent, %error, "an extent cannot be read");
+                    self.world.sleep(REST).await;
+                }
+                Err(ScrubError::Closing) => self.world.sleep(REST).await,
+            }
+            // A stop in the middle of an extent repeats it.
+            self.space(disk).borrow_mut().scrubbed.next_extent = name.extent + 1;
+            if self.world.now().since(marked_at) >= MARK_EVERY {
+                marked_at = self.world.now();
+                self.mark_scrub(disk).await;
+            }
         }
     }
 
     /// The extent in use that comes next in this pass.
     fn next_to_scrub(&self, disk: u16) -> Option<ExtentName> {
-        let mut space = self.space(disk).borrow_mut();
-        let next = space.scrubbed.next_extent;
-        let (&extent, account) = space.accounts.extents.range(next..).next()?;
-        let name = ExtentName { disk: self.disk(disk).id, extent, incarnation: account.incarnation };
-        space.scrubbed.next_extent = extent + 1;
-        Some(name)
+        let space = self.space(disk).borrow();
+        let (&extent, account) = space.accounts.extents.range(space.scrubbed.next_extent..).next()?;
+        Some(ExtentName { disk: self.disk(disk).id, extent, incarnation: account.incarnation })
     }
 
     async fn scrub_extent(&self, disk: u16, name: ExtentName, budget: &Budget) -> Result<(), ScrubError> {

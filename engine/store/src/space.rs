@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anvil_model::format::{ExtentHeader, ExtentName, FooterEntry, SMALL_RECORD_BYTES_MAX, Superblock, extent_offset};
+use anvil_model::ids::CoreId;
 use anvil_model::io::{Device, DeviceError, World};
 use anvil_model::limits::RECORD_BYTES_MAX;
 use anvil_model::time::Moment;
@@ -56,6 +57,7 @@ impl Lane {
 /// Asks for an extent.
 #[derive(Debug)]
 pub(crate) struct ExtentRequest {
+    pub(crate) core: CoreId,
     pub(crate) lane: Lane,
     /// Somebody waits for it; otherwise it is wanted ahead of need, and only if there are plenty.
     pub(crate) urgent: bool,
@@ -74,6 +76,8 @@ pub(crate) struct Grant {
     pub(crate) partial: Option<Partial>,
     /// What blobs can still take on this disk behind this grant.
     pub(crate) free_bytes: u64,
+    /// Somebody waits for it.
+    pub(crate) urgent: bool,
 }
 
 /// An extent that was open when a life ended.
@@ -146,10 +150,13 @@ pub(crate) struct Space {
     pub(crate) reclaiming: bool,
     pub(crate) reclaimed: Reclaimed,
     pub(crate) scrubbed: Scrubbed,
-    partial: Vec<Partial>,
+    pub(crate) partial: Vec<Partial>,
+    /// An open extent is being taken back; see `recall`.
+    pub(crate) recalling: bool,
     extents_max: u32,
     waiting: VecDeque<ExtentRequest>,
-    growing: bool,
+    /// The superblock is being written: only one at a time, or the newer one could be overwritten.
+    superblock_busy: bool,
     /// When the disk could not grow.
     exhausted_at: Option<Moment>,
     core_count: usize,
@@ -159,6 +166,8 @@ enum Decision {
     Grant(Grant),
     Refuse(Refused),
     Wait,
+    /// Wait for this extent.
+    Recall(u32),
 }
 
 impl Space {
@@ -171,11 +180,12 @@ impl Space {
             accounts,
             reclaiming: false,
             reclaimed: Reclaimed::default(),
-            scrubbed: Scrubbed::default(),
+            scrubbed: Scrubbed::resume(superblock.scrub),
             partial,
+            recalling: false,
             extents_max: extents_max.max(superblock.extents_prepared),
             waiting: VecDeque::new(),
-            growing: false,
+            superblock_busy: false,
             exhausted_at: None,
             core_count: core_count.into(),
         };
@@ -190,6 +200,14 @@ impl Space {
                 account.stage = AccountStage::Sealed;
             }
         }
+    }
+
+    pub(crate) fn extent_bytes(&self) -> u32 {
+        self.superblock.extent_bytes
+    }
+
+    pub(crate) fn extents(&self) -> u64 {
+        self.superblock.extents_prepared.into()
     }
 
     pub(crate) fn free_extents(&self) -> u64 {
@@ -225,7 +243,7 @@ impl Space {
     }
 
     /// The part of the disk that can still be had without reclaim.
-    fn free_share(&self) -> f64 {
+    pub(crate) fn free_share(&self) -> f64 {
         let growable = if self.exhausted_at.is_some() { 0 } else { self.growable() };
         (self.free.len() as f64 + f64::from(growable)) / f64::from(self.extents_max.max(1))
     }
@@ -264,15 +282,24 @@ impl Space {
         self.growable() > 0 && self.exhausted_at.is_none_or(|at| now.since(at) >= GROWTH_RETRY)
     }
 
-    fn decide(&mut self, lane: Lane, urgent: bool, now: Moment, random: impl Fn() -> u64) -> Decision {
+    fn decide(&mut self, request: &ExtentRequest, now: Moment, random: impl Fn() -> u64) -> Decision {
+        let &ExtentRequest { core, lane, urgent, .. } = request;
         let reserved = self.reserved(lane);
         if !urgent && self.free.len() <= reserved + 2 * self.core_count {
             return Decision::Refuse(Refused::Scarce);
         }
         if let Some(partial) = self.take_partial(lane) {
             let ExtentName { extent, incarnation, .. } = partial.header.name;
+            self.hand_to(extent, Some((core, lane)));
             let (recycled, free_bytes) = (false, self.free_bytes());
-            return Decision::Grant(Grant { extent, incarnation, recycled, partial: Some(partial), free_bytes });
+            return Decision::Grant(Grant {
+                extent,
+                incarnation,
+                recycled,
+                partial: Some(partial),
+                free_bytes,
+                urgent,
+            });
         }
         if self.free.len() > reserved {
             let extent = self.free.pop_first().expect("more than none");
@@ -280,12 +307,34 @@ impl Space {
             let incarnation = random().max(1);
             let stage = if lane == Lane::Log { AccountStage::Log } else { AccountStage::Open };
             self.accounts.extents.insert(extent, Account::new(incarnation, stage));
+            self.hand_to(extent, Some((core, lane)));
             let free_bytes = self.free_bytes();
-            return Decision::Grant(Grant { extent, incarnation, recycled, partial: None, free_bytes });
+            return Decision::Grant(Grant { extent, incarnation, recycled, partial: None, free_bytes, urgent });
+        }
+        if self.superblock_busy || self.may_grow(now) {
+            return Decision::Wait;
         }
         // Reclaim itself waits for room only where the disk may grow.
-        let waits = self.growing || self.may_grow(now) || lane != Lane::Moved && self.will_gain();
-        if waits { Decision::Wait } else { Decision::Refuse(Refused::Full) }
+        if lane == Lane::Moved {
+            return Decision::Refuse(Refused::Full);
+        }
+        if self.recalling || self.will_gain() {
+            return Decision::Wait;
+        }
+        self.recall_for(core, lane).map_or(Decision::Refuse(Refused::Full), Decision::Recall)
+    }
+
+    /// Says who fills an extent from now on.
+    fn hand_to(&mut self, extent: u32, holder: Option<(CoreId, Lane)>) {
+        let account = self.accounts.extents.get_mut(&extent).expect("an extent in use has an account");
+        account.holder = holder;
+        account.recalled_at = None;
+    }
+
+    /// Takes this extent, if it waits for somebody to fill it.
+    pub(crate) fn take_this_partial(&mut self, extent: u32) -> Option<Partial> {
+        let at = self.partial.iter().position(|partial| partial.header.name.extent == extent)?;
+        Some(self.partial.remove(at))
     }
 
     fn take_partial(&mut self, lane: Lane) -> Option<Partial> {
@@ -301,7 +350,10 @@ impl Space {
 
     fn take_back(&mut self, grant: Grant) {
         match grant.partial {
-            Some(partial) => self.partial.push(partial),
+            Some(partial) => {
+                self.hand_to(grant.extent, None);
+                self.partial.push(partial);
+            }
             None => {
                 self.accounts.extents.remove(&grant.extent);
                 assert!(self.free.insert(grant.extent), "a granted extent is not free");
@@ -314,7 +366,7 @@ impl Space {
 
     /// How many extents to add now.
     fn growth(&self, now: Moment) -> u32 {
-        if self.growing || self.free.len() >= EXTENTS_AHEAD || !self.may_grow(now) {
+        if self.superblock_busy || self.free.len() >= EXTENTS_AHEAD || !self.may_grow(now) {
             return 0;
         }
         // The first ones singly, so that the first PUT of a new disk does not wait for many to be zeroed.
@@ -338,11 +390,12 @@ impl<W: World> Inner<W> {
     pub(crate) fn serve_space(self: &Rc<Self>, disk: u16) {
         let mut space = self.space(disk).borrow_mut();
         let now = self.world.now();
+        let mut recall = None;
         for _ in 0..space.waiting.len() {
             let request = space.waiting.pop_front().expect("counted");
             let decision = match self.disk(disk).failed.get() {
                 Some(error) => Decision::Refuse(Refused::Device(error)),
-                None => space.decide(request.lane, request.urgent, now, || self.world.random()),
+                None => space.decide(&request, now, || self.world.random()),
             };
             let answer = match decision {
                 Decision::Grant(grant) => Ok(grant),
@@ -351,15 +404,25 @@ impl<W: World> Inner<W> {
                     space.waiting.push_back(request);
                     continue;
                 }
+                Decision::Recall(extent) => {
+                    space.waiting.push_back(request);
+                    space.recalling = true;
+                    recall = Some(extent);
+                    continue;
+                }
             };
             if let Err(Ok(grant)) = request.reply.send(answer) {
                 space.take_back(grant);
             }
         }
         let growth = space.growth(now);
-        if growth > 0 && self.disk(disk).failed.get().is_none() {
-            space.growing = true;
-            drop(space);
+        let grows = growth > 0 && self.disk(disk).failed.get().is_none();
+        space.superblock_busy |= grows;
+        drop(space);
+        if let Some(extent) = recall {
+            drop(self.recall(disk, extent));
+        }
+        if grows {
             let inner = Rc::clone(self);
             self.start(async move { inner.grow(disk, growth).await });
         }
@@ -372,7 +435,7 @@ impl<W: World> Inner<W> {
             grown = self.grow_by(disk, 1).await;
         }
         let mut space = self.space(disk).borrow_mut();
-        space.growing = false;
+        space.superblock_busy = false;
         space.exhausted_at = grown.err().map(|error| {
             tracing::warn!(disk = %self.disk(disk).id, %error, "the disk could not grow");
             self.world.now()
@@ -391,14 +454,45 @@ impl<W: World> Inner<W> {
         // The disk must know of an extent, durably, before anything in it is acknowledged.
         write_superblock(&self.world, device, &superblock, async || self.flush_disk(disk).await).await?;
         let mut space = self.space(disk).borrow_mut();
-        space.superblock = superblock;
+        space.superblock = Superblock { scrub: space.superblock.scrub, ..superblock };
         space.free.extend(first..superblock.extents_prepared);
         Ok(())
     }
 
+    /// Writes down how far scrub has come; another time when the superblock is being written anyway. It goes on when nobody
+    /// waits any more.
+    pub(crate) async fn mark_scrub(self: &Rc<Self>, disk: u16) {
+        let superblock = {
+            let mut space = self.space(disk).borrow_mut();
+            space.superblock.scrub = space.scrubbed.mark();
+            if space.superblock_busy || self.disk(disk).failed.get().is_some() {
+                return;
+            }
+            space.superblock_busy = true;
+            space.superblock.generation += 1;
+            space.superblock
+        };
+        let (done, ended) = oneshot::channel();
+        let inner = Rc::clone(self);
+        self.start(async move {
+            let device = &inner.disk(disk).device;
+            let flush = async || inner.flush_disk(disk).await;
+            if let Err(error) = write_superblock(&inner.world, device, &superblock, flush).await {
+                tracing::warn!(disk = %inner.disk(disk).id, %error, "how far scrub has come could not be written down");
+            }
+            inner.space(disk).borrow_mut().superblock_busy = false;
+            inner.serve_space(disk);
+            let _ = done.send(());
+        });
+        let _ = ended.await;
+    }
+
     /// Marks a disk of this core clean, as the last thing that is written to it.
     pub(crate) async fn mark_clean(self: &Rc<Self>, disk: u16) -> Result<(), DeviceError> {
-        let mut superblock = self.space(disk).borrow().superblock;
+        let mut superblock = {
+            let space = self.space(disk).borrow();
+            Superblock { scrub: space.scrubbed.mark(), ..space.superblock }
+        };
         superblock.generation += 1;
         superblock.clean = true;
         let device = &self.disk(disk).device;

@@ -134,7 +134,9 @@ pub struct DiskSpace {
     pub prepared_bytes: u64,
     /// Bytes in extents that hold or may hold records.
     pub used_bytes: u64,
-    /// Prepared extents that are free.
+    /// Prepared extents.
+    pub extents: u64,
+    /// Of these, those that are free.
     pub free_extents: u64,
     /// Flushes of the device since start.
     pub flushes: u64,
@@ -291,6 +293,11 @@ impl<W: World> Store<W> {
         let inner = &self.inner;
         inner.closing.set(true);
         inner.background.borrow_mut().clear();
+        for disk in (0..inner.disk_count()).filter(|&disk| inner.disk_home(disk) == inner.core) {
+            // Nobody makes room any more: who waits for it is refused.
+            inner.space(disk).borrow_mut().reclaiming = false;
+            inner.serve_space(disk);
+        }
         inner.idle().await;
         for disk in 0..inner.disk_count() {
             if let Err(error) = inner.flush_disk(disk).await {
@@ -462,6 +469,7 @@ impl<W: World> Disk<W> {
                 capacity_bytes: self.device.geometry().capacity_bytes_max,
                 prepared_bytes: space.prepared_bytes(),
                 used_bytes: space.used_bytes(),
+                extents: space.extents(),
                 free_extents: space.free_extents(),
                 flushes: home.flusher.borrow().flushes,
                 flush_requests: home.flusher.borrow().requests,

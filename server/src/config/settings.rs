@@ -65,9 +65,9 @@ pub struct Flags {
     /// [env: ANVIL_SCRUB_RATE, default: 16MiB]
     #[arg(long, value_name = "SIZE")]
     pub scrub_rate: Option<String>,
-    /// From the end of that to its next beginning [env: ANVIL_SCRUB_PAUSE, default: 24h]
+    /// How often that begins anew with a disk's first record [env: ANVIL_SCRUB_EVERY, default: 30d]
     #[arg(long, value_name = "DURATION")]
-    pub scrub_pause: Option<String>,
+    pub scrub_every: Option<String>,
     /// I/O driver: auto, uring or blocking [env: ANVIL_IO, default: auto]
     #[arg(long, value_name = "DRIVER")]
     pub io: Option<String>,
@@ -281,7 +281,7 @@ const OWN_VARIABLES: &[&str] = &[
     "ANVIL_BUFFER_MEMORY",
     "ANVIL_RECLAIM_DELAY",
     "ANVIL_SCRUB_RATE",
-    "ANVIL_SCRUB_PAUSE",
+    "ANVIL_SCRUB_EVERY",
     "ANVIL_IO",
     "ANVIL_LOG_FORMAT",
     "RUST_LOG",

@@ -72,10 +72,10 @@ fn durations_have_units() {
 fn scrub_has_a_rate_or_is_off() {
     let scrub = |settings: &[(&str, &str)]| variables(settings).unwrap().config.scrub;
     assert_eq!(scrub(&[]), Some(ScrubOptions::default()));
-    assert!(variables(&[]).unwrap().listing.contains("ANVIL_SCRUB_RATE=16MiB  # default\nANVIL_SCRUB_PAUSE=24h"));
+    assert!(variables(&[]).unwrap().listing.contains("ANVIL_SCRUB_RATE=16MiB  # default\nANVIL_SCRUB_EVERY=30d"));
     assert_eq!((scrub(&[("ANVIL_SCRUB_RATE", "off")]), scrub(&[("ANVIL_SCRUB_RATE", "0")])), (None, None));
-    let chosen = scrub(&[("ANVIL_SCRUB_RATE", "2GB"), ("ANVIL_SCRUB_PAUSE", "7d")]).unwrap();
-    assert_eq!((chosen.rate.bytes_per_second, chosen.pause), (2_000_000_000, Duration::from_hours(7 * 24)));
+    let chosen = scrub(&[("ANVIL_SCRUB_RATE", "2GB"), ("ANVIL_SCRUB_EVERY", "7d")]).unwrap();
+    assert_eq!((chosen.rate.bytes_per_second, chosen.every), (2_000_000_000, Duration::from_hours(7 * 24)));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_wrong_value_is_one_sentence_with_name_value_and_what_it_takes() {
         ("ANVIL_RECLAIM_DELAY", "366d", "a duration"),
         ("ANVIL_SCRUB_RATE", "16", "at least 64KiB, or off"),
         ("ANVIL_SCRUB_RATE", "fast", "a size per second"),
-        ("ANVIL_SCRUB_PAUSE", "0", "1s to 365d"),
+        ("ANVIL_SCRUB_EVERY", "0", "1s to 365d"),
         ("ANVIL_IO", "iouring", "auto, uring or blocking"),
         ("ANVIL_LOG_FORMAT", "xml", "text or json"),
         ("RUST_LOG", "anvil=loud", "levels"),

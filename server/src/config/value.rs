@@ -198,9 +198,9 @@ pub(super) fn scrub_rate(text: &str) -> Result<Option<Size>, Takes> {
 }
 
 /// At least a second: a pass over an empty disk takes no time.
-pub(super) fn scrub_pause(text: &str) -> Result<Duration, Takes> {
-    let pause = duration(text).ok().filter(|pause| *pause >= Duration::from_secs(1));
-    pause.ok_or_else(|| "a duration such as 90s, 15m, 12h or 7d, 1s to 365d".to_owned())
+pub(super) fn scrub_every(text: &str) -> Result<Duration, Takes> {
+    let every = duration(text).ok().filter(|every| *every >= Duration::from_secs(1));
+    every.ok_or_else(|| "a duration such as 90s, 15m, 12h or 7d, 1s to 365d".to_owned())
 }
 
 /// Slower, one window would take longer than anybody means.

@@ -146,6 +146,16 @@ fn samples(cores: &[Stats], names: &[(DiskId, String)]) -> Vec<Sample> {
         space("scrub_pass_ended_seconds", "When a pass ended last, since 1970", Gauge, |s| {
             unix_seconds(s.scrubbed.pass_ended)
         }),
+        space(
+            "scrub_pass_due_seconds",
+            "When the next pass begins, since 1970; 0 while one is under way",
+            Gauge,
+            |s| unix_seconds(s.scrubbed.pass_due),
+        ),
+        space("scrub_next_extent", "The extent that comes next in this pass; 0 when none is under way", Gauge, |s| {
+            s.scrubbed.next_extent.into()
+        }),
+        space("disk_extents", "Prepared extents, free ones included", Gauge, |s| s.extents),
         space("scrub_bytes", "Bytes that scrub read", Counter, |s| s.scrubbed.bytes),
         space("scrub_records", "Records that scrub found whole", Counter, |s| s.scrubbed.records),
         space("scrub_bad_records", "Damaged records that scrub or reclaim met", Counter, |s| s.scrubbed.bad_records),

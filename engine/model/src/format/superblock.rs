@@ -43,6 +43,19 @@ pub struct Superblock {
     pub clean: bool,
     /// When the disk was formatted.
     pub formatted_at: WallTime,
+    /// How far scrub has come.
+    pub scrub: ScrubMark,
+}
+
+/// Where scrub goes on after a restart. A hint: nothing is believed to be whole because of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubMark {
+    /// When the last pass began; none before the first.
+    pub pass_began: Option<WallTime>,
+    /// When a pass ended last.
+    pub pass_ended: Option<WallTime>,
+    /// The extent that comes next in a pass that has not ended; 0 when none is under way.
+    pub next_extent: u32,
 }
 
 impl Superblock {
@@ -65,7 +78,10 @@ impl Superblock {
             .u128(self.cluster)
             .u32(self.extent_bytes)
             .u32(self.extents_prepared)
-            .u64(self.formatted_at.unix_ms);
+            .u64(self.formatted_at.unix_ms)
+            .u64(or_zero(self.scrub.pass_began))
+            .u64(or_zero(self.scrub.pass_ended))
+            .u32(self.scrub.next_extent);
         let sum = checksum(&unit[..CHECKSUM_OFFSET]);
         Writer::new(&mut unit[CHECKSUM_OFFSET..]).u64(sum);
     }
@@ -114,7 +130,20 @@ impl Superblock {
             extent_bytes: reader.u32()?,
             extents_prepared: reader.u32()?,
             formatted_at: WallTime { unix_ms: reader.u64()? },
+            scrub: ScrubMark {
+                pass_began: unless_zero(reader.u64()?),
+                pass_ended: unless_zero(reader.u64()?),
+                next_extent: reader.u32()?,
+            },
             clean: flags & FLAG_CLEAN != 0,
         })
     }
+}
+
+fn or_zero(time: Option<WallTime>) -> u64 {
+    time.map_or(0, |time| time.unix_ms)
+}
+
+fn unless_zero(unix_ms: u64) -> Option<WallTime> {
+    (unix_ms > 0).then_some(WallTime { unix_ms })
 }

@@ -45,8 +45,14 @@ fn origins() -> impl Strategy<Value = Option<Origin>> {
 
 fn superblocks() -> impl Strategy<Value = Superblock> {
     let sizes = (EXTENT_BYTES_MIN / 4096..=EXTENT_BYTES_MAX / 4096).prop_map(|units| units * 4096);
-    (any::<(u64, u64, u64, u64)>(), any::<(u128, u128)>(), sizes, any::<(u32, bool, u64)>()).prop_map(
-        |(features, ids, extent_bytes, (extents_prepared, clean, unix_ms))| Superblock {
+    let time = || proptest::option::of((1..=u64::MAX).prop_map(|unix_ms| WallTime { unix_ms }));
+    let scrub = (time(), time(), any::<u32>()).prop_map(|(pass_began, pass_ended, next_extent)| ScrubMark {
+        pass_began,
+        pass_ended,
+        next_extent,
+    });
+    (any::<(u64, u64, u64, u64)>(), any::<(u128, u128)>(), sizes, any::<(u32, bool, u64)>(), scrub).prop_map(
+        |(features, ids, extent_bytes, (extents_prepared, clean, unix_ms), scrub)| Superblock {
             format_version: FORMAT_VERSION,
             features_compatible: features.0,
             features_read_only: features.1,
@@ -58,6 +64,7 @@ fn superblocks() -> impl Strategy<Value = Superblock> {
             extents_prepared,
             clean,
             formatted_at: WallTime { unix_ms },
+            scrub,
         },
     )
 }
@@ -218,6 +225,7 @@ fn a_newer_superblock_is_read_so_that_it_can_be_refused() {
         extents_prepared: 0,
         clean: false,
         formatted_at: WallTime { unix_ms: 0 },
+        scrub: ScrubMark::default(),
     };
     let mut unit = vec![0; UNIT_BYTES];
     newer.encode(&mut unit);
@@ -257,6 +265,7 @@ fn version_1_has_these_bytes() {
         extents_prepared: 9,
         clean: true,
         formatted_at: WallTime { unix_ms: 10 },
+        scrub: ScrubMark::default(),
     };
     superblock.encode(&mut unit);
     sums.push(checksum(&unit[..504]));

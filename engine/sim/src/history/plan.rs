@@ -231,7 +231,7 @@ impl UpkeepPlan {
 fn draw_scrub(random: &mut Random) -> ScrubOptions {
     let bytes_per_second = random.between(16 << 20, 512 << 20);
     let rate = Rate { bytes_per_second, burst_bytes: 4 << 20 };
-    ScrubOptions { rate, pause: Duration::from_millis(random.between(100, 2000)) }
+    ScrubOptions { rate, every: Duration::from_millis(random.between(100, 2000)) }
 }
 
 impl LifePlan {

@@ -10,7 +10,7 @@ use anvil_store::{BadRecord, ExtentState, ExtentVerdict, Inspection, Rate, Scrub
 use crate::harness::{Disks, MIB, Node, payload_at};
 
 const FAST: ScrubOptions =
-    ScrubOptions { rate: Rate { bytes_per_second: 1 << 30, burst_bytes: 1 << 20 }, pause: Duration::from_secs(60) };
+    ScrubOptions { rate: Rate { bytes_per_second: 1 << 30, burst_bytes: 1 << 20 }, every: Duration::from_secs(60) };
 
 fn scrubbed(node: &Node) -> Scrubbed {
     node.stores[0].stats().disks[0].space.unwrap().scrubbed
@@ -71,10 +71,67 @@ fn scrub_keeps_its_rate() {
         node.put(0, 1_000_000);
     }
     let rate = Rate { bytes_per_second: 1_000_000, burst_bytes: 1_000_000 };
-    node.stores[0].start_scrub(ScrubOptions { rate, pause: Duration::from_secs(1) });
+    node.stores[0].start_scrub(ScrubOptions { rate, every: Duration::from_secs(1) });
     node.life.run_for(Duration::from_secs(10));
     let bytes = scrubbed(&node).bytes;
     assert!((9_000_000..=12_500_000).contains(&bytes), "{bytes} bytes in 10 s");
+}
+
+/// A pass goes on where it was, after a clean stop exactly there and after a crash a little before; and the next one
+/// begins when it is due, however often the node starts meanwhile.
+#[test]
+fn a_pass_outlives_the_node_and_the_next_one_keeps_its_time() {
+    let hour = Duration::from_secs(3600);
+    let mut disks = Disks::new(9, 1, 64 * MIB);
+    // A record of a MiB takes a hundred seconds.
+    let rate = Rate { bytes_per_second: 10_000, burst_bytes: 10_000 };
+    let slowly = ScrubOptions { rate, every: 10 * hour };
+    let mut records = 0;
+    let mut reached = 0;
+    let mut began = None;
+    for life in 0..3 {
+        let node = disks.start(1 + life % 2);
+        if life == 0 {
+            for _ in 0..30 {
+                node.put(0, 1_000_000);
+            }
+        } else {
+            let found = scrubbed(&node);
+            assert_eq!(found.pass_began, began, "it is the same pass");
+            let least = if life == 1 { reached } else { reached - 8 };
+            assert!(found.next_extent >= least, "{found:?} and {reached} were scrubbed");
+        }
+        node.stores.iter().for_each(|store| store.start_scrub(slowly));
+        node.life.run_for(Duration::from_secs(1000));
+        let now = scrubbed(&node);
+        assert!(now.next_extent > reached && now.passes == 0, "{now:?}");
+        (reached, began) = (now.next_extent, now.pass_began);
+        records += now.records;
+        if life == 0 { node.close() } else { node.power_cut() }
+    }
+    let node = disks.start(1);
+    node.stores[0].start_scrub(slowly);
+    node.life.run_for(hour);
+    let ended = scrubbed(&node);
+    assert!(ended.passes == 1 && ended.next_extent == 0 && ended.pass_began == began, "{ended:?}");
+    // A stop repeats the record that was under way, a crash what was done in the ten minutes before.
+    assert!((30..45).contains(&(records + ended.records)), "{} records of 30", records + ended.records);
+    node.power_cut();
+
+    for _ in 0..4 {
+        let node = disks.start(1);
+        node.stores[0].start_scrub(slowly);
+        node.life.run_for(hour);
+        let resting = scrubbed(&node);
+        assert_eq!((resting.records, resting.pass_ended), (0, ended.pass_ended), "nothing is due");
+        let due = resting.pass_due.unwrap().unix_ms - began.unwrap().unix_ms;
+        assert_eq!(u128::from(due), slowly.every.as_millis());
+        node.power_cut();
+    }
+    let node = disks.start(1);
+    node.stores[0].start_scrub(slowly);
+    node.life.run_for(6 * hour);
+    assert!(scrubbed(&node).passes == 1, "{:?}", scrubbed(&node));
 }
 
 fn inspect(disks: &mut Disks) -> Vec<ExtentVerdict> {
