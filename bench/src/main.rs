@@ -9,6 +9,8 @@ mod host;
 mod latency;
 mod s3;
 mod signals;
+mod store;
+mod target;
 mod units;
 
 use std::process::ExitCode;
@@ -18,7 +20,7 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures disks through Anvil's own I/O path, and S3 endpoints as a client.
+/// Measures disks through Anvil's own I/O path, starts of the store, and S3 endpoints as a client.
 #[derive(Debug, Parser)]
 #[command(name = "anvil-bench", version)]
 struct Cli {
@@ -30,6 +32,8 @@ struct Cli {
 enum What {
     /// Measures disks: sequential and random reads and writes with direct I/O, and flushes
     Disk(disk::Args),
+    /// Appends many small blobs, then measures how a start finds them again, and what memory they take
+    Store(store::Args),
     /// Loads an S3 endpoint: as many requests at once as there are connections, each as soon as the one before it is answered
     S3(s3::Args),
 }
@@ -37,6 +41,7 @@ enum What {
 fn main() -> ExitCode {
     let result = match Cli::parse().what {
         What::Disk(args) => disk::run(&args),
+        What::Store(args) => store::run(&args),
         What::S3(args) => s3::run(&args),
     };
     match result {

@@ -6,7 +6,6 @@
 mod measure;
 mod plan;
 mod report;
-mod target;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,11 +18,11 @@ use anyhow::{Context, bail, ensure};
 
 use crate::host::{Host, Medium};
 use crate::signals::{self, Interrupted};
+use crate::target::Target;
 use crate::units;
 use measure::{Event, Job};
 use plan::Plan;
 use report::{DiskReport, Report};
-use target::Target;
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 
 /// A path that may be measured.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(crate) struct Target {
     path: PathBuf,
     /// The directory that we made and will remove; `None` for a device, or when it was removed.
     made: Option<PathBuf>,
@@ -22,7 +22,7 @@ impl Target {
     ///
     /// # Errors
     /// When `path` is anything else. Nothing that was there before is touched.
-    pub(super) fn claim(path: &Path, destroy_device: bool) -> anyhow::Result<Self> {
+    pub(crate) fn claim(path: &Path, destroy_device: bool) -> anyhow::Result<Self> {
         let kind = match fs::metadata(path) {
             Ok(metadata) => metadata.file_type(),
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -52,7 +52,7 @@ impl Target {
     }
 
     /// The path as it was given.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -60,7 +60,7 @@ impl Target {
     ///
     /// # Errors
     /// When the runtime cannot use it.
-    pub(super) fn open(&self, size: u64) -> anyhow::Result<Disk> {
+    pub(crate) fn open(&self, size: u64) -> anyhow::Result<Disk> {
         let create = self.made.is_some();
         let options = DiskOptions { capacity_bytes: Some(size), create, ..DiskOptions::default() };
         Ok(Disk::open(self.made.as_ref().unwrap_or(&self.path), &options)?)
@@ -70,7 +70,7 @@ impl Target {
     ///
     /// # Errors
     /// When it cannot be removed: the user has to know.
-    pub(super) fn remove(mut self) -> anyhow::Result<()> {
+    pub(crate) fn remove(mut self) -> anyhow::Result<()> {
         match self.made.take() {
             Some(made) => fs::remove_dir_all(&made).with_context(|| format!("cannot remove {}", made.display())),
             None => Ok(()),
