@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod crc;
+mod kernel;
 mod stream;
 mod value;
 
 pub use crc::{combine, crc_kernel};
+pub use kernel::{Kernel, update_many};
 pub use stream::{Algorithm, Digest, hmac_sha256, md5, sha256};
 pub use value::Value;
 

@@ -6,6 +6,8 @@
 use std::future::Future;
 use std::ops::Range;
 
+use anvil_digest::Digest;
+
 /// A request body. Verifies itself against what the protocol promised (length, SHA-256, chunk signatures); the story
 /// verifies what belongs to the object (length, MD5, checksums).
 pub trait Body<B> {
@@ -26,9 +28,49 @@ pub trait Body<B> {
     /// Reads the whole payload of a small body: [`Self::length`] bytes.
     fn collect(&mut self) -> impl Future<Output = Result<Vec<u8>, Self::Error>>;
 
+    /// The digests that the protocol promised of payload that it has given since this was last asked: in order, none
+    /// overlapping. They are lent: the story computes them beside its own, over bytes that are in cache, together with
+    /// those of other requests, and gives them back to [`Self::digested`] before it asks again and before
+    /// [`Self::finish`]. More payload may be asked for meanwhile.
+    fn undigested(&mut self) -> Vec<Span> {
+        Vec::new()
+    }
+
+    /// Takes back what [`Self::undigested`] lent, each having taken the bytes of its span; verifies what is complete.
+    fn digested(&mut self, spans: Vec<Span>) -> Result<(), Self::Error> {
+        assert!(spans.is_empty(), "a body that lends nothing gets nothing back");
+        Ok(())
+    }
+
     /// Reads what follows the payload and verifies what the protocol promised of it. Called once, after the last byte
     /// and before anything becomes visible.
     fn finish(&mut self) -> impl Future<Output = Result<Trailer, Self::Error>>;
+}
+
+/// A stretch of the payload, and a digest that is to take its bytes.
+#[derive(Debug)]
+pub struct Span {
+    /// Payload bytes before it.
+    pub start: u64,
+    /// Bytes of it; at least one.
+    pub length: u64,
+    /// What has taken the bytes before them, if there are any.
+    pub digest: Digest,
+}
+
+/// Digests at once what a body lent, over `bytes`, which begin `start` bytes into its payload: for documents, which
+/// nothing else is computed of.
+///
+/// # Errors
+/// What [`Body::digested`] says.
+pub fn digest_now<B, T: Body<B>>(body: &mut T, start: u64, bytes: &[u8]) -> Result<(), T::Error> {
+    let mut spans = body.undigested();
+    for Span { start: at, length, digest } in &mut spans {
+        let at = usize::try_from(*at - start).expect("the span lies in these bytes");
+        let length = usize::try_from(*length).expect("the span lies in these bytes");
+        digest.update(&bytes[at..][..length]);
+    }
+    body.digested(spans)
 }
 
 /// What came after the payload.

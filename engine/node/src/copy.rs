@@ -15,7 +15,6 @@ use crate::metadata::query::ReadFrom;
 use crate::metadata::rows::StorageClass;
 use crate::metadata::{MetadataError, Refusal};
 use crate::multipart::UploadName;
-use crate::payload::Digests;
 use crate::put::{Expected, Stored};
 use crate::{Caller, Node, bucket_ref};
 
@@ -253,13 +252,13 @@ impl<W: World> Node<W> {
         algorithm: Option<ChecksumAlgorithm>,
     ) -> Result<(Stored, u64), CopyError> {
         let size = bytes.end - bytes.start;
-        let mut digests = Digests::new(algorithm);
+        let mut digests = self.digesting.begin(algorithm, size);
         let mut reader = self.read(found, bytes);
         while let Some(piece) = reader.next().await {
             let piece = piece?;
-            digests.update_in_turns(&piece.buffer[piece.range]).await;
+            digests.buffer(piece.buffer, vec![piece.range]).await;
         }
-        let summed = digests.finish(None, size);
+        let summed = crate::payload::Written::new(None, size, digests.finish());
         Ok((summed.stored(), summed.crc64nvme))
     }
 }

@@ -10,6 +10,7 @@ pub mod body;
 pub mod bucket;
 pub mod copy;
 pub mod delete;
+mod digests;
 mod gather;
 pub mod get;
 pub mod list;
@@ -55,6 +56,7 @@ pub struct Node<W: World> {
     store: Store<W>,
     metadata: Client<W>,
     region: Rc<str>,
+    digesting: digests::DigestQueue<W>,
     gathering: gather::Gathering,
     abandoned: Rc<Abandoned>,
     upkeep: Rc<upkeep::Counters>,
@@ -65,7 +67,8 @@ impl<W: World> Node<W> {
     #[must_use]
     pub fn new(world: W, store: Store<W>, metadata: Client<W>, region: &str) -> Self {
         let (region, gathering) = (region.into(), gather::Gathering::default());
-        Self { world, store, metadata, region, gathering, abandoned: Rc::default(), upkeep: Rc::default() }
+        let digesting = digests::DigestQueue::new(world.clone());
+        Self { world, store, metadata, region, digesting, gathering, abandoned: Rc::default(), upkeep: Rc::default() }
     }
 
     /// The region that this node serves.

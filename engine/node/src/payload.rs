@@ -7,11 +7,11 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
-use anvil_digest::{Algorithm, Digest};
+use anvil_digest::Algorithm;
 use anvil_model::ids::{BlobId, DiskId};
 use anvil_model::io::World;
 use anvil_model::limits::{RECORD_HEADER_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, SMALL_BLOB_BYTES_MAX};
-use anvil_model::object::{Checksum, ChecksumAlgorithm, ChecksumType, Etag};
+use anvil_model::object::{Checksum, ChecksumAlgorithm, Etag};
 use anvil_model::profile::Profile;
 use anvil_store::{AppendError, Origin, Window};
 use futures_util::StreamExt;
@@ -20,15 +20,13 @@ use futures_util::stream::FuturesUnordered;
 use crate::Node;
 use crate::abandoned::Unclaimed;
 use crate::body::{Body, Trailer};
+use crate::digests::{Digested, Digests};
 use crate::gather::Pace;
 use crate::metadata::mutation::BlobClaim;
 use crate::put::{Expected, PutError, Stored};
 
 /// Windows of one write between the socket and the disk. Two keep both busy; more only hold memory.
 const WINDOWS_IN_FLIGHT: usize = 3;
-
-/// Bytes digested before other tasks of the core get a turn: about 0.2 ms of MD5.
-const DIGEST_TURN_BYTES: usize = 128 << 10;
 
 /// A blob that was written: where, and how long it is.
 #[derive(Debug)]
@@ -52,6 +50,11 @@ pub(crate) struct Written {
 }
 
 impl Written {
+    pub(crate) fn new(blob: Option<WrittenBlob>, size: u64, digested: Digested) -> Self {
+        let Digested { md5, crc64nvme, checksum } = digested;
+        Self { blob, size, md5, crc64nvme, checksum }
+    }
+
     /// What the client is told.
     pub(crate) fn stored(&self) -> Stored {
         Stored { etag: Etag(hex(&self.md5)), checksum: self.checksum.clone(), size: self.size }
@@ -82,7 +85,7 @@ impl<W: World> Node<W> {
         body: &mut B,
     ) -> Result<Written, PutError<B::Error>> {
         let size = body.length();
-        let mut digests = Digests::new(expected.algorithm());
+        let mut digests = self.digesting.begin(expected.algorithm(), size);
         let blob = match usize::try_from(size) {
             Ok(0) => Ok(None),
             Ok(length) if length <= SMALL_BLOB_BYTES_MAX => {
@@ -95,7 +98,7 @@ impl<W: World> Node<W> {
         }
         let blob = blob?;
         let trailer = body.finish().await.map_err(PutError::Body)?;
-        let written = digests.finish(blob, size);
+        let written = Written::new(blob, size, digests.finish());
         expected.verify(&written, &trailer)?;
         Ok(written)
     }
@@ -103,12 +106,12 @@ impl<W: World> Node<W> {
     async fn write_small<B: Body<W::Buffer>>(
         &self,
         origin: &Origin,
-        digests: &mut Digests,
+        digests: &mut Digests<W>,
         body: &mut B,
     ) -> Result<WrittenBlob, PutError<B::Error>> {
         let payload = body.collect().await.map_err(PutError::Body)?;
         assert_eq!(payload.len() as u64, body.length(), "a body gives what it declared or an error");
-        digests.update(&payload);
+        let payload = digests.payload_in_memory(body, payload).await.map_err(PutError::Body)?;
         let written = self.new_blob(body.length());
         self.store.append_small(written.disk, origin, written.blob, payload).await?;
         Ok(written)
@@ -117,7 +120,7 @@ impl<W: World> Node<W> {
     async fn write_windows<B: Body<W::Buffer>>(
         &self,
         origin: &Origin,
-        digests: &mut Digests,
+        digests: &mut Digests<W>,
         body: &mut B,
     ) -> Result<WrittenBlob, PutError<B::Error>> {
         let written = self.new_blob(body.length());
@@ -130,7 +133,8 @@ impl<W: World> Node<W> {
 
             appends.room().await?;
             let buffer = appends.alongside(self.receive_window(body, length, &mut pace)).await?;
-            appends.alongside(digests.update_in_turns(&buffer[payload])).await;
+            let digested = appends.alongside(digests.payload_in_buffer(body, buffer, vec![payload])).await;
+            let buffer = digested.map_err(PutError::Body)?;
 
             let window = Window { blob: written.blob, offset, length, buffer };
             let origin = (offset == 0).then_some(origin);
@@ -194,54 +198,6 @@ impl<F: Future<Output = Result<(), AppendError>>> Appends<F> {
     }
 }
 
-/// The digests that every payload gets, and the one that its client asked for.
-pub(crate) struct Digests {
-    md5: Digest,
-    crc64nvme: Digest,
-    /// `None` when the client's algorithm is CRC64NVME or none.
-    client: Option<(ChecksumAlgorithm, Digest)>,
-}
-
-impl Digests {
-    pub(crate) fn new(client: Option<ChecksumAlgorithm>) -> Self {
-        let client = client.filter(|&algorithm| algorithm != ChecksumAlgorithm::Crc64Nvme);
-        Self {
-            md5: Digest::new(Algorithm::Md5),
-            crc64nvme: Digest::new(Algorithm::Crc64Nvme),
-            client: client.map(|algorithm| (algorithm, Digest::new(digest_algorithm(algorithm)))),
-        }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        self.md5.update(bytes);
-        self.crc64nvme.update(bytes);
-        if let Some((_, digest)) = &mut self.client {
-            digest.update(bytes);
-        }
-    }
-
-    pub(crate) async fn update_in_turns(&mut self, bytes: &[u8]) {
-        for turn in bytes.chunks(DIGEST_TURN_BYTES) {
-            self.update(turn);
-            give_turn().await;
-        }
-    }
-
-    pub(crate) fn finish(self, blob: Option<WrittenBlob>, size: u64) -> Written {
-        let crc64nvme: [u8; 8] = value(self.crc64nvme);
-        let (algorithm, value_bytes) = match self.client {
-            Some((algorithm, digest)) => (algorithm, digest.finish().to_vec()),
-            None => (ChecksumAlgorithm::Crc64Nvme, crc64nvme.to_vec()),
-        };
-        let checksum = Checksum { algorithm, of: ChecksumType::FullObject, value: value_bytes };
-        Written { blob, size, md5: value(self.md5), crc64nvme: u64::from_be_bytes(crc64nvme), checksum }
-    }
-}
-
-fn value<const N: usize>(digest: Digest) -> [u8; N] {
-    digest.finish()[..].try_into().expect("the digest's own length")
-}
-
 /// S3's name of an algorithm as the digest crate's.
 pub(crate) fn digest_algorithm(algorithm: ChecksumAlgorithm) -> Algorithm {
     match algorithm {
@@ -276,18 +232,4 @@ impl Expected {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Lets the other tasks of this core run once.
-async fn give_turn() {
-    let mut given = false;
-    poll_fn(|context| {
-        if given {
-            return Poll::Ready(());
-        }
-        given = true;
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use anvil_node::body::{Body, Trailer};
+use anvil_digest::Digest;
+use anvil_node::body::{Body, Span, Trailer, digest_now};
 use anvil_runtime::Buffer;
 use subtle::ConstantTimeEq;
 
 use super::Payload;
 use super::chunked::{ChunkError, Chunked, Next};
-use super::hash::Sha256;
+use super::hash;
 use crate::http::{Incoming, ReceiveError};
 
 /// The payload of a verified request, without its framing.
@@ -22,8 +23,17 @@ pub struct VerifiedBody<'a, I> {
 }
 
 enum Form {
-    Plain { received: u64, expected: Option<([u8; 32], Sha256)> },
+    Plain { received: u64, promised: Option<Promised> },
     Chunked { decoder: Chunked, pending: Vec<u8>, position: usize },
+}
+
+/// The hash of a whole payload.
+struct Promised {
+    value: [u8; 32],
+    /// `None` while it is lent.
+    hash: Option<Digest>,
+    /// Payload bytes that it has taken, or was lent for.
+    digested: u64,
 }
 
 /// Why the payload did not come, or is not what was signed.
@@ -86,11 +96,13 @@ impl<'a, I: Incoming> VerifiedBody<'a, I> {
             }
             plain => {
                 let length = incoming.length().ok_or(BodyError::MissingLength)?;
-                let expected = match plain {
-                    Payload::Signed(hash) => Some((hash, Sha256::default())),
+                let promised = match plain {
+                    Payload::Signed(value) => {
+                        Some(Promised { value, hash: Some(hash::sha256_of_nothing()), digested: 0 })
+                    }
                     _ => None,
                 };
-                (length, Form::Plain { received: 0, expected })
+                (length, Form::Plain { received: 0, promised })
             }
         };
         Ok(Self { incoming, length, form })
@@ -106,6 +118,7 @@ impl<'a, I: Incoming> VerifiedBody<'a, I> {
             return Ok(None);
         }
         let bytes = self.collect().await?;
+        digest_now(self, 0, &bytes)?;
         self.finish().await?;
         Ok(Some(bytes))
     }
@@ -120,7 +133,7 @@ impl<I: Incoming> Body<Buffer> for VerifiedBody<'_, I> {
 
     async fn fill(&mut self, buffer: Buffer, range: Range<usize>) -> (Result<usize, BodyError>, Buffer) {
         match &mut self.form {
-            Form::Plain { received, expected } => {
+            Form::Plain { received, .. } => {
                 let left = usize::try_from(self.length - *received).unwrap_or(usize::MAX);
                 let wanted = range.len().min(left);
                 if wanted == 0 {
@@ -132,9 +145,6 @@ impl<I: Incoming> Body<Buffer> for VerifiedBody<'_, I> {
                     Err(error) => return (Err(error.into()), buffer),
                 };
                 *received += count as u64;
-                if let Some((_, hash)) = expected {
-                    hash.update(&buffer[range.start..][..count]);
-                }
                 (Ok(count), buffer)
             }
             Form::Chunked { decoder, pending, position } => {
@@ -148,17 +158,13 @@ impl<I: Incoming> Body<Buffer> for VerifiedBody<'_, I> {
 
     async fn read(&mut self, into: &mut Vec<u8>, max: usize) -> Result<usize, BodyError> {
         match &mut self.form {
-            Form::Plain { received, expected } => {
+            Form::Plain { received, .. } => {
                 let left = usize::try_from(self.length - *received).unwrap_or(usize::MAX);
-                let before = into.len();
                 let count = self.incoming.read(into, max.min(left)).await?;
                 if count == 0 {
                     return Err(BodyError::Incomplete);
                 }
                 *received += count as u64;
-                if let Some((_, hash)) = expected {
-                    hash.update(&into[before..]);
-                }
                 Ok(count)
             }
             Form::Chunked { decoder, pending, position } => {
@@ -177,14 +183,41 @@ impl<I: Incoming> Body<Buffer> for VerifiedBody<'_, I> {
         Ok(payload)
     }
 
+    fn undigested(&mut self) -> Vec<Span> {
+        match &mut self.form {
+            Form::Plain { promised: None, .. } => Vec::new(),
+            Form::Plain { received, promised: Some(Promised { digested, .. }) } if received == digested => Vec::new(),
+            Form::Plain { received, promised: Some(Promised { hash, digested, .. }) } => {
+                let start = std::mem::replace(digested, *received);
+                let digest = hash.take().expect("what was lent is back before more is");
+                vec![Span { start, length: *received - start, digest }]
+            }
+            Form::Chunked { decoder, .. } => decoder.undigested(),
+        }
+    }
+
+    fn digested(&mut self, spans: Vec<Span>) -> Result<(), BodyError> {
+        match &mut self.form {
+            Form::Plain { promised, .. } => {
+                for span in spans {
+                    promised.as_mut().expect("only a hash was lent").hash = Some(span.digest);
+                }
+                Ok(())
+            }
+            Form::Chunked { decoder, .. } => Ok(decoder.digested(spans)?),
+        }
+    }
+
     async fn finish(&mut self) -> Result<Trailer, BodyError> {
         match &mut self.form {
-            Form::Plain { received, expected } => {
+            Form::Plain { received, promised } => {
                 if *received != self.length {
                     return Err(BodyError::Incomplete);
                 }
-                let Some((promised, hash)) = expected.take() else { return Ok(Trailer::default()) };
-                if !bool::from(hash.finish().ct_eq(&promised)) {
+                let Some(Promised { value, hash, digested }) = promised.take() else { return Ok(Trailer::default()) };
+                assert_eq!(digested, self.length, "every byte was digested before the end is asked for");
+                let hash = hash::value(hash.expect("what was lent is back before the end is asked for"));
+                if !bool::from(hash.ct_eq(&value)) {
                     return Err(BodyError::PayloadHash);
                 }
                 Ok(Trailer::default())

@@ -1,5 +1,8 @@
 //! `aws-chunked` framing without I/O: knows what comes next, never holds payload.
 //!
+//! The hashes of signed chunks are lent to whoever has the payload ([`Chunked::undigested`]); a chunk is verified when its
+//! hash is back and complete. Short chunks, and those of a body that has very many, are hashed as they pass.
+//!
 //! ```text
 //! <hex size>[;chunk-signature=<64 hex>]\r\n <size bytes> \r\n     any number of times, size > 0
 //! 0[;chunk-signature=<64 hex>]\r\n                                the last chunk
@@ -8,32 +11,48 @@
 //! (S3 API reference, "Signature Calculations for the Authorization Header: Transferring Payload in Multiple Chunks",
 //! with and without trailing headers.)
 
-use anvil_digest::sha256;
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use anvil_digest::{Digest, sha256};
 use anvil_model::object::{Checksum, ChecksumAlgorithm, ChecksumType};
+use anvil_node::body::Span;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::Streaming;
-use super::hash::Sha256;
+use super::hash;
 use super::request::trailer_name;
-use super::sigv4::{ChunkSigner, Mismatch, parse_hex32};
+use super::sigv4::{ChunkSigner, Link, Mismatch, parse_hex32};
 
 /// Reads the framing of one body.
 #[derive(Debug)]
 pub(super) struct Chunked {
     signer: Option<ChunkSigner>,
-    /// Payload bytes that are still to come, as declared.
+    /// Payload bytes that came, and that are still to come, as declared.
+    given: u64,
     owed: u64,
     state: State,
-    /// Hash of the current chunk so far; only kept when chunks are signed.
-    hash: Sha256,
-    /// Signature of the current chunk.
-    signature: Option<[u8; 32]>,
+    /// The chunks whose signatures are not verified yet, up to the current one. Empty when chunks are not signed.
+    unverified: VecDeque<SignedChunk>,
     /// `Some` when trailers may follow; which checksum they must bring.
     trailer: Option<Option<ChecksumAlgorithm>>,
     trailer_bytes: usize,
     checksum: Option<Vec<u8>>,
     trailer_signed: bool,
+}
+
+/// A chunk between its size line and the check of its signature.
+#[derive(Debug)]
+struct SignedChunk {
+    link: Link,
+    /// `None` while it is lent.
+    hash: Option<Digest>,
+    /// Its payload that the hash is owed; always empty when `as_it_passes`.
+    undigested: Range<u64>,
+    /// The hash takes the payload at once.
+    as_it_passes: bool,
+    complete: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,10 +107,10 @@ impl Chunked {
         let Streaming { signer, decoded_bytes, trailer } = streaming;
         Self {
             signer,
+            given: 0,
             owed: decoded_bytes,
             state: State::Header,
-            hash: Sha256::default(),
-            signature: None,
+            unverified: VecDeque::new(),
             trailer,
             trailer_bytes: 0,
             checksum: None,
@@ -117,20 +136,40 @@ impl Chunked {
         }
     }
 
-    /// Counts and hashes payload bytes, at most as many as [`Next::Payload`] said.
+    /// Counts payload bytes, at most as many as [`Next::Payload`] said. They stay where they are until what is
+    /// [undigested](Self::undigested) was asked for.
     pub(super) fn payload(&mut self, bytes: &[u8]) -> Result<(), ChunkError> {
         let State::Data(left) = self.state else { panic!("payload is taken only where the framing says so") };
         let left = left.checked_sub(bytes.len() as u64).expect("no more payload than the chunk has");
         self.owed -= bytes.len() as u64;
-        if self.signer.is_some() {
-            self.hash.update(bytes);
+        self.given += bytes.len() as u64;
+        if let Some(chunk) = self.unverified.back_mut() {
+            chunk.take(bytes, self.given);
+            chunk.complete = left == 0;
         }
         self.state = State::Data(left);
         if left == 0 {
             self.state = State::DataEnd;
-            self.verify_chunk()?;
+            self.verify_complete()?;
         }
         Ok(())
+    }
+
+    /// Lends the hashes that are owed payload, with the payload that each is owed.
+    pub(super) fn undigested(&mut self) -> Vec<Span> {
+        let owed = self.unverified.iter_mut().filter(|chunk| !chunk.undigested.is_empty());
+        owed.map(SignedChunk::lend).collect()
+    }
+
+    /// Takes back what [`Self::undigested`] lent, and verifies the chunks that are complete.
+    pub(super) fn digested(&mut self, spans: Vec<Span>) -> Result<(), ChunkError> {
+        let mut lent = self.unverified.iter_mut().filter(|chunk| chunk.hash.is_none());
+        for span in spans {
+            let chunk = lent.next().expect("no more comes back than was lent");
+            chunk.hash = Some(span.digest);
+        }
+        assert!(lent.next().is_none(), "all that was lent comes back at once");
+        self.verify_complete()
     }
 
     /// Whether the current chunk, if any, is unfinished or more is expected.
@@ -158,26 +197,40 @@ impl Chunked {
         let text = line.strict().ok_or(ChunkError::Malformed)?;
         let (size, extension) = text.split_once(';').unwrap_or((text, ""));
         let size = parse_size(size).ok_or(ChunkError::Malformed)?;
-        self.signature = match &self.signer {
-            Some(_) => Some(parse_chunk_signature(extension).ok_or(ChunkError::Malformed)?),
+        let link = match &mut self.signer {
+            Some(signer) => Some(signer.link(parse_chunk_signature(extension).ok_or(ChunkError::Malformed)?)),
             None => None,
         };
         if size > self.owed || (size == 0 && self.owed > 0) {
             return Err(ChunkError::Length);
         }
+        self.unverified.extend(link.map(|link| SignedChunk {
+            link,
+            hash: Some(hash::sha256_of_nothing()),
+            undigested: self.given..self.given,
+            as_it_passes: size < LENT_BYTES_MIN || self.unverified.len() >= UNVERIFIED_MAX,
+            complete: size == 0,
+        }));
         self.state = State::Data(size);
         if size == 0 {
             self.state = State::Trailer;
-            self.verify_chunk()?;
+            self.verify_complete()?;
+            assert!(self.unverified.is_empty(), "all hashes are back before the end of the body is asked for");
         }
         Ok((line.bytes, Wants::Nothing))
     }
 
-    fn verify_chunk(&mut self) -> Result<(), ChunkError> {
-        let Some(signer) = &mut self.signer else { return Ok(()) };
-        let hash = std::mem::take(&mut self.hash).finish();
-        let signature = self.signature.take().expect("a signed chunk's header holds its signature");
-        Ok(signer.verify_chunk(&hash, &signature)?)
+    /// Verifies the chunks that are complete and wholly hashed.
+    fn verify_complete(&mut self) -> Result<(), ChunkError> {
+        let Some(signer) = &self.signer else { return Ok(()) };
+        // The last one first: it may have been hashed as it passed, and then nothing of it need be kept.
+        while let Some(last) = self.unverified.pop_back_if(|chunk| chunk.is_hashed()) {
+            last.verify(signer)?;
+        }
+        while let Some(first) = self.unverified.pop_front_if(|chunk| chunk.is_hashed()) {
+            first.verify(signer)?;
+        }
+        Ok(())
     }
 
     fn data_end(&mut self, input: &[u8]) -> Result<(usize, Wants), ChunkError> {
@@ -212,7 +265,9 @@ impl Chunked {
         if name == "x-amz-trailer-signature" && self.awaits_trailer_signature() {
             let signature = parse_hex32(value).ok_or(ChunkError::Trailer)?;
             let hash = sha256(self.canonical_trailers().as_bytes());
-            self.signer.as_mut().expect("only signed forms await one").verify_trailer(&hash, &signature)?;
+            let signer = self.signer.as_mut().expect("only signed forms await one");
+            let link = signer.link(signature);
+            signer.verify_trailer(&link, &hash)?;
             self.trailer_signed = true;
             return Ok(());
         }
@@ -242,6 +297,34 @@ impl Chunked {
         }
         self.state = State::Done;
         Ok(())
+    }
+}
+
+impl SignedChunk {
+    /// Takes payload that ends `end` bytes into the body's.
+    fn take(&mut self, bytes: &[u8], end: u64) {
+        match &mut self.hash {
+            Some(hash) if self.as_it_passes => {
+                hash.update(bytes);
+                self.undigested = end..end;
+            }
+            _ => self.undigested.end = end,
+        }
+    }
+
+    fn lend(&mut self) -> Span {
+        let Range { start, end } = self.undigested.clone();
+        self.undigested.start = end;
+        let digest = self.hash.take().expect("what was lent is back before more is");
+        Span { start, length: end - start, digest }
+    }
+
+    fn is_hashed(&self) -> bool {
+        self.complete && self.undigested.is_empty() && self.hash.is_some()
+    }
+
+    fn verify(self, signer: &ChunkSigner) -> Result<(), Mismatch> {
+        signer.verify_chunk(&self.link, &hash::value(self.hash.expect("it is back")))
     }
 }
 
@@ -301,3 +384,8 @@ fn parse_chunk_signature(extension: &str) -> Option<[u8; 32]> {
 const HEADER_BYTES_MAX: usize = 128;
 /// All trailers together.
 const TRAILER_BYTES_MAX: usize = 1024;
+/// Shorter chunks are hashed as they pass: to lend their hashes would cost as much.
+const LENT_BYTES_MIN: u64 = 4 << 10;
+/// Hashes that a body may have under way: those of a window of chunks of 8 KiB, the shortest that clients send. A body
+/// of more has the others hashed as they pass.
+const UNVERIFIED_MAX: usize = 160;

@@ -54,12 +54,23 @@ pub(super) fn string_to_sign(timestamp: &str, scope: &str, canonical_request_has
 }
 
 /// Verifies the chunks of a body, each of which signs the one before it; the first signs the request.
+///
+/// A link names the signature before it as the client sent it. So links may be verified in any order, and the chain holds
+/// when all of them did.
 #[derive(Debug)]
 pub(super) struct ChunkSigner {
     key: SigningKey,
     timestamp: String,
     scope: String,
+    /// The last signature that the client sent.
     previous: [u8; 32],
+}
+
+/// A signature of a body's chain and the one before it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    previous: [u8; 32],
+    signature: [u8; 32],
 }
 
 impl ChunkSigner {
@@ -68,32 +79,29 @@ impl ChunkSigner {
         Self { key, timestamp, scope, previous: seed }
     }
 
-    /// Verifies the next chunk, whose data has this hash.
-    pub(super) fn verify_chunk(&mut self, data_hash: &[u8; 32], signature: &[u8; 32]) -> Result<(), Mismatch> {
-        let text = self.chunk_string(data_hash);
-        self.advance(&text, signature)
+    /// The next signature of the chain, to be verified.
+    pub(super) fn link(&mut self, signature: [u8; 32]) -> Link {
+        Link { previous: std::mem::replace(&mut self.previous, signature), signature }
+    }
+
+    /// Verifies a chunk, whose data has this hash.
+    pub(super) fn verify_chunk(&self, link: &Link, data_hash: &[u8; 32]) -> Result<(), Mismatch> {
+        self.key.verify(&self.chunk_string(&link.previous, data_hash), &link.signature)
     }
 
     /// Verifies the trailers: `name:value\n` for each, one behind the other, has this hash.
-    pub(super) fn verify_trailer(&mut self, trailer_hash: &[u8; 32], signature: &[u8; 32]) -> Result<(), Mismatch> {
-        let text = self.trailer_string(trailer_hash);
-        self.advance(&text, signature)
+    pub(super) fn verify_trailer(&self, link: &Link, trailer_hash: &[u8; 32]) -> Result<(), Mismatch> {
+        self.key.verify(&self.trailer_string(&link.previous, trailer_hash), &link.signature)
     }
 
-    fn advance(&mut self, string_to_sign: &str, signature: &[u8; 32]) -> Result<(), Mismatch> {
-        self.key.verify(string_to_sign, signature)?;
-        self.previous = *signature;
-        Ok(())
-    }
-
-    fn chunk_string(&self, data_hash: &[u8; 32]) -> String {
-        let Self { timestamp, scope, previous, .. } = self;
+    fn chunk_string(&self, previous: &[u8; 32], data_hash: &[u8; 32]) -> String {
+        let Self { timestamp, scope, .. } = self;
         let (previous, nothing, data) = (hex::encode(previous), hex::encode(sha256(b"")), hex::encode(data_hash));
         format!("{ALGORITHM}-PAYLOAD\n{timestamp}\n{scope}\n{previous}\n{nothing}\n{data}")
     }
 
-    fn trailer_string(&self, trailer_hash: &[u8; 32]) -> String {
-        let Self { timestamp, scope, previous, .. } = self;
+    fn trailer_string(&self, previous: &[u8; 32], trailer_hash: &[u8; 32]) -> String {
+        let Self { timestamp, scope, .. } = self;
         let (previous, trailer) = (hex::encode(previous), hex::encode(trailer_hash));
         format!("{ALGORITHM}-TRAILER\n{timestamp}\n{scope}\n{previous}\n{trailer}")
     }
@@ -101,14 +109,14 @@ impl ChunkSigner {
     /// Signs the next chunk as a client does.
     #[cfg(test)]
     pub(super) fn sign_chunk(&mut self, data: &[u8]) -> [u8; 32] {
-        self.previous = self.key.sign(&self.chunk_string(&sha256(data)));
+        self.previous = self.key.sign(&self.chunk_string(&self.previous, &sha256(data)));
         self.previous
     }
 
     /// Signs the trailers as a client does.
     #[cfg(test)]
     pub(super) fn sign_trailer(&mut self, trailers: &[u8]) -> [u8; 32] {
-        self.previous = self.key.sign(&self.trailer_string(&sha256(trailers)));
+        self.previous = self.key.sign(&self.trailer_string(&self.previous, &sha256(trailers)));
         self.previous
     }
 }

@@ -61,6 +61,7 @@ fn receive(head: &Head, bytes: &[u8], piece: usize) -> Result<(Vec<u8>, Trailer)
     let mut body = VerifiedBody::new(&mut script, payload)?;
     ready(async {
         let payload = body.collect().await?;
+        digest_now(&mut body, 0, &payload)?;
         let trailer = body.finish().await?;
         Ok((payload, trailer))
     })
@@ -138,7 +139,7 @@ fn the_published_example_with_trailers_is_accepted() {
         assert_eq!(payload.len(), 66_560);
         assert_eq!((checksum.algorithm, checksum.of), (ChecksumAlgorithm::Crc32c, ChecksumType::FullObject));
         let digest = {
-            let mut digest = anvil_digest::Digest::new(anvil_digest::Algorithm::Crc32c);
+            let mut digest = Digest::new(anvil_digest::Algorithm::Crc32c);
             digest.update(&payload);
             digest.finish()
         };
@@ -380,6 +381,7 @@ async fn fill_all(core: &Core, body: &mut VerifiedBody<'_, Script>, step: usize)
         let (result, back) = body.fill(buffer, range.clone()).await;
         buffer = back;
         let count = result?;
+        digest_now(body, payload.len() as u64, &buffer[range.start..][..count])?;
         payload.extend_from_slice(&buffer[range.start..][..count]);
         if count < step {
             body.finish().await?;
@@ -448,4 +450,74 @@ fn a_buffer_comes_back_from_a_body_that_fails() {
         // Two are free for the foreground; one that was lost would make this wait for ever.
         let _both = (core.buffer(Reserve::Foreground).await, core.buffer(Reserve::Foreground).await);
     });
+}
+
+/// Chunks that are long enough for their hashes to be lent, and more of them than a body may have under way.
+#[test]
+fn a_changed_byte_of_any_lent_chunk_is_refused() {
+    let sizes = [8192, 4096, 4095, 1].into_iter().cycle().take(400);
+    let chunks: Vec<Vec<u8>> = sizes.enumerate().map(|(at, size)| vec![at.to_le_bytes()[0]; size]).collect();
+    let payload = chunks.concat();
+    let body = client(0, payload.len()).body(&chunks);
+    let received = |bytes: &[u8]| receive(&client(0, payload.len()).head, bytes, 50_000);
+    assert!(received(&body).unwrap().0 == payload);
+    // The first byte of a chunk's data, at the beginning, in the middle, at the end.
+    for chunk in [0, 1, 3, 100, 101, 161, 241, 396, 399] {
+        let before: usize = chunks[..chunk].iter().map(Vec::len).sum();
+        let framing = |size: usize| format!("{size:x};chunk-signature=").len() + 64 + 4;
+        let framing: usize = chunks[..=chunk].iter().map(|chunk| framing(chunk.len())).sum();
+        let mut changed = body.clone();
+        changed[before + framing - 2] ^= 1;
+        assert_eq!(received(&changed), Err(ChunkError::Signature.into()), "chunk {chunk}");
+    }
+}
+
+#[test]
+fn long_chunks_signed_for_another_place_are_refused() {
+    let (a, b) = (vec![b'a'; 8192], vec![b'b'; 8192]);
+    let mut client = client(0, 2 * 8192);
+    let (first, second) = (client.chunk(&a), client.chunk(&b));
+    let end = client.end();
+    let swapped = [&second[..], &first, &end].concat();
+    assert_eq!(receive(&client.head, &swapped, 1000), Err(ChunkError::Signature.into()));
+    let left_out = [&second[..], &second, &end].concat();
+    assert_eq!(receive(&client.head, &left_out, 1000), Err(ChunkError::Signature.into()));
+    assert!(receive(&client.head, &[&first[..], &second, &end].concat(), 1000).is_ok());
+}
+
+/// Payload goes on coming while hashes are lent.
+#[test]
+fn what_comes_while_hashes_are_lent_is_digested_next() {
+    let chunks = [vec![1; 10_000], vec![2; 50_000], vec![3; 6000]];
+    let payload = chunks.concat();
+    for form in [0, 3] {
+        let hash = anvil_digest::sha256(&payload);
+        let (bytes, promised, length) = if form == 0 {
+            let mut client = client(form, payload.len());
+            let promised = authenticator().authenticate(&client.head, NOW).unwrap().payload;
+            (client.body(&chunks), promised, None)
+        } else {
+            (payload.clone(), Payload::Signed(hash), Some(payload.len() as u64))
+        };
+        let mut script = Script { bytes, at: 0, piece: 7000, length };
+        let mut body = VerifiedBody::new(&mut script, promised).unwrap();
+        let mut received = Vec::new();
+        ready(async {
+            let mut lent: Vec<Span> = Vec::new();
+            while received.len() < payload.len() || !lent.is_empty() {
+                for span in &mut lent {
+                    let start = usize::try_from(span.start).unwrap();
+                    span.digest.update(&received[start..][..usize::try_from(span.length).unwrap()]);
+                }
+                let left = payload.len() - received.len();
+                if left > 0 {
+                    body.read(&mut received, left).await.unwrap();
+                }
+                body.digested(lent).unwrap();
+                lent = body.undigested();
+            }
+            body.finish().await.unwrap();
+        });
+        assert!(received == payload, "form {form}");
+    }
 }
