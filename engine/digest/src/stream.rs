@@ -1,10 +1,10 @@
 //! One stream of bytes, digested as it passes.
 
 use hmac::{Hmac, KeyInit, Mac};
-use md5::Md5;
-use sha1::Sha1;
-use sha2::{Digest as _, Sha256};
+use sha1::{Digest as _, Sha1};
 
+use crate::md5::{self, Md5};
+use crate::sha256::{self, Sha256};
 use crate::{Value, crc};
 
 /// What to compute.
@@ -41,8 +41,8 @@ impl Algorithm {
 /// A digest under way: bytes go in through [`Self::update`] in any pieces, the value comes out of [`Self::finish`].
 #[derive(Clone, Debug)]
 pub struct Digest {
-    algorithm: Algorithm,
-    state: State,
+    pub(crate) algorithm: Algorithm,
+    pub(crate) state: State,
 }
 
 impl Digest {
@@ -51,9 +51,9 @@ impl Digest {
     pub fn new(algorithm: Algorithm) -> Self {
         let state = match (algorithm, crc::parameters(algorithm)) {
             (_, Some(parameters)) => State::Crc(crc_fast::Digest::new(parameters)),
-            (Algorithm::Md5, _) => State::Md5(Md5::new()),
+            (Algorithm::Md5, _) => State::Md5(Md5::new(md5::BEGIN)),
             (Algorithm::Sha1, _) => State::Sha1(Sha1::new()),
-            (_, None) => State::Sha256(Sha256::new()),
+            (_, None) => State::Sha256(Sha256::new(sha256::BEGIN)),
         };
         Self { algorithm, state }
     }
@@ -67,9 +67,9 @@ impl Digest {
     /// Takes the next bytes, any number of them.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.state {
-            State::Md5(md5) => md5.update(bytes),
+            State::Md5(stream) => stream.update(bytes, md5::compress),
             State::Sha1(sha1) => sha1.update(bytes),
-            State::Sha256(sha256) => sha256.update(bytes),
+            State::Sha256(stream) => stream.update(bytes, sha256::compress),
             State::Crc(crc) => crc.update(bytes),
         }
     }
@@ -78,9 +78,9 @@ impl Digest {
     #[must_use]
     pub fn finish(self) -> Value {
         let value = match self.state {
-            State::Md5(md5) => Value::new(&md5.finalize()),
+            State::Md5(stream) => md5::finish(stream),
             State::Sha1(sha1) => Value::new(&sha1.finalize()),
-            State::Sha256(sha256) => Value::new(&sha256.finalize()),
+            State::Sha256(stream) => sha256::finish(stream),
             State::Crc(crc) => crc::value(self.algorithm, crc.finalize()),
         };
         assert_eq!(value.len(), self.algorithm.value_bytes(), "each algorithm has one length");
@@ -90,7 +90,7 @@ impl Digest {
 
 /// Beside each other and not boxed: a PUT holds one to three of them, and the largest is some 300 bytes.
 #[derive(Clone, Debug)]
-enum State {
+pub(crate) enum State {
     Md5(Md5),
     Sha1(Sha1),
     Sha256(Sha256),
@@ -100,19 +100,25 @@ enum State {
 /// SHA-256 of bytes that are all here.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
+    all(Algorithm::Sha256, bytes)
 }
 
 /// MD5 of bytes that are all here.
 #[must_use]
 pub fn md5(bytes: &[u8]) -> [u8; 16] {
-    Md5::digest(bytes).into()
+    all(Algorithm::Md5, bytes)
+}
+
+fn all<const BYTES: usize>(algorithm: Algorithm, bytes: &[u8]) -> [u8; BYTES] {
+    let mut digest = Digest::new(algorithm);
+    digest.update(bytes);
+    digest.finish()[..].try_into().expect("the algorithm's own length")
 }
 
 /// HMAC-SHA-256 (RFC 2104): proves that who made it knew `key`, which may have any length.
 #[must_use]
 pub fn hmac_sha256(key: &[u8], data: &[u8]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
     mac.update(data);
     mac.finalize().into_bytes().into()
 }

@@ -179,6 +179,83 @@ fn crcs_use_the_cpu_where_it_can_multiply_without_carry() {
     assert!(!crc_kernel().is_empty());
 }
 
+/// The same by the crates of RustCrypto, which share no code with ours but SHA-256 of one stream.
+fn independent(algorithm: Algorithm, bytes: &[u8]) -> Vec<u8> {
+    use ::md5::Digest as _;
+    match algorithm {
+        Algorithm::Md5 => ::md5::Md5::digest(bytes).to_vec(),
+        Algorithm::Sha256 => sha2::Sha256::digest(bytes).to_vec(),
+        other => digest(other, bytes).to_vec(),
+    }
+}
+
+/// Gives each of `inputs` to a digest of its own in steps: in step `i` as many bytes as `cuts(stream, i)` says.
+fn check_many(kernel: &Kernel, algorithm: Algorithm, inputs: &[&[u8]], cuts: impl Fn(usize, usize) -> usize) {
+    let mut digests = vec![Digest::new(algorithm); inputs.len()];
+    let mut taken = vec![0; inputs.len()];
+    for round in 0.. {
+        let mut updates = Vec::new();
+        for (stream, digest) in digests.iter_mut().enumerate() {
+            let left = &inputs[stream][taken[stream]..];
+            let step = &left[..left.len().min(cuts(stream, round))];
+            taken[stream] += step.len();
+            updates.push((digest, step));
+        }
+        update_many(kernel, &mut updates);
+        if taken.iter().zip(inputs).all(|(&taken, input)| taken == input.len()) {
+            break;
+        }
+    }
+    for (stream, (digest, input)) in digests.into_iter().zip(inputs).enumerate() {
+        let (value, expected) = (digest.finish(), independent(algorithm, input));
+        assert_eq!(value[..], expected, "{kernel:?}, {algorithm:?}, stream {stream} of {} bytes", input.len());
+    }
+}
+
+/// Every length from 0 to 300 in every lane, beside streams of other lengths, for every number of streams that fills the
+/// lanes differently.
+#[test]
+fn every_kernel_gives_what_independent_code_gives() {
+    let bytes = sample(300 + 40);
+    for kernel in Kernel::all().iter().chain([&Kernel::detect()]) {
+        for algorithm in [Algorithm::Md5, Algorithm::Sha256] {
+            for count in [1, 2, 3, 7, 8, 9, 15, 16, 17, 33] {
+                for length in 0..=300 {
+                    let inputs: Vec<&[u8]> =
+                        (0..count).map(|stream| &bytes[stream..][..(length + 37 * stream) % 301]).collect();
+                    check_many(kernel, algorithm, &inputs, |_, _| usize::MAX);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn many_at_once_may_be_of_any_algorithm_or_none_at_all() {
+    let bytes = sample(5000);
+    for kernel in &Kernel::all() {
+        update_many(kernel, &mut []);
+        let mut digests: Vec<Digest> = ALL.iter().cycle().take(40).map(|&algorithm| Digest::new(algorithm)).collect();
+        let mut updates: Vec<_> = digests.iter_mut().map(|digest| (digest, &bytes[..])).collect();
+        update_many(kernel, &mut updates);
+        for value in digests {
+            let algorithm = value.algorithm();
+            assert_eq!(value.finish(), digest(algorithm, &bytes), "{kernel:?}");
+        }
+    }
+}
+
+#[test]
+fn the_cpu_is_used_for_what_it_has() {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        assert_eq!(Kernel::detect().lanes(Algorithm::Md5), 16, "{:?}", Kernel::detect());
+        let alone = std::arch::is_x86_feature_detected!("sha");
+        assert_eq!(Kernel::detect().lanes(Algorithm::Sha256), if alone { 1 } else { 8 });
+    }
+    assert_eq!(Kernel::detect().lanes(Algorithm::Crc64Nvme), 1);
+}
+
 proptest! {
     #[test]
     fn cuts_do_not_matter(length in 0..20_000_usize, cuts in prop::collection::vec(0..20_000_usize, 0..8)) {
@@ -198,6 +275,20 @@ proptest! {
         for algorithm in CRCS {
             let combined = combine(algorithm, &digest(algorithm, a), &digest(algorithm, b), b.len() as u64);
             prop_assert_eq!(combined, digest(algorithm, &bytes));
+        }
+    }
+
+    #[test]
+    fn streams_of_any_lengths_and_cuts_share_lanes(
+        lengths in prop::collection::vec(0..3_000_usize, 1..24),
+        cuts in prop::collection::vec(1..700_usize, 1..9),
+    ) {
+        let bytes = sample(3_000);
+        let inputs: Vec<&[u8]> = lengths.iter().map(|&length| &bytes[3_000 - length..]).collect();
+        for kernel in &Kernel::all() {
+            for algorithm in [Algorithm::Md5, Algorithm::Sha256] {
+                check_many(kernel, algorithm, &inputs, |stream, round| cuts[(stream + round) % cuts.len()]);
+            }
         }
     }
 }

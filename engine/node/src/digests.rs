@@ -41,10 +41,10 @@ impl<W: World> Clone for DigestQueue<W> {
 }
 
 impl<W: World> DigestQueue<W> {
-    pub(crate) fn new(world: W) -> Self {
+    pub(crate) fn new(world: W, kernel: Kernel) -> Self {
         let queue = Queue {
             world,
-            kernel: Kernel::detect(),
+            kernel,
             jobs: RefCell::default(),
             runs: Cell::new(false),
             round: Cell::new(0),
@@ -366,7 +366,7 @@ impl<W: World> Queue<W> {
         for job in jobs.range_mut(..count) {
             job.next_steps(step_bytes, at_once, &mut steps);
         }
-        update_many(self.kernel, &mut steps);
+        update_many(&self.kernel, &mut steps);
         for _ in 0..count {
             let job = jobs.pop_front().expect("it was counted");
             if job.is_done() {

@@ -24,6 +24,7 @@ pub mod upkeep;
 
 use std::rc::Rc;
 
+use anvil_digest::Kernel;
 use anvil_model::ids::TenantId;
 use anvil_model::io::World;
 use anvil_model::object::{BucketName, Key};
@@ -67,8 +68,14 @@ impl<W: World> Node<W> {
     #[must_use]
     pub fn new(world: W, store: Store<W>, metadata: Client<W>, region: &str) -> Self {
         let (region, gathering) = (region.into(), gather::Gathering::default());
-        let digesting = digests::DigestQueue::new(world.clone());
+        let digesting = digests::DigestQueue::new(world.clone(), Kernel::detect());
         Self { world, store, metadata, region, digesting, gathering, abandoned: Rc::default(), upkeep: Rc::default() }
+    }
+
+    /// Digests with this kernel and no other, so that nothing depends on the CPU: for simulations.
+    #[must_use]
+    pub fn digesting_with(self, kernel: Kernel) -> Self {
+        Self { digesting: digests::DigestQueue::new(self.world.clone(), kernel), ..self }
     }
 
     /// The region that this node serves.

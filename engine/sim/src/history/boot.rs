@@ -207,6 +207,7 @@ impl Parts {
         let cores = self.worlds.iter().zip(&stores).zip(&metadata);
         let node = |((world, store), metadata): ((&SimWorld, &Store<SimWorld>), &Metadata<SimWorld>)| {
             Node::new(world.clone(), store.clone(), metadata.clone(), "sim-1")
+                .digesting_with(anvil_digest::Kernel::SINGLE)
         };
         let nodes: Vec<Node<SimWorld>> = cores.map(node).collect();
         make_bucket(&nodes[0]).await;

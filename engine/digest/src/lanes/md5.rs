@@ -1,0 +1,84 @@
+//! MD5 over lanes. Two groups of eight hide each other's waits: a step of MD5 is a chain of four operations, and a core
+//! can do two or three of them at a time.
+
+use super::{Blocks, LANES, Words, block_count, by_lane, by_word};
+use crate::md5::CONSTANTS;
+
+/// Code that takes blocks into the words of eight and of sixteen streams.
+#[derive(Clone, Copy)]
+pub(crate) struct Md5Lanes {
+    pub(crate) eight: fn(&mut [[[u32; 4]; LANES]; 1], &[Blocks<'_>; 1]),
+    pub(crate) sixteen: fn(&mut [[[u32; 4]; LANES]; 2], &[Blocks<'_>; 2]),
+}
+
+impl Md5Lanes {
+    pub(crate) const PORTABLE: Self = Self {
+        // SAFETY: safe code in arrays asks nothing of the CPU.
+        eight: |states, blocks| unsafe { compress::<super::portable::Array, 1>(states, blocks) },
+        // SAFETY: as above.
+        sixteen: |states, blocks| unsafe { compress::<super::portable::Array, 2>(states, blocks) },
+    };
+}
+
+/// # Safety
+/// The CPU has the features that `W` names.
+#[inline(always)]
+pub(super) unsafe fn compress<W: Words, const GROUPS: usize>(
+    states: &mut [[[u32; 4]; LANES]; GROUPS],
+    blocks: &[Blocks<'_>; GROUPS],
+) {
+    let count = block_count(blocks);
+    let begin = states.map(|states| by_word(&states));
+    // SAFETY: the caller vouches for the features.
+    let load = |words: &[u32; LANES]| unsafe { W::load(words) };
+    let mut a: [W; GROUPS] = std::array::from_fn(|group| load(&begin[group][0]));
+    let mut b: [W; GROUPS] = std::array::from_fn(|group| load(&begin[group][1]));
+    let mut c: [W; GROUPS] = std::array::from_fn(|group| load(&begin[group][2]));
+    let mut d: [W; GROUPS] = std::array::from_fn(|group| load(&begin[group][3]));
+    for block in 0..count {
+        let x: [[W; 16]; GROUPS] = std::array::from_fn(|group| {
+            a[group].transpose::<false>(std::array::from_fn(|lane| &blocks[group][lane][block]))
+        });
+        let before = [a, b, c, d];
+
+        macro_rules! step {
+            ($function:expr, $a:ident $b:ident $c:ident $d:ident, $word:expr, $step:expr, $left:literal $right:literal) => {
+                for group in 0..GROUPS {
+                    let sum = $a[group].add($a[group].splat(CONSTANTS[$step])).add(x[group][$word % 16]);
+                    let sum = sum.add($function($b[group], $c[group], $d[group]));
+                    $a[group] = sum.rotate_left::<$left, $right>().add($b[group]);
+                }
+            };
+        }
+        macro_rules! four {
+            ($function:expr, $first:expr, $times:literal, $plus:literal, $l0:literal $r0:literal $l1:literal $r1:literal $l2:literal $r2:literal $l3:literal $r3:literal) => {
+                step!($function, a b c d, $times * $first + $plus, $first, $l0 $r0);
+                step!($function, d a b c, $times * ($first + 1) + $plus, $first + 1, $l1 $r1);
+                step!($function, c d a b, $times * ($first + 2) + $plus, $first + 2, $l2 $r2);
+                step!($function, b c d a, $times * ($first + 3) + $plus, $first + 3, $l3 $r3);
+            };
+        }
+        macro_rules! round {
+            ($function:expr, $first:literal, $times:literal, $plus:literal, $($rotation:literal)*) => {
+                four!($function, $first, $times, $plus, $($rotation)*);
+                four!($function, $first + 4, $times, $plus, $($rotation)*);
+                four!($function, $first + 8, $times, $plus, $($rotation)*);
+                four!($function, $first + 12, $times, $plus, $($rotation)*);
+            };
+        }
+        round!(|b: W, c, d| b.choose(c, d), 0, 1, 0, 7 25 12 20 17 15 22 10);
+        round!(|b, c, d: W| d.choose(b, c), 16, 5, 1, 5 27 9 23 14 18 20 12);
+        round!(|b: W, c, d| b.xor3(c, d), 32, 3, 5, 4 28 11 21 16 16 23 9);
+        round!(|b: W, c, d| b.md5_i(c, d), 48, 7, 0, 6 26 10 22 15 17 21 11);
+
+        for group in 0..GROUPS {
+            a[group] = a[group].add(before[0][group]);
+            b[group] = b[group].add(before[1][group]);
+            c[group] = c[group].add(before[2][group]);
+            d[group] = d[group].add(before[3][group]);
+        }
+    }
+    for (group, states) in states.iter_mut().enumerate() {
+        *states = by_lane(&[a[group].store(), b[group].store(), c[group].store(), d[group].store()]);
+    }
+}
