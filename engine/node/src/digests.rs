@@ -420,3 +420,209 @@ const STEP_BYTES_MIN: usize = 16 << 10;
 const STEP_BYTES_MAX: usize = 128 << 10;
 /// How long a job waits for others. The MD5 of a window takes about 1.5 ms alone, and 0.2 ms in good company.
 const WAIT: Duration = Duration::from_micros(200);
+
+#[cfg(test)]
+mod tests {
+    //! Goal: whatever shares the queue, everybody gets the digests of their own bytes and their own bytes back. Method:
+    //! the false world, whose tasks run in the order of a seed.
+
+    use std::future::Future;
+
+    use anvil_model::io::Reserve;
+    use anvil_sim::{Join, Life, Sim, SimBuffer, SimOptions, SimWorld};
+
+    use super::*;
+    use crate::body::Trailer;
+
+    /// Lends a digest for each stretch of its payload, and keeps the values of what comes back.
+    struct Lender {
+        begun: u64,
+        stretches: Vec<usize>,
+        values: Rc<RefCell<Vec<String>>>,
+    }
+
+    impl Body<SimBuffer> for Lender {
+        type Error = ();
+
+        fn length(&self) -> u64 {
+            unreachable!("nothing is received")
+        }
+
+        async fn fill(&mut self, _: SimBuffer, _: Range<usize>) -> (Result<usize, ()>, SimBuffer) {
+            unreachable!("nothing is received")
+        }
+
+        async fn read(&mut self, _: &mut Vec<u8>, _: usize) -> Result<usize, ()> {
+            unreachable!("nothing is received")
+        }
+
+        async fn collect(&mut self) -> Result<Vec<u8>, ()> {
+            unreachable!("nothing is received")
+        }
+
+        fn undigested(&mut self) -> Vec<Span> {
+            let spans = self.stretches.iter().map(|&stretch| {
+                let (start, length) = (self.begun, stretch as u64);
+                self.begun += length;
+                Span { start, length, digest: Digest::new(Algorithm::Sha256) }
+            });
+            spans.collect()
+        }
+
+        fn digested(&mut self, spans: Vec<Span>) -> Result<(), ()> {
+            self.values.borrow_mut().extend(spans.into_iter().map(|span| span.digest.finish().to_string()));
+            Ok(())
+        }
+
+        async fn finish(&mut self) -> Result<Trailer, ()> {
+            unreachable!("nothing is received")
+        }
+    }
+
+    fn byte(stream: usize, at: usize) -> u8 {
+        (at.wrapping_mul(31) ^ (at >> 8) ^ stream).to_le_bytes()[0]
+    }
+
+    fn queue(life: &Life, kernel: Kernel) -> DigestQueue<SimWorld> {
+        DigestQueue::new(life.world(0), kernel)
+    }
+
+    /// Some windows of a payload in pieces of a buffer; tells the MD5 of all, and the SHA-256 of every stretch.
+    async fn upload(
+        world: SimWorld,
+        queue: DigestQueue<SimWorld>,
+        stream: usize,
+        windows: usize,
+    ) -> (String, Vec<String>) {
+        let pieces = vec![4096..104_096 + 13 * stream, 200_000..200_000, 300_000..500_007];
+        let length: usize = pieces.iter().map(Range::len).sum();
+        let stretches = vec![1, 70_000, length - 70_001];
+        let values = Rc::default();
+        let mut body = Lender { begun: 0, stretches, values: Rc::clone(&values) };
+        let mut digests = queue.begin(None, (length * windows) as u64);
+        for window in 0..windows {
+            let mut buffer = world.buffer(Reserve::Foreground).await;
+            let places: Vec<usize> = pieces.iter().cloned().flatten().collect();
+            for (at, &place) in places.iter().enumerate() {
+                buffer[place] = byte(stream, window * length + at);
+            }
+            let buffer = digests.payload_in_buffer(&mut body, buffer, pieces.clone()).await.unwrap();
+            assert_eq!(buffer[4096], byte(stream, window * length), "the same bytes come back");
+        }
+        let md5 = digests.finish().md5;
+        let values = values.borrow().clone();
+        (md5.iter().map(|byte| format!("{byte:02x}")).collect(), values)
+    }
+
+    /// The same of bytes in a row.
+    fn expected(stream: usize, windows: usize) -> (String, Vec<String>) {
+        let length = 300_007 + 13 * stream;
+        let bytes: Vec<u8> = (0..windows * length).map(|at| byte(stream, at)).collect();
+        let of = |algorithm, bytes: &[u8]| {
+            let mut digest = Digest::new(algorithm);
+            digest.update(bytes);
+            digest.finish().to_string()
+        };
+        let stretches = bytes.chunks(length).flat_map(|window| {
+            [&window[..1], &window[1..70_001], &window[70_001..]].map(|stretch| of(Algorithm::Sha256, stretch))
+        });
+        (of(Algorithm::Md5, &bytes), stretches.collect())
+    }
+
+    fn spawn<T: 'static, F: Future<Output = T> + 'static>(life: &Life, task: impl FnOnce(SimWorld) -> F) -> Join<T> {
+        life.spawn(0, task)
+    }
+
+    #[test]
+    fn everybody_gets_their_own_digests_whoever_is_beside_them() {
+        for seed in 0..4 {
+            for kernel in [Kernel::SINGLE, Kernel::detect()] {
+                let life = Sim::new(seed, SimOptions { buffers: 40, ..SimOptions::default() }).start(1);
+                let queue = queue(&life, kernel);
+                let uploads: Vec<_> = (0..[1, 2, 9, 18][usize::try_from(seed).unwrap()])
+                    .map(|stream| {
+                        let queue = queue.clone();
+                        (stream, spawn(&life, move |world| upload(world, queue, stream, 1 + stream % 3)))
+                    })
+                    .collect();
+                life.run_while(|| !uploads.iter().all(|(_, upload)| upload.is_done()));
+                for (stream, upload) in uploads {
+                    assert!(upload.take() == Some(expected(stream, 1 + stream % 3)), "seed {seed}, stream {stream}");
+                }
+                assert_eq!(queue.queue.expected.get(), 0, "nobody is expected who has ended");
+                drop(queue);
+                life.kill();
+            }
+        }
+    }
+
+    /// Uploads that are given up while their windows are in the queue leave nothing behind, and nobody waits for them.
+    #[test]
+    fn who_leaves_takes_nothing_along() {
+        let life = Sim::new(3, SimOptions { buffers: 40, ..SimOptions::default() }).start(1);
+        let queue = queue(&life, Kernel::SINGLE);
+        let leaving = {
+            let queue = queue.clone();
+            spawn(&life, move |world| async move {
+                let leaves = |after: u64| {
+                    let (world, queue) = (world.clone(), queue.clone());
+                    async move {
+                        let mut work = std::pin::pin!(upload(world.clone(), queue, 1, 3).fuse());
+                        let mut over = std::pin::pin!(world.sleep(Duration::from_micros(after)).fuse());
+                        futures_util::select_biased! {
+                            _ = work => {},
+                            () = over => {},
+                        }
+                    }
+                };
+                futures_util::future::join_all((0..30).map(|number| leaves(10 * number))).await;
+            })
+        };
+        let staying = {
+            let queue = queue.clone();
+            spawn(&life, move |world| upload(world, queue, 2, 3))
+        };
+        life.run_while(|| !(leaving.is_done() && staying.is_done()));
+        assert!(staying.take() == Some(expected(2, 3)));
+        life.run_for(Duration::from_millis(1));
+        assert_eq!((queue.queue.expected.get(), queue.queue.jobs.borrow().len()), (0, 0));
+        assert_eq!(life.buffers_out(), 0, "their buffers are back");
+        drop(queue);
+        life.kill();
+    }
+
+    /// One that is expected and does not come costs the others one short wait, not one for each of their windows.
+    #[test]
+    fn who_does_not_come_is_waited_for_once() {
+        let life = Sim::new(5, SimOptions { stalls: false, ..SimOptions::default() }).start(1);
+        let queue = queue(&life, Kernel::SINGLE);
+        let silent = {
+            let queue = queue.clone();
+            spawn(&life, move |world| async move {
+                let mut digests = queue.begin(None, 1 << 30);
+                let buffer = world.buffer(Reserve::Foreground).await;
+                digests.buffer(buffer, vec![0..100_000]).await;
+                world.sleep(Duration::from_secs(1)).await;
+                drop(digests);
+            })
+        };
+        life.run_while(|| queue.queue.expected.get() == 0);
+        let began = life.world(0).now();
+        let busy = {
+            let queue = queue.clone();
+            spawn(&life, move |world| async move {
+                let mut digests = queue.begin(None, 20 << 17);
+                for _ in 0..20 {
+                    let buffer = world.buffer(Reserve::Foreground).await;
+                    digests.buffer(buffer, vec![0..1 << 17]).await;
+                }
+            })
+        };
+        life.run_while(|| !busy.is_done());
+        let took = life.world(0).now().since(began);
+        assert!((WAIT..3 * WAIT).contains(&took), "{took:?}");
+        life.run_while(|| !silent.is_done());
+        drop(queue);
+        life.kill();
+    }
+}
