@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anvil_model::limits::BUFFER_BYTES;
+use anvil_model::profile::Profile;
+use anvil_node::classes::Classes;
 use anvil_runtime::{Io, Options};
 use anvil_store::{Rate, ScrubOptions};
 
@@ -34,6 +36,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where the bytes go; at least one.
     pub disks: Vec<DiskChoice>,
+    /// How objects are spread over the disks, by storage class; each class has disks enough.
+    pub classes: Classes,
     /// Where clients connect: one or two addresses, each of which speaks everything.
     pub listen: Vec<SocketAddr>,
     /// Who the node is for clients that come with TLS, if the operator said.
@@ -152,6 +156,7 @@ impl Config {
         let mut reader = Reader::new(flags, environment);
         let data_dir = reader.text(flags.data_dir.as_deref(), &["ANVIL_DATA_DIR"], value::path, "anvil-data")?;
         let disks = read_disks(&mut reader, &data_dir)?;
+        let classes = read_classes(&mut reader, disks.len())?;
         let listen = read_listen(form, &mut reader)?;
         let tls = read_tls(&mut reader)?;
         let region = reader.text(flags.region.as_deref(), &["REGION"], value::region, "us-east-1")?;
@@ -172,6 +177,7 @@ impl Config {
             form,
             data_dir,
             disks,
+            classes,
             listen,
             tls,
             region,
@@ -200,6 +206,35 @@ fn read_disks(reader: &mut Reader<'_>, data_dir: &Path) -> Result<Vec<DiskChoice
         }
     }
     if chosen.is_empty() { Ok(vec![DiskChoice { path: default, capacity: None }]) } else { Ok(chosen) }
+}
+
+fn read_classes(reader: &mut Reader<'_>, disks: usize) -> Result<Classes, ConfigError> {
+    let standard = standard_by_default(disks);
+    let default = format!("STANDARD={standard}");
+    let chosen = reader.list(&reader.flags.storage_classes, "ANVIL_STORAGE_CLASSES", value::class, &default)?;
+    let mut classes = Classes::standard_only(standard);
+    for (index, value::ClassChoice { class, profile }) in chosen.iter().enumerate() {
+        if chosen[..index].iter().any(|other| other.class == *class) {
+            let sentence = format!(
+                "--storage-class or ANVIL_STORAGE_CLASSES says twice what {class} is, and takes each class once"
+            );
+            return Err(ConfigError(sentence));
+        }
+        let needed = profile.shards();
+        if usize::from(needed) > disks {
+            return Err(ConfigError(format!(
+                "--storage-class or ANVIL_STORAGE_CLASSES says {class}={profile}, which takes {needed} disks, and there \
+                 are {disks}: name more disks, or a narrower profile"
+            )));
+        }
+        classes = classes.with(class.clone(), *profile);
+    }
+    Ok(classes)
+}
+
+/// What `STANDARD` is when the operator does not say.
+fn standard_by_default(_disks: usize) -> Profile {
+    Profile::SINGLE
 }
 
 fn read_scrub(reader: &mut Reader<'_>) -> Result<Option<ScrubOptions>, ConfigError> {

@@ -14,6 +14,7 @@ use anvil_model::ids::{CoreId, DiskId, Incarnation};
 use anvil_model::io::{Task as _, World};
 use anvil_model::profile::Profile;
 use anvil_node::Node;
+use anvil_node::classes::Classes;
 use anvil_node::metadata::batch::{Inbox, Limits, Service, mailboxes};
 use anvil_node::metadata::client::{Client, Mailboxes};
 use anvil_node::metadata::embedded::{self, Embedded};
@@ -51,6 +52,8 @@ pub struct Plan {
     pub tls: Option<Arc<Tls>>,
     /// Where buckets are made.
     pub region: String,
+    /// How objects are spread, by storage class.
+    pub classes: Classes,
     /// Host names in front of which buckets stand.
     pub domains: Domains,
     /// Who may come in.
@@ -108,6 +111,7 @@ struct Shared {
     listen: Vec<SocketAddr>,
     tls: Option<Arc<Tls>>,
     region: String,
+    classes: Arc<Classes>,
     domains: Arc<Domains>,
     authenticator: Arc<Authenticator>,
     readiness: Arc<Readiness>,
@@ -185,6 +189,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         listen: plan.listen,
         tls: plan.tls.clone(),
         region: plan.region,
+        classes: Arc::new(plan.classes),
         domains: Arc::new(plan.domains),
         authenticator: plan.authenticator,
         readiness: Arc::clone(&readiness),
@@ -487,7 +492,7 @@ async fn welcome(
     incarnation: Incarnation,
 ) {
     let client = Client::new(core.clone(), mailboxes);
-    let node = Node::new(core.clone(), store.clone(), client, &shared.region);
+    let node = Node::new(core.clone(), store.clone(), client, &shared.region, Arc::clone(&shared.classes));
     let settings = Settings { tls: shared.tls.clone(), ..Settings::default() };
     store.start_reclaim(ReclaimOptions::default());
     if let Some(scrub) = shared.scrub {

@@ -6,7 +6,7 @@ use anvil_model::time::WallTime;
 
 use crate::metadata::MetadataError;
 use crate::metadata::mutation::Change;
-use crate::metadata::rows::BucketRow;
+use crate::metadata::rows::{BucketRow, StorageClass};
 use crate::{Caller, Node, bucket_ref};
 
 /// What is told of a bucket.
@@ -18,11 +18,14 @@ pub struct BucketInfo {
     pub region: String,
     /// When it was made.
     pub created_at: WallTime,
+    /// Of new objects whose request names none.
+    pub storage_class: StorageClass,
 }
 
 impl From<BucketRow> for BucketInfo {
     fn from(row: BucketRow) -> Self {
-        Self { name: row.name, region: row.region, created_at: row.created_at }
+        let BucketRow { name, region, created_at, storage_class, .. } = row;
+        Self { name, region, created_at, storage_class }
     }
 }
 
@@ -42,6 +45,23 @@ impl<W: World> Node<W> {
     /// When it is not there, or another tenant's.
     pub async fn head_bucket(&self, caller: Caller, name: BucketName) -> Result<BucketInfo, MetadataError> {
         self.metadata.bucket(caller.path(name)).await.map(BucketInfo::from)
+    }
+
+    /// Says which class new objects of a bucket have when their request names none; it has to be one that the node
+    /// [knows](Self::classes). Objects that are there stay as they are.
+    ///
+    /// # Errors
+    /// When the bucket is not there, or another tenant's.
+    pub async fn update_bucket(
+        &self,
+        caller: Caller,
+        name: BucketName,
+        storage_class: StorageClass,
+    ) -> Result<BucketInfo, MetadataError> {
+        let row = self.metadata.bucket(caller.path(name)).await?;
+        let change = Change::UpdateBucket { bucket: bucket_ref(&row), storage_class: storage_class.clone() };
+        self.metadata.commit(change).await?;
+        Ok(BucketInfo { storage_class, ..row.into() })
     }
 
     /// Deletes an empty bucket.

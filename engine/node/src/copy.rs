@@ -49,6 +49,8 @@ pub struct CopyObject<'c> {
     pub algorithm: Option<ChecksumAlgorithm>,
     /// What must hold of the target for the write to happen.
     pub conditions: WriteConditions,
+    /// One that the node knows; `None` for the target bucket's. The bytes stay as they are spread.
+    pub storage_class: Option<StorageClass>,
 }
 
 /// Which bytes of its source a part is a copy of.
@@ -110,7 +112,8 @@ impl<W: World> Node<W> {
     }
 
     async fn copy_object_once(&self, copy: &CopyObject<'_>) -> Result<Completed, CopyError> {
-        let bucket = bucket_ref(&self.metadata.bucket(copy.caller.path(copy.bucket.clone())).await?);
+        let row = self.metadata.bucket(copy.caller.path(copy.bucket.clone())).await?;
+        let bucket = bucket_ref(&row);
         let found = self.open_source(copy.caller, &copy.source, None).await?;
         if found.size > COPY_BYTES_MAX {
             return Err(Refusal::CopyTooLarge.into());
@@ -124,7 +127,7 @@ impl<W: World> Node<W> {
             // No object has tags yet.
             tags: None,
             checksum,
-            storage_class: StorageClass::Standard,
+            storage_class: copy.storage_class.clone().unwrap_or(row.storage_class),
         };
         let change = Change::CopyObject {
             bucket,

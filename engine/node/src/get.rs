@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::metadata::MetadataError;
 use crate::metadata::mutation::BucketRef;
 use crate::metadata::query::{FoundObject, FoundPart, FoundParts, ReadFrom};
-use crate::metadata::rows::{Content, SegmentRow};
+use crate::metadata::rows::{Content, SegmentRow, StorageClass};
 use crate::{Caller, Node};
 
 /// Pieces that are read while an earlier one is sent. With the one that is sent they are all that a GET holds, and it
@@ -36,6 +36,8 @@ pub struct Found {
     pub last_modified: WallTime,
     /// Parts, when it was uploaded in parts.
     pub parts: Option<u16>,
+    /// Under which class.
+    pub storage_class: StorageClass,
     /// The part that was asked for by [`ReadFrom::Part`], if the version has it.
     pub part: Option<FoundPart>,
     /// Of all bytes.
@@ -177,6 +179,7 @@ impl From<FoundObject> for Found {
             size: version.size,
             last_modified: version.last_modified,
             parts: version.parts,
+            storage_class: version.storage_class,
             part: found.part,
             crc64nvme: version.crc64nvme,
             bucket: found.bucket,

@@ -8,6 +8,7 @@
 mod abandoned;
 pub mod body;
 pub mod bucket;
+pub mod classes;
 pub mod copy;
 pub mod delete;
 mod digests;
@@ -23,6 +24,7 @@ mod sweep;
 pub mod upkeep;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use anvil_digest::Kernel;
 use anvil_model::ids::TenantId;
@@ -31,6 +33,7 @@ use anvil_model::object::{BucketName, Key};
 use anvil_store::{Origin, Store};
 
 use abandoned::Abandoned;
+use classes::Classes;
 use metadata::Client;
 use metadata::mutation::BucketRef;
 use metadata::query::BucketPath;
@@ -58,18 +61,20 @@ pub struct Node<W: World> {
     metadata: Client<W>,
     region: Rc<str>,
     digesting: digests::DigestQueue<W>,
+    classes: Arc<Classes>,
     gathering: gather::Gathering,
     abandoned: Rc<Abandoned>,
     upkeep: Rc<upkeep::Counters>,
 }
 
 impl<W: World> Node<W> {
-    /// Joins one core's parts. `region` is where its buckets are made.
+    /// Joins one core's parts. `region` is where its buckets are made; `classes` say how blobs are spread.
     #[must_use]
-    pub fn new(world: W, store: Store<W>, metadata: Client<W>, region: &str) -> Self {
+    pub fn new(world: W, store: Store<W>, metadata: Client<W>, region: &str, classes: Arc<Classes>) -> Self {
         let (region, gathering) = (region.into(), gather::Gathering::default());
         let digesting = digests::DigestQueue::new(world.clone(), Kernel::detect());
-        Self { world, store, metadata, region, digesting, gathering, abandoned: Rc::default(), upkeep: Rc::default() }
+        let (abandoned, upkeep) = (Rc::default(), Rc::default());
+        Self { world, store, metadata, region, digesting, classes, gathering, abandoned, upkeep }
     }
 
     /// Digests with this kernel and no other, so that nothing depends on the CPU: for simulations.
@@ -82,6 +87,12 @@ impl<W: World> Node<W> {
     #[must_use]
     pub fn region(&self) -> &str {
         &self.region
+    }
+
+    /// The storage classes that this node knows.
+    #[must_use]
+    pub fn classes(&self) -> &Classes {
+        &self.classes
     }
 
     /// This core's world.

@@ -5,6 +5,7 @@ use anvil_model::object::{BucketName, Checksum, Etag};
 use anvil_model::time::WallTime;
 
 use crate::metadata::MetadataError;
+use crate::metadata::rows::StorageClass;
 use crate::{Caller, Node};
 
 /// Which page of a bucket.
@@ -55,6 +56,8 @@ pub enum Entry {
         size: u64,
         /// When it was written.
         last_modified: WallTime,
+        /// Under which class.
+        storage_class: StorageClass,
     },
     /// Keys rolled up, with the delimiter at its end.
     CommonPrefix(Vec<u8>),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::body::Body;
 use crate::metadata::mutation::{Change, NewPart, NewUpload, Outcome};
 use crate::metadata::query::BucketPath;
+use crate::metadata::rows::StorageClass;
 use crate::metadata::{MetadataError, Refusal};
 use crate::put::{Expected, PutError, Stored};
 use crate::{Caller, Node, bucket_ref};
@@ -26,6 +27,8 @@ pub struct CreateUpload {
     pub headers: Headers,
     /// The checksum that parts and object will have, when the client wants one.
     pub checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
+    /// One that the node knows; `None` for the bucket's.
+    pub storage_class: Option<StorageClass>,
 }
 
 /// Names an upload as S3 does: all three must agree.
@@ -76,6 +79,8 @@ pub struct PartsPage {
     pub more: bool,
     /// What the upload was created with.
     pub checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
+    /// What the upload was created with.
+    pub storage_class: StorageClass,
 }
 
 /// Which page of a bucket's uploads.
@@ -102,6 +107,8 @@ pub struct UploadInfo {
     pub initiated_at: WallTime,
     /// What it was created with.
     pub checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
+    /// What it was created with.
+    pub storage_class: StorageClass,
 }
 
 /// A page of a bucket's uploads.
@@ -127,9 +134,15 @@ impl<W: World> Node<W> {
     /// # Errors
     /// When the bucket is not there or another tenant's.
     pub async fn create_upload(&self, create: CreateUpload) -> Result<UploadId, MetadataError> {
-        let bucket = bucket_ref(&self.metadata.bucket(create.caller.path(create.bucket)).await?);
+        let row = self.metadata.bucket(create.caller.path(create.bucket)).await?;
+        let bucket = bucket_ref(&row);
         let upload = self.metadata.new_upload();
-        let about = NewUpload { headers: create.headers, checksum: create.checksum, ..NewUpload::default() };
+        let about = NewUpload {
+            headers: create.headers,
+            checksum: create.checksum,
+            storage_class: create.storage_class.unwrap_or(row.storage_class),
+            ..NewUpload::default()
+        };
         let change = Change::CreateUpload { bucket, key: create.key, upload, about: Box::new(about) };
         self.metadata.commit(change).await?;
         Ok(upload)

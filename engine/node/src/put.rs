@@ -25,6 +25,8 @@ pub struct PutObject {
     pub expected: Expected,
     /// What must hold for the write to happen.
     pub conditions: WriteConditions,
+    /// One that the node knows; `None` for the bucket's.
+    pub storage_class: Option<StorageClass>,
 }
 
 /// What a client says of the bytes that it sends; each is verified before anything becomes visible.
@@ -104,6 +106,7 @@ impl<W: World> Node<W> {
         let prepared = self.metadata.prepare(put.caller.path(put.bucket.clone()), put.key.clone()).await?;
         check_conditions(&put.conditions, prepared.current.as_ref())?;
 
+        let storage_class = put.storage_class.unwrap_or(prepared.storage_class);
         let origin = self.origin(put.caller, &put.bucket, &put.key);
         let payload = self.write_payload(&origin, &put.expected, body).await?;
 
@@ -116,7 +119,7 @@ impl<W: World> Node<W> {
             crc64nvme: payload.crc64nvme,
             headers: put.headers,
             tags: Vec::new(),
-            storage_class: StorageClass::Standard,
+            storage_class,
             blob: payload.claim(),
         };
         let change = Change::PutObject {

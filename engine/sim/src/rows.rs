@@ -194,6 +194,7 @@ impl Rows for MemoryRows {
             checksum: head.checksum.clone(),
             size: head.size,
             last_modified: head.last_modified,
+            storage_class: head.storage_class.clone(),
         });
         Ok(listed.take(max).collect())
     }

@@ -39,6 +39,7 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
         disks,
         listen: config.listen,
         region: config.region.clone(),
+        classes: config.classes,
         domains: config.domains,
         tls,
         authenticator,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
-use super::value::{self, DiskChoice, Takes};
+use super::value::{self, Takes};
 use super::{ConfigError, Environment};
 use crate::auth::Secret;
 
@@ -19,6 +19,10 @@ pub struct Flags {
     /// separated by commas; default: a disk inside the data directory]
     #[arg(long = "disk", value_name = "PATH[:SIZE]")]
     pub disks: Vec<String>,
+    /// A storage class and how its objects are spread: k data and m parity shards, each on a disk of its own. Repeat it
+    /// for several [env: ANVIL_STORAGE_CLASSES, separated by commas; default: STANDARD, by the number of disks]
+    #[arg(long = "storage-class", value_name = "NAME=K+M")]
+    pub storage_classes: Vec<String>,
     /// Address for clients [env: HTTP_BIND_ADDR, default: 127.0.0.1:50051 for dev, 0.0.0.0:50051 for server]
     #[arg(long, value_name = "HOST:PORT")]
     pub http_bind_addr: Option<String>,
@@ -136,13 +140,13 @@ impl<'a> Reader<'a> {
     }
 
     /// A setting with several values: repeated as a flag, separated by commas as a variable.
-    pub(super) fn list(
+    pub(super) fn list<T>(
         &mut self,
         flags: &[String],
         name: &str,
-        parse: fn(&str) -> Result<DiskChoice, Takes>,
+        parse: fn(&str) -> Result<T, Takes>,
         default: &str,
-    ) -> Result<Vec<DiskChoice>, ConfigError> {
+    ) -> Result<Vec<T>, ConfigError> {
         let from_variable = self.environment.value(name).unwrap_or_default().split(',').map(str::trim);
         let (texts, source): (Vec<&str>, Source) = match flags {
             [] => (from_variable.filter(|text| !text.is_empty()).collect(), Source::Variable),
@@ -238,6 +242,7 @@ fn with_flag(name: &str) -> String {
     let flag = match name {
         "RUST_LOG" => return name.to_owned(),
         "ANVIL_DISKS" => "disk".to_owned(),
+        "ANVIL_STORAGE_CLASSES" => "storage-class".to_owned(),
         name => name.trim_start_matches("ANVIL_").trim_start_matches("DEV_").to_lowercase().replace('_', "-"),
     };
     format!("{name} (or --{flag})")
@@ -266,6 +271,7 @@ fn distance(from: &str, to: &str) -> usize {
 const OWN_VARIABLES: &[&str] = &[
     "ANVIL_DATA_DIR",
     "ANVIL_DISKS",
+    "ANVIL_STORAGE_CLASSES",
     "HTTP_BIND_ADDR",
     "GRPC_BIND_ADDR",
     "API_LISTEN_ADDR",

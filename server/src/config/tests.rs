@@ -61,6 +61,25 @@ fn disks_come_repeated_or_separated_by_commas() {
 }
 
 #[test]
+fn storage_classes_have_profiles_that_fit_the_disks() {
+    let classes = |text: &str| variables(&[("ANVIL_DISKS", "/a,/b,/c,/d"), ("ANVIL_STORAGE_CLASSES", text)]);
+    let told = |text: &str| {
+        let classes = classes(text).unwrap().config.classes;
+        classes.iter().map(|(name, profile)| format!("{name}={profile}")).collect::<Vec<_>>().join(",")
+    };
+    assert_eq!(told("COLD=1+1, STANDARD=2+2"), "STANDARD=2+2,COLD=1+1");
+    let flags = Flags { storage_classes: vec!["STANDARD=1+0".to_owned()], ..Flags::default() };
+    let flagged = read(Form::Dev, &flags, &[("ANVIL_STORAGE_CLASSES", "STANDARD=9+9")]).unwrap();
+    assert_eq!(flagged.config.classes, Classes::standard_only(Profile::SINGLE));
+    let refused = |text: &str| classes(text).unwrap_err().to_string();
+    assert!(refused("STANDARD=4+2").contains("STANDARD=4+2, which takes 6 disks, and there are 4"));
+    assert!(refused("A=1+0,A=1+1").contains("twice"));
+    for wrong in ["A", "A=", "=2+2", "cold=2+2", "A=0+1", "A=17+1", "A=2"] {
+        assert!(refused(wrong).contains(&format!("{wrong:?}, and takes NAME=k+m")), "{wrong}");
+    }
+}
+
+#[test]
 fn durations_have_units() {
     let delay = |text: &str| variables(&[("ANVIL_RECLAIM_DELAY", text)]).map(|checked| checked.config.reclaim_delay);
     for (text, seconds) in [("0", 0), ("90s", 90), ("15m", 900), ("12h", 43_200), ("365d", 31_536_000)] {

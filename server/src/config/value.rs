@@ -5,6 +5,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anvil_model::profile::Profile;
+use anvil_node::metadata::rows::StorageClass;
 use anvil_runtime::Io;
 
 use super::CORES_MAX;
@@ -105,6 +107,26 @@ pub(super) fn disk(text: &str) -> Result<DiskChoice, Takes> {
         return Err(takes());
     }
     Ok(DiskChoice { path: path.into(), capacity })
+}
+
+/// A storage class with its profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ClassChoice {
+    /// Which class.
+    pub(super) class: StorageClass,
+    /// How its objects are spread.
+    pub(super) profile: Profile,
+}
+
+/// `NAME=k+m`.
+pub(super) fn class(text: &str) -> Result<ClassChoice, Takes> {
+    let takes =
+        || "NAME=k+m, such as STANDARD=4+2 or COLD=2+2: a name in capitals, profiles from 1+0 to 16+4".to_owned();
+    let (name, profile) = text.split_once('=').ok_or_else(takes)?;
+    match (name.parse(), profile.parse()) {
+        (Ok(class), Ok(profile)) => Ok(ClassChoice { class, profile }),
+        _ => Err(takes()),
+    }
 }
 
 /// `HOST:PORT`. A host name is looked up once; its first address counts.

@@ -17,12 +17,14 @@ use rusqlite::{Error, Result, Row};
 pub(super) const VERSION: &str = "generation, write_id, is_null, delete_marker, owner, etag, size, \
     checksum_algorithm, checksum_of, checksum, crc64nvme, content_type, cache_control, content_disposition, \
     content_encoding, content_language, expires, website_redirect, user_metadata, tags, last_modified_ms, parts, \
-    content, blob, blob_offset, blob_length, storage_class, envelope, retention_mode, retain_until_ms, legal_hold";
+    content, blob, blob_offset, blob_length, storage_class, storage_class_name, envelope, retention_mode, \
+    retain_until_ms, legal_hold";
 /// Columns of [`listed`].
-pub(super) const LISTED: &str = "key, etag, checksum_algorithm, checksum_of, checksum, size, last_modified_ms";
+pub(super) const LISTED: &str = "key, etag, checksum_algorithm, checksum_of, checksum, size, last_modified_ms, \
+    storage_class, storage_class_name";
 /// Columns of [`bucket`].
 pub(super) const BUCKET: &str = "id, name, tenant, region, state, generation, created_at_ms, versioning, ownership, \
-    public_access_block, lock_enabled, lock_mode, lock_days, encryption";
+    public_access_block, lock_enabled, lock_mode, lock_days, encryption, storage_class_name";
 /// Columns of [`segment`], behind the bucket and the version.
 pub(super) const SEGMENT: &str = "start, blob, blob_offset, blob_length, part, part_size, part_etag, \
     part_checksum_algorithm, part_checksum_of, part_checksum";
@@ -31,7 +33,7 @@ pub(super) const BLOB: &str = "blob, data_shards, parity_shards, length, places,
 /// Columns of [`upload`].
 pub(super) const UPLOAD: &str = "upload, bucket, key, owner, content_type, cache_control, content_disposition, \
     content_encoding, content_language, expires, website_redirect, user_metadata, tags, checksum_algorithm, \
-    checksum_of, storage_class, envelope, initiated_at_ms, completed_at_ms, completed_list, result_generation, \
+    checksum_of, storage_class, storage_class_name, envelope, initiated_at_ms, completed_at_ms, completed_list, result_generation, \
     result_etag, result_size, result_checksum_algorithm, result_checksum_of, result_checksum";
 /// Columns of [`part`], behind the upload.
 pub(super) const PART: &str = "number, write_id, size, etag, checksum_algorithm, checksum_of, checksum, crc64nvme, \
@@ -244,14 +246,20 @@ fn retention_mode(number: i64) -> Option<RetentionMode> {
     [RetentionMode::Governance, RetentionMode::Compliance].into_iter().find(|&mode| retention_number(mode) == number)
 }
 
-pub(super) fn storage_class_number(class: StorageClass) -> i64 {
+/// What the columns `storage_class` and `storage_class_name` hold.
+pub(super) fn storage_class_columns(class: &StorageClass) -> (i64, Option<&str>) {
     match class {
-        StorageClass::Standard => 1,
+        StorageClass::Standard => (1, None),
+        StorageClass::Named(_) => (2, Some(class.as_str())),
     }
 }
 
-fn storage_class(number: i64) -> Option<StorageClass> {
-    (number == storage_class_number(StorageClass::Standard)).then_some(StorageClass::Standard)
+fn storage_class(c: &mut Columns<'_>) -> Result<StorageClass> {
+    match (c.take::<i64>()?, c.take::<Option<String>>()?) {
+        (1, None) => Ok(StorageClass::Standard),
+        (2, Some(name)) => name.parse().map_err(|_| c.wrong("not a storage class's name")),
+        _ => Err(c.wrong("half a storage class")),
+    }
 }
 
 pub(super) fn blob_state_number(state: BlobState) -> i64 {
@@ -279,7 +287,7 @@ pub(super) fn version(row: &Row<'_>) -> Result<VersionRow> {
         last_modified: c.time()?,
         parts: c.take()?,
         content: content(c)?,
-        storage_class: c.one_of(storage_class)?,
+        storage_class: storage_class(c)?,
         envelope: c.take()?,
         retention: retention(c)?,
         legal_hold: c.take()?,
@@ -322,6 +330,7 @@ pub(super) fn listed(row: &Row<'_>) -> Result<ListedRow> {
         checksum: c.checksum()?,
         size: c.number()?,
         last_modified: c.time()?,
+        storage_class: storage_class(&mut c)?,
     })
 }
 
@@ -354,6 +363,10 @@ pub(super) fn bucket(row: &Row<'_>) -> Result<BucketRow> {
             if enabled { Some(LockDefault { mode, days: days.unwrap_or(0) }) } else { None }
         },
         encryption: c.take()?,
+        storage_class: match c.take::<Option<String>>()? {
+            None => StorageClass::Standard,
+            Some(name) => name.parse().map_err(|_| c.wrong("not a storage class's name"))?,
+        },
     })
 }
 
@@ -403,7 +416,7 @@ pub(super) fn upload(row: &Row<'_>) -> Result<UploadRow> {
             (None, None) => None,
             _ => return Err(c.wrong("half a checksum")),
         },
-        storage_class: c.one_of(storage_class)?,
+        storage_class: storage_class(c)?,
         envelope: c.take()?,
         initiated_at: c.time()?,
         completed: match c.take::<Option<i64>>()? {

@@ -20,10 +20,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row,
 use super::columns::{self, Columns, blob_bytes};
 
 /// Every migration, in order; the schema's version is how many have run.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../../migrations/embedded/0001_first.sql"),
     include_str!("../../../migrations/embedded/0002_slices_of_parts.sql"),
     include_str!("../../../migrations/embedded/0003_repair_debt.sql"),
+    include_str!("../../../migrations/embedded/0004_storage_classes.sql"),
 ];
 /// Bytes of a page. Rows of `heads` have some hundred bytes and lie in the tree itself, which wants more than the usual
 /// 4 KiB.
@@ -307,7 +308,7 @@ impl Rows for Sqlite {
     fn put_bucket(&mut self, row: &BucketRow) -> Result<(), RowsError> {
         let sql = format!(
             "INSERT OR REPLACE INTO buckets ({}) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
             columns::BUCKET
         );
         let lock = row.object_lock;
@@ -328,6 +329,7 @@ impl Rows for Sqlite {
                 lock.and_then(|lock| lock.mode).map(columns::retention_number),
                 lock.map(|lock| lock.days),
                 row.encryption,
+                columns::storage_class_columns(&row.storage_class).1,
             ],
         )
     }
@@ -356,10 +358,11 @@ impl Rows for Sqlite {
         let sql = format!(
             "INSERT OR REPLACE INTO heads (bucket, key, {}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, \
              ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, \
-             ?33)",
+             ?33, ?34)",
             columns::VERSION
         );
         let (content, slice) = columns::content_number(row.content);
+        let (class, class_name) = columns::storage_class_columns(&row.storage_class);
         self.run(
             &sql,
             params![
@@ -391,7 +394,8 @@ impl Rows for Sqlite {
                 slice.map(|slice| blob_bytes(slice.blob)),
                 slice.map(|slice| int(slice.offset)),
                 slice.map(|slice| int(slice.length)),
-                columns::storage_class_number(row.storage_class),
+                class,
+                class_name,
                 row.envelope,
                 row.retention.map(|retention| columns::retention_number(retention.mode)),
                 row.retention.map(|retention| int(retention.until.unix_ms)),
@@ -566,11 +570,12 @@ impl Rows for Sqlite {
     fn put_upload(&mut self, row: &UploadRow) -> Result<(), RowsError> {
         let sql = format!(
             "INSERT OR REPLACE INTO uploads ({}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, \
-             ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)",
+             ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)",
             columns::UPLOAD
         );
         let done = row.completed.as_ref();
         let result = done.map(|done| &done.result);
+        let (class, class_name) = columns::storage_class_columns(&row.storage_class);
         self.run(
             &sql,
             params![
@@ -589,7 +594,8 @@ impl Rows for Sqlite {
                 columns::pairs_json(&row.tags),
                 row.checksum.map(|(algorithm, _)| columns::algorithm_number(algorithm)),
                 row.checksum.map(|(_, of)| columns::checksum_of_number(of)),
-                columns::storage_class_number(row.storage_class),
+                class,
+                class_name,
                 row.envelope,
                 int(row.initiated_at.unix_ms),
                 result.map(|result| int(result.written.last_modified.unix_ms)),

@@ -163,7 +163,7 @@ mod rows {
             (etag, checksum, headers, tags) in (".{1,40}", checksum(), headers(), pairs()),
             last_modified in time(),
             content in prop_oneof![Just(Content::Empty), Just(Content::Segments), slice().prop_map(Content::Single)],
-            envelope in envelope(),
+            (envelope, storage_class) in (envelope(), storage_class()),
             retention in proptest::option::of((mode(), time()).prop_map(|(mode, until)| Retention { mode, until })),
         ) -> VersionRow {
             VersionRow {
@@ -181,7 +181,7 @@ mod rows {
                 last_modified,
                 parts,
                 content,
-                storage_class: StorageClass::Standard,
+                storage_class,
                 envelope,
                 retention,
                 legal_hold,
@@ -207,6 +207,7 @@ mod rows {
                 (proptest::option::of(mode()), any::<u32>()).prop_map(|(mode, days)| LockDefault { mode, days })
             ),
             encryption in envelope(),
+            storage_class in storage_class(),
         ) -> BucketRow {
             BucketRow {
                 id: BucketId(id),
@@ -226,8 +227,13 @@ mod rows {
                 },
                 object_lock,
                 encryption,
+                storage_class,
             }
         }
+    }
+
+    fn storage_class() -> impl Strategy<Value = StorageClass> {
+        "[A-Z0-9_-]{1,32}".prop_map(|name| name.parse().unwrap())
     }
 
     fn completed() -> impl Strategy<Value = CompletedUpload> {
@@ -274,7 +280,7 @@ mod rows {
             (upload, bucket, owner) in (any::<u128>(), ordered(), any::<u64>()),
             (key, headers, tags) in ("[a-z]{1,9}", headers(), pairs()),
             checksum in proptest::option::of((algorithm(), of())),
-            (envelope, initiated_at) in (envelope(), time()),
+            (envelope, initiated_at, storage_class) in (envelope(), time(), storage_class()),
             completed in proptest::option::of(completed()),
         ) {
             let row = UploadRow {
@@ -285,7 +291,7 @@ mod rows {
                 headers,
                 tags,
                 checksum,
-                storage_class: StorageClass::Standard,
+                storage_class,
                 envelope,
                 initiated_at,
                 completed,

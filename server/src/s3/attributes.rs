@@ -82,7 +82,7 @@ impl Wanted {
                 xml.element("ObjectParts", |xml| self.write_parts(xml, count, found));
             }
             if self.storage_class {
-                xml.text("StorageClass", "STANDARD");
+                xml.text("StorageClass", version.storage_class.as_str());
             }
             if self.size {
                 xml.value("ObjectSize", version.size);

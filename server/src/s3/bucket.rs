@@ -149,6 +149,8 @@ const CONFIGURATION_BYTES_MAX: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
+    use anvil_node::metadata::rows::StorageClass;
+
     use anvil_model::time::WallTime;
 
     use super::*;
@@ -165,6 +167,7 @@ mod tests {
             name: BucketName::new(name).unwrap(),
             region: "eu-1".to_owned(),
             created_at: WallTime { unix_ms: 1_573_600_000_000 },
+            storage_class: StorageClass::Standard,
         };
         check(
             buckets_xml(&[bucket("one"), bucket("two")], "abc", true, "o"),

@@ -36,8 +36,8 @@ impl S3 {
         let judge = |found: &Found| demands.check(&found.etag, found.last_modified);
         let algorithm = checksum::of_copy(head)?;
         let website = single(head, "x-amz-website-redirect-location")?.map(str::to_owned);
-        let changes =
-            replaces || algorithm.is_some() || website.is_some() || single(head, "x-amz-storage-class")?.is_some();
+        let storage_class = headers::storage_class(head, self.node.classes())?;
+        let changes = replaces || algorithm.is_some() || website.is_some() || storage_class.is_some();
         if !changes && (&named.bucket, &named.key) == (&bucket, &key) {
             return Err(S3Error::request(ONTO_ITSELF));
         }
@@ -53,6 +53,7 @@ impl S3 {
             website_redirect_location: website,
             algorithm,
             conditions,
+            storage_class,
         };
         let copied = self.node.copy_object(&copy).await.map_err(|error| refused(error, &named))?;
         let stored = Stored { etag: copied.etag, checksum: copied.checksum, size: copied.size };

@@ -7,6 +7,7 @@ use anvil_model::object::{BucketName, Checksum, Etag, Headers, Key};
 use anvil_model::time::WallTime;
 use anvil_node::get::Found;
 use anvil_node::metadata::query::{FoundPart, ReadFrom};
+use anvil_node::metadata::rows::StorageClass;
 
 use super::conditions::{self, Verdict};
 use super::error::{Code, S3Error};
@@ -69,6 +70,7 @@ struct Version<'a> {
     size: u64,
     last_modified: WallTime,
     parts: Option<u16>,
+    storage_class: &'a StorageClass,
     part: Option<&'a FoundPart>,
 }
 
@@ -81,6 +83,7 @@ impl<'a> From<&'a Found> for Version<'a> {
             size: found.size,
             last_modified: found.last_modified,
             parts: found.parts,
+            storage_class: &found.storage_class,
             part: found.part.as_ref(),
         }
     }
@@ -203,6 +206,10 @@ fn described(
             headers.push((name.into(), CONTENT_TYPE_DEFAULT.to_owned()));
         }
     }
+    // As AWS does: only of what is not the rule.
+    if *version.storage_class != StorageClass::Standard {
+        headers.push(("x-amz-storage-class".into(), version.storage_class.to_string()));
+    }
     if let Some(location) = &kept.website_redirect_location {
         headers.push(("x-amz-website-redirect-location".into(), location.clone()));
     }
@@ -248,6 +255,7 @@ mod tests {
             size,
             last_modified: WallTime { unix_ms: 784_111_777_000 },
             parts,
+            storage_class: &StorageClass::Standard,
             part,
         };
         let head = head("GET", target, request);

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use anvil_model::limits::USER_METADATA_BYTES_MAX;
 use anvil_model::object::{ChecksumAlgorithm, Headers};
+use anvil_node::classes::Classes;
+use anvil_node::metadata::rows::StorageClass;
 use anvil_node::put::Expected;
 
 use super::checksum;
@@ -82,6 +84,17 @@ fn user_metadata(head: &Head) -> Result<Vec<(String, String)>, S3Error> {
     Ok(user)
 }
 
+/// The storage class that the client wants, when it names one.
+///
+/// # Errors
+/// `InvalidStorageClass` when it is none of `classes`.
+pub(crate) fn storage_class(head: &Head, classes: &Classes) -> Result<Option<StorageClass>, S3Error> {
+    let Some(text) = single(head, "x-amz-storage-class")? else { return Ok(None) };
+    let class: Option<StorageClass> = text.parse().ok().filter(|class| classes.find(class).is_some());
+    let unknown = || S3Error::new(Code::INVALID_STORAGE_CLASS).with("StorageClassRequested", text.to_owned());
+    class.map(Some).ok_or_else(unknown)
+}
+
 /// What the client says of the bytes that it sends; `trailing` is the checksum that its trailer will bring.
 pub(crate) fn expected(head: &Head, trailing: Option<ChecksumAlgorithm>) -> Result<Expected, S3Error> {
     let checksum = checksum::of_bytes(head)?;
@@ -116,7 +129,6 @@ fn is_accepted(name: &str, value: &[u8]) -> bool {
     let only = |accepted: &[&str]| accepted.iter().any(|text| value.eq_ignore_ascii_case(text.as_bytes()));
     match name {
         "x-amz-acl" => only(&["private", "bucket-owner-full-control"]),
-        "x-amz-storage-class" => only(&["STANDARD"]),
         "x-amz-object-ownership" => only(&["BucketOwnerEnforced"]),
         "x-amz-api-version" => only(&["2006-03-01"]),
         "x-amz-bucket-object-lock-enabled" | "x-amz-bypass-governance-retention" => only(&["false"]),
@@ -142,6 +154,7 @@ const HONOURED: &[&str] = &[
     "x-amz-request-payer",
     "x-amz-sdk-checksum-algorithm",
     "x-amz-security-token",
+    "x-amz-storage-class",
     "x-amz-trailer",
     "x-amz-user-agent",
     "x-amz-website-redirect-location",
@@ -176,6 +189,7 @@ const SIGNATURE: &[&str] = &[
     "x-amz-date",
     "x-amz-expires",
     "x-amz-security-token",
+    "x-amz-storage-class",
     "x-amz-signature",
     "x-amz-signedheaders",
 ];
@@ -187,6 +201,8 @@ pub(crate) fn is_field_value(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use anvil_model::profile::Profile;
+
     use super::*;
     use crate::s3::tests::head;
 
@@ -245,7 +261,6 @@ mod tests {
             ("x-amz-tagging", "a=b"),
             ("x-amz-grant-read", "id=1"),
             ("x-amz-acl", "public-read"),
-            ("x-amz-storage-class", "GLACIER"),
             ("x-amz-copy-source", "/abc/other"),
             ("x-amz-write-offset-bytes", "5"),
             ("x-amz-bucket-object-lock-enabled", "true"),
@@ -294,6 +309,19 @@ mod tests {
         assert_eq!(hoisted, [("x-amz-tagging".to_owned(), b"a=b".to_vec())]);
         for bad in ["x-amz-meta-a=1%0d%0aX:%20y", "x-amz-meta-a%0d%0ab=1", "x-amz-meta-a%3a=1"] {
             assert_eq!(read(bad).unwrap_err().code(), "InvalidArgument", "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_storage_class_is_one_that_the_node_knows() {
+        let cold: StorageClass = "COLD".parse().unwrap();
+        let classes = Classes::standard_only(Profile::SINGLE).with(cold.clone(), Profile::SINGLE);
+        let class = |text: &str| storage_class(&put(&[("x-amz-storage-class", text)]), &classes);
+        assert_eq!(storage_class(&put(&[]), &classes).unwrap(), None);
+        assert_eq!(class("STANDARD").unwrap(), Some(StorageClass::Standard));
+        assert_eq!(class("COLD").unwrap(), Some(cold));
+        for unknown in ["GLACIER", "standard", ""] {
+            assert_eq!(class(unknown).unwrap_err().code(), "InvalidStorageClass", "{unknown:?}");
         }
     }
 

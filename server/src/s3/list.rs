@@ -131,7 +131,7 @@ impl Listing {
     }
 
     fn write_object(&self, xml: &mut XmlWriter, entry: &Entry, owner: Option<&str>) {
-        let Entry::Object { key, etag, checksum, size, last_modified } = entry else { return };
+        let Entry::Object { key, etag, checksum, size, last_modified, storage_class } = entry else { return };
         xml.element("Contents", |xml| {
             xml.text("Key", &self.encoding.apply(key));
             xml.text("LastModified", &date::iso(*last_modified));
@@ -142,7 +142,7 @@ impl Listing {
             if let Some(owner) = owner {
                 xml.element("Owner", |xml| xml.text("ID", owner));
             }
-            xml.text("StorageClass", "STANDARD");
+            xml.text("StorageClass", storage_class.as_str());
         });
     }
 }
@@ -172,6 +172,8 @@ mod tests {
     use anvil_model::time::WallTime;
     use proptest::prelude::*;
 
+    use anvil_node::metadata::rows::StorageClass;
+
     use super::*;
 
     fn listing(query: &str) -> Result<Listing, S3Error> {
@@ -192,6 +194,7 @@ mod tests {
                     },
                     size: 434_234,
                     last_modified: WallTime { unix_ms: 1_255_369_830_123 },
+                    storage_class: StorageClass::Standard,
                 },
                 Entry::CommonPrefix("photos é/".as_bytes().to_vec()),
             ],

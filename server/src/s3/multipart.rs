@@ -27,6 +27,7 @@ impl S3 {
             key: key.clone(),
             headers: headers::of_object(request.head)?,
             checksum: wanted,
+            storage_class: headers::storage_class(request.head, self.node.classes())?,
         };
         let upload = self.node.create_upload(create).await?;
         let mut response = xml_response(created_xml(&bucket, &key, upload));

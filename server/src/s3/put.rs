@@ -27,6 +27,7 @@ impl S3 {
             headers: headers::of_object(request.head)?,
             expected: headers::expected(request.head, trailing_checksum(&payload))?,
             conditions: conditions::of_write(request.head)?,
+            storage_class: headers::storage_class(request.head, self.node.classes())?,
         };
         let mut body = object_body(request.head, payload, incoming)?;
         let stored = self.node.put_object(put, &mut body).await?;

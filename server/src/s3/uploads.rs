@@ -42,7 +42,7 @@ fn parts_xml(upload: &UploadName, after: u16, max: usize, page: &PartsPage, owne
         xml.text("Key", upload.key.as_str());
         xml.value("UploadId", upload.upload);
         write_people(xml, owner);
-        xml.text("StorageClass", "STANDARD");
+        xml.text("StorageClass", page.storage_class.as_str());
         xml.value("PartNumberMarker", after);
         xml.value("NextPartNumberMarker", page.parts.last().map_or(after, |part| part.number));
         xml.value("MaxParts", max);
@@ -132,7 +132,7 @@ impl Listing {
                     xml.text("Key", &self.encoding.apply(&upload.key));
                     xml.value("UploadId", upload.upload);
                     write_people(xml, owner);
-                    xml.text("StorageClass", "STANDARD");
+                    xml.text("StorageClass", upload.storage_class.as_str());
                     xml.text("Initiated", &date::iso(upload.initiated_at));
                     write_checksum(xml, upload.checksum);
                 });
@@ -150,6 +150,7 @@ mod tests {
     use anvil_model::object::{Checksum, Etag, Key};
     use anvil_model::time::WallTime;
     use anvil_node::Caller;
+    use anvil_node::metadata::rows::StorageClass;
     use anvil_node::multipart::{PartInfo, UploadInfo};
 
     use super::*;
@@ -182,7 +183,7 @@ mod tests {
             last_modified: TIME,
         };
         let checksum = Some((ChecksumAlgorithm::Crc32, ChecksumType::Composite));
-        let page = PartsPage { parts: vec![part], more: true, checksum };
+        let page = PartsPage { parts: vec![part], more: true, checksum, storage_class: StorageClass::Standard };
         assert_eq!(
             body(parts_xml(&upload, 1, 1, &page, "me")),
             "<ListPartsResult><Bucket>bucket</Bucket><Key>k</Key><UploadId>00000000000000000000000000000001</UploadId>\
@@ -200,7 +201,13 @@ mod tests {
         let query = Query::read(Some("key-marker=a&upload-id-marker=000000000000000000000000000000ff&delimiter=/"));
         let listing = Listing::read(&query.unwrap()).unwrap();
         assert_eq!(listing.wanted().after, Some((b"a".to_vec(), Some(UploadId(255)))));
-        let upload = UploadInfo { key: "b".to_owned(), upload: UploadId(1), initiated_at: TIME, checksum: None };
+        let upload = UploadInfo {
+            key: "b".to_owned(),
+            upload: UploadId(1),
+            initiated_at: TIME,
+            checksum: None,
+            storage_class: StorageClass::Standard,
+        };
         let page = UploadsPage {
             uploads: vec![upload],
             common_prefixes: vec![b"c/".to_vec()],

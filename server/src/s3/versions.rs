@@ -93,7 +93,7 @@ impl Listing {
     }
 
     fn write_version(&self, xml: &mut XmlWriter, entry: &Entry, owner: &str) {
-        let Entry::Object { key, etag, checksum, size, last_modified } = entry else { return };
+        let Entry::Object { key, etag, checksum, size, last_modified, storage_class } = entry else { return };
         xml.element("Version", |xml| {
             xml.text("Key", &self.encoding.apply(key));
             xml.text("VersionId", NULL);
@@ -104,7 +104,7 @@ impl Listing {
             xml.text("ChecksumType", checksum::type_name(checksum.of));
             xml.value("Size", size);
             xml.element("Owner", |xml| xml.text("ID", owner));
-            xml.text("StorageClass", "STANDARD");
+            xml.text("StorageClass", storage_class.as_str());
         });
     }
 }
@@ -116,6 +116,8 @@ const NULL: &str = "null";
 mod tests {
     use anvil_model::object::{Checksum, ChecksumAlgorithm, ChecksumType, Etag};
     use anvil_model::time::WallTime;
+
+    use anvil_node::metadata::rows::StorageClass;
 
     use super::*;
 
@@ -133,6 +135,7 @@ mod tests {
             checksum,
             size: 5,
             last_modified: WallTime { unix_ms: 1_255_369_830_123 },
+            storage_class: StorageClass::Standard,
         };
         let page = Page { entries: vec![Entry::CommonPrefix(b"a/".to_vec()), object], next: Some(b"a b".to_vec()) };
         let listing = listing("key-marker=A&version-id-marker=null&max-keys=2&encoding-type=url&delimiter=/").unwrap();

@@ -19,8 +19,8 @@ use super::mutation::{
 };
 use super::rows::{
     BlobRow, BlobState, BucketRow, BucketState, CompletedUpload, Content, GarbageRow, Ownership, PartRow,
-    PublicAccessBlock, Rows, RowsError, SEGMENTS_PER_VERSION_MAX, SegmentPart, SegmentRow, Slice, UploadRow,
-    VersionRow, Versioning, WriteRow, WriterRow,
+    PublicAccessBlock, Rows, RowsError, SEGMENTS_PER_VERSION_MAX, SegmentPart, SegmentRow, Slice, StorageClass,
+    UploadRow, VersionRow, Versioning, WriteRow, WriterRow,
 };
 use super::{Refusal, check_conditions, sums};
 use crate::multipart::PartName;
@@ -195,6 +195,7 @@ impl<R: Rows> One<'_, R> {
             Change::ClaimOrphans { blobs } => self.claim_orphans(blobs),
             Change::ForgetGarbage { blobs } => self.forget_garbage(blobs),
             Change::CopyObject { bucket, key, copy, conditions } => self.copy_object(*bucket, key, copy, conditions),
+            Change::UpdateBucket { bucket, storage_class } => self.update_bucket(*bucket, storage_class),
             Change::CopyPart { bucket, key, upload, part, source, start } => {
                 let range = *start..start.saturating_add(part.size);
                 self.copy_part(*bucket, key, *upload, part, (source, range))
@@ -234,6 +235,7 @@ impl<R: Rows> One<'_, R> {
             public_access_block: PublicAccessBlock::ALL,
             object_lock: None,
             encryption: None,
+            storage_class: StorageClass::Standard,
         })?;
         Ok(changed(Outcome::BucketCreated(BucketRef { id, tenant, generation })))
     }
@@ -246,6 +248,18 @@ impl<R: Rows> One<'_, R> {
         }
         self.rows.delete_bucket(row.id)?;
         Ok(changed(Outcome::BucketDeleted))
+    }
+
+    /// What was decided under the configuration before is refused from here on, and asks again.
+    fn update_bucket(&mut self, bucket: BucketRef, storage_class: &StorageClass) -> Result<Decided, No> {
+        let mut row = self.usable(bucket)?;
+        if row.storage_class == *storage_class {
+            return Ok(unchanged(Outcome::BucketUpdated(bucket)));
+        }
+        row.generation = self.stamp.generation;
+        row.storage_class = storage_class.clone();
+        self.rows.put_bucket(&row)?;
+        Ok(changed(Outcome::BucketUpdated(BucketRef { generation: row.generation, ..bucket })))
     }
 
     /// The bucket, if it still is what the request was decided under.
@@ -299,7 +313,7 @@ impl<R: Rows> One<'_, R> {
             last_modified: self.stamp.at,
             parts: None,
             content: slice.map_or(Content::Empty, Content::Single),
-            storage_class: object.storage_class,
+            storage_class: object.storage_class.clone(),
             envelope: None,
             retention: None,
             legal_hold: false,
@@ -469,7 +483,7 @@ impl<R: Rows> One<'_, R> {
             headers: about.headers.clone(),
             tags: about.tags.clone(),
             checksum: about.checksum,
-            storage_class: about.storage_class,
+            storage_class: about.storage_class.clone(),
             envelope: None,
             initiated_at: self.stamp.at,
             completed: None,
@@ -580,7 +594,7 @@ impl<R: Rows> One<'_, R> {
             last_modified: self.stamp.at,
             parts: Some(u16::try_from(listed.len()).expect("as many as part numbers, at most")),
             content: Content::Segments,
-            storage_class: row.storage_class,
+            storage_class: row.storage_class.clone(),
             envelope: row.envelope.clone(),
             retention: None,
             legal_hold: false,

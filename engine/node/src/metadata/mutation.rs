@@ -169,6 +169,13 @@ pub enum Change {
         /// Where it is, on no disk of another shard; [`DiskId::NONE`] when it is to be repaired.
         to: DiskId,
     },
+    /// Changes the configuration of a bucket.
+    UpdateBucket {
+        /// Which.
+        bucket: BucketRef,
+        /// Of new versions whose request names none.
+        storage_class: StorageClass,
+    },
 }
 
 /// The version that a copy shares its bytes with.
@@ -293,6 +300,8 @@ pub enum Outcome {
     ObjectCopied(Completed),
     /// The shard is where the change said.
     ShardMoved,
+    /// The bucket has this configuration.
+    BucketUpdated(BucketRef),
 }
 
 impl Outcome {
@@ -351,7 +360,7 @@ impl Mutation {
             | Change::ForgetGarbage { .. }
             | Change::MoveShard { .. } => (0, &[]),
             Change::CreateBucket { name, .. } => (0, name.as_str().as_bytes()),
-            Change::DeleteBucket { bucket } => (bucket.id.0, &[]),
+            Change::DeleteBucket { bucket } | Change::UpdateBucket { bucket, .. } => (bucket.id.0, &[]),
             Change::PutObject { bucket, key, .. }
             | Change::DeleteObject { bucket, key, .. }
             | Change::CreateUpload { bucket, key, .. }

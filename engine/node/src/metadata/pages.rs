@@ -65,8 +65,8 @@ fn position(entry: &Entry) -> Vec<u8> {
 }
 
 fn entry(head: ListedRow) -> Result<Entry, RowsError> {
-    let ListedRow { key, etag, checksum, size, last_modified } = head;
-    Ok(Entry::Object { key: text(key)?, etag, checksum, size, last_modified })
+    let ListedRow { key, etag, checksum, size, last_modified, storage_class } = head;
+    Ok(Entry::Object { key: text(key)?, etag, checksum, size, last_modified, storage_class })
 }
 
 fn text(key: Vec<u8>) -> Result<String, RowsError> {
@@ -119,8 +119,8 @@ pub(super) fn uploads(rows: &impl Rows, bucket: BucketId, list: &ListUploads) ->
 }
 
 fn upload_info(row: UploadRow) -> Result<UploadInfo, RowsError> {
-    let UploadRow { upload, key, initiated_at, checksum, .. } = row;
-    Ok(UploadInfo { key: text(key)?, upload, initiated_at, checksum })
+    let UploadRow { upload, key, initiated_at, checksum, storage_class, .. } = row;
+    Ok(UploadInfo { key: text(key)?, upload, initiated_at, checksum, storage_class })
 }
 
 /// A page of an upload's parts.
@@ -135,7 +135,8 @@ pub(super) fn parts(rows: &impl Rows, upload: &UploadRow, after: u16, max: usize
         size: part.size,
         last_modified: part.last_modified,
     });
-    Ok(PartsPage { parts: parts.collect(), more, checksum: upload.checksum })
+    let (checksum, storage_class) = (upload.checksum, upload.storage_class.clone());
+    Ok(PartsPage { parts: parts.collect(), more, checksum, storage_class })
 }
 
 /// What a list shows, and how it rolls up.

@@ -9,7 +9,7 @@ use anvil_model::object::{BucketName, Etag, Key};
 use super::mutation::{BucketRef, Outcome};
 use super::rows::{
     BlobRow, BucketRow, BucketState, Content, Counters, GarbageRow, Rows, RowsError, SegmentPart, SegmentRow,
-    UploadRow, VersionRow,
+    StorageClass, UploadRow, VersionRow,
 };
 use super::{Refusal, pages};
 use crate::list::{ListObjects, Page};
@@ -224,6 +224,8 @@ pub struct Prepared {
     pub bucket: BucketRef,
     /// The tag of the current version, when there is one.
     pub current: Option<Etag>,
+    /// The bucket's, for a request that names none.
+    pub storage_class: StorageClass,
 }
 
 /// An upload under way.
@@ -284,7 +286,11 @@ fn answer(rows: &impl Rows, query: &Query) -> Result<Answer, No> {
         Query::Prepare { bucket, key } => {
             let bucket = usable(rows, bucket)?;
             let current = rows.head(bucket.id, key.as_bytes())?.filter(|version| !version.delete_marker);
-            Answer::Prepared(Prepared { bucket: reference(&bucket), current: current.map(|version| version.etag) })
+            Answer::Prepared(Prepared {
+                bucket: reference(&bucket),
+                current: current.map(|version| version.etag),
+                storage_class: bucket.storage_class,
+            })
         }
         Query::Bucket(bucket) => Answer::Bucket(usable(rows, bucket)?),
         Query::Buckets { tenant, after, max } => {

@@ -13,6 +13,7 @@ use anvil_model::time::WallTime;
 use serde::{Deserialize, Serialize};
 
 use super::mutation::{Completed, Outcome};
+use crate::classes::ClassName;
 
 /// A bucket. Its id is never reused; its name is unique among the buckets that are there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct BucketRow {
     pub object_lock: Option<LockDefault>,
     /// What a new version is encrypted with, when the request does not say.
     pub encryption: Option<Vec<u8>>,
+    /// Of a new version, when the request does not say.
+    pub storage_class: StorageClass,
 }
 
 /// Whether a bucket takes writes. One regional transaction creates and deletes a bucket where names and buckets are in
@@ -122,12 +125,14 @@ pub struct Retention {
     pub until: WallTime,
 }
 
-/// Storage class of S3; names a profile.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Storage class of S3; names a profile, see [`Classes`](crate::classes::Classes).
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum StorageClass {
     /// `STANDARD`.
     #[default]
     Standard,
+    /// One that the operator named.
+    Named(ClassName),
 }
 
 /// One version of a key. The current one lies inline in the key's head row, so that a GET is one probe.
@@ -230,6 +235,8 @@ pub struct ListedRow {
     pub size: u64,
     /// As in [`VersionRow`].
     pub last_modified: WallTime,
+    /// As in [`VersionRow`].
+    pub storage_class: StorageClass,
 }
 
 /// A blob that a version or part references, or did. A dead row keeps its id from being claimed until its bytes are

@@ -1,9 +1,13 @@
 //! The start of a node as `server` does it, without the server.
 
+use std::sync::Arc;
+
 use anvil_model::format::Subject;
 use anvil_model::ids::{DiskId, NodeId};
 use anvil_model::io::{Task, World};
+use anvil_model::profile::Profile;
 use anvil_node::Node;
+use anvil_node::classes::Classes;
 use anvil_node::metadata::batch::{Limits, Service, mailboxes};
 use anvil_node::metadata::embedded::{Embedded, OpenError, Replayed, replay};
 use anvil_node::metadata::rows::{BlobState, Rows};
@@ -206,7 +210,7 @@ impl Parts {
             self.worlds.iter().map(|world| Metadata::new(world.clone(), mailboxes.clone())).collect();
         let cores = self.worlds.iter().zip(&stores).zip(&metadata);
         let node = |((world, store), metadata): ((&SimWorld, &Store<SimWorld>), &Metadata<SimWorld>)| {
-            Node::new(world.clone(), store.clone(), metadata.clone(), "sim-1")
+            Node::new(world.clone(), store.clone(), metadata.clone(), "sim-1", classes())
                 .digesting_with(anvil_digest::Kernel::SINGLE)
         };
         let nodes: Vec<Node<SimWorld>> = cores.map(node).collect();
@@ -250,4 +254,9 @@ async fn make_bucket(node: &Node<SimWorld>) {
             Err(MetadataError::Unknown) => {}
         }
     }
+}
+
+/// One copy on one disk, for every class.
+fn classes() -> Arc<Classes> {
+    Arc::new(Classes::standard_only(Profile::SINGLE))
 }

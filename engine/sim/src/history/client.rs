@@ -298,6 +298,7 @@ impl Client {
                     absent: expected == Some(None),
                     etag: expected.flatten().map(|value| shared.etag(value)),
                 },
+                storage_class: None,
             };
             let mut body = Payload::new(world, value, 0..size, leaves_after);
             if slow {
@@ -346,6 +347,7 @@ impl Client {
             website_redirect_location: None,
             algorithm: None,
             conditions: WriteConditions::default(),
+            storage_class: None,
         };
         let write = self.shared.record.borrow_mut().begin_write(to, Some(value), None);
         let result = self.node.copy_object(&copy).await;
@@ -578,7 +580,8 @@ impl Client {
         let value = self.shared.new_value(size, parts.clone());
 
         let headers = headers(value);
-        let create = CreateUpload { caller: CALLER, bucket: bucket(), key: key(index), headers, checksum: None };
+        let (bucket, key) = (bucket(), key(index));
+        let create = CreateUpload { caller: CALLER, bucket, key, headers, checksum: None, storage_class: None };
         let upload = match self.node.create_upload(create).await {
             Ok(upload) => upload,
             Err(error) => {

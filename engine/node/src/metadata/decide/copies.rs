@@ -66,7 +66,7 @@ impl<R: Rows> One<'_, R> {
             last_modified: self.stamp.at,
             parts: source.parts,
             content: source.content,
-            storage_class: copy.storage_class,
+            storage_class: copy.storage_class.clone(),
             envelope: source.envelope,
             retention: None,
             legal_hold: false,

@@ -114,6 +114,18 @@ fn a_move_is_frozen() {
 }
 
 #[test]
+fn storage_classes_are_frozen() {
+    let bucket = BucketRef { id: BucketId(2), tenant: TenantId(1), generation: Generation(2) };
+    let hex = |storage_class| {
+        let change = Change::UpdateBucket { bucket, storage_class };
+        let bytes = encode_mutation(&Mutation { write: WriteId(1), change });
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    assert_eq!(hex(StorageClass::Standard), "010e02010200");
+    assert_eq!(hex("AB".parse().unwrap()), "010e0201020102".to_owned() + "4142");
+}
+
+#[test]
 fn a_newer_format_is_refused_by_name() {
     let mut bytes = encoded(&sample());
     bytes[0] = FORMAT_VERSION + 1;

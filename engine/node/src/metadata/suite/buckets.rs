@@ -5,9 +5,9 @@ use anvil_model::object::WriteConditions;
 use futures_util::future;
 
 use super::kit::{Caller, TENANT, blob_of, bucket_name, key, path};
-use crate::metadata::mutation::{BucketRef, Change, NewUpload, Outcome};
+use crate::metadata::mutation::{BucketRef, Change, NewObject, NewUpload, Outcome};
 use crate::metadata::query::{Answer, BucketPath, Query};
-use crate::metadata::rows::{BucketRow, BucketState, Ownership, PublicAccessBlock, Versioning};
+use crate::metadata::rows::{BucketRow, BucketState, Ownership, PublicAccessBlock, StorageClass, Versioning};
 use crate::metadata::{Metadata, Refusal};
 
 const OTHER: TenantId = TenantId(2);
@@ -121,6 +121,30 @@ pub async fn a_stale_configuration_is_refused(metadata: &impl Metadata) {
         assert_eq!(caller.commit(change.clone()).await, Err(Refusal::OperationAborted), "{change:?}");
     }
     caller.audit([], []).await;
+}
+
+/// What was decided under the configuration before is refused, and what comes after has the new one.
+pub async fn a_configuration_counts_from_its_commit_on(metadata: &impl Metadata) {
+    let caller = Caller::open(metadata).await;
+    let old = caller.create_bucket("bucket").await;
+    let cold: StorageClass = "COLD".parse().expect("a name of a class");
+    let update = |bucket| Change::UpdateBucket { bucket, storage_class: cold.clone() };
+    let updated = caller.commit(update(old)).await;
+    let Ok(Outcome::BucketUpdated(new)) = updated else { panic!("{updated:?}") };
+    assert!(new.generation > old.generation && (new.id, new.tenant) == (old.id, old.tenant));
+    let object = caller.object(1);
+    let late = caller.put_if(old, "k", &object, WriteConditions::default()).await;
+    assert_eq!(
+        (late, caller.commit(update(old)).await),
+        (Err(Refusal::OperationAborted), Err(Refusal::OperationAborted))
+    );
+    assert_eq!(caller.commit(update(new)).await, Ok(Outcome::BucketUpdated(new)), "nothing changes");
+    let prepare = Query::Prepare { bucket: path("bucket"), key: key("k") };
+    let Ok(Answer::Prepared(prepared)) = caller.ask(prepare).await else { panic!("the bucket is there") };
+    assert_eq!((prepared.bucket, &prepared.storage_class), (new, &cold));
+    let object = NewObject { storage_class: cold.clone(), ..object };
+    caller.put_if(new, "k", &object, WriteConditions::default()).await.expect("it is the configuration");
+    assert_eq!(caller.object_at("bucket", "k").await.expect("just written").version.storage_class, cold);
 }
 
 /// A write that was prepared in a bucket that is gone does not land in its successor.

@@ -22,7 +22,8 @@ macro_rules! metadata_suite {
         $crate::metadata_suite!(@cases $run;
             buckets: names_are_unique_among_live_buckets, another_tenants_bucket_is_denied, lists_are_in_order_of_names,
                 a_bucket_that_holds_anything_is_not_deleted, a_stale_configuration_is_refused,
-                a_deleted_bucket_takes_no_write, deletion_and_writes_exclude_each_other;
+                a_deleted_bucket_takes_no_write, deletion_and_writes_exclude_each_other,
+                a_configuration_counts_from_its_commit_on;
             objects: a_version_reads_as_it_was_written, an_overwritten_version_is_garbage, a_deleted_key_is_gone,
                 conditions_are_checked_under_the_lock, of_many_conditional_writes_one_wins,
                 writes_to_one_key_keep_their_order, every_row_has_its_own_verdict, a_repeated_write_answers_as_before,
