@@ -2,9 +2,10 @@
 //! as a client sees them.
 //!
 //! Every figure comes with the machine, the command and the conditions that made it.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod disk;
+mod ec;
 mod host;
 mod latency;
 mod s3;
@@ -20,7 +21,7 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures disks through Anvil's own I/O path, starts of the store, and S3 endpoints as a client.
+/// Measures disks through Anvil's own I/O path, its erasure code, starts of the store, and S3 endpoints as a client.
 #[derive(Debug, Parser)]
 #[command(name = "anvil-bench", version)]
 struct Cli {
@@ -32,6 +33,8 @@ struct Cli {
 enum What {
     /// Measures disks: sequential and random reads and writes with direct I/O, and flushes
     Disk(disk::Args),
+    /// Measures the erasure code: encoding, rebuilding and verifying, by kernel, beside other libraries
+    Ec(ec::Args),
     /// Appends many small blobs, then measures how a start finds them again, and what memory they take
     Store(store::Args),
     /// Loads an S3 endpoint: as many requests at once as there are connections, each as soon as the one before it is answered
@@ -41,6 +44,7 @@ enum What {
 fn main() -> ExitCode {
     let result = match Cli::parse().what {
         What::Disk(args) => disk::run(&args),
+        What::Ec(args) => ec::run(&args),
         What::Store(args) => store::run(&args),
         What::S3(args) => s3::run(&args),
     };

@@ -82,16 +82,16 @@ impl Code {
     #[must_use]
     pub fn verify(&self, data: &[&[u8]], parity: &[&[u8]]) -> bool {
         /// Bytes that are encoded at a time: they stay in the first-level cache.
-        const WINDOW_BYTES: usize = 1024;
+        const WINDOW_BYTES: usize = 2048;
         assert_eq!(data.len(), self.data, "data cells");
         assert_eq!(parity.len(), self.parity, "parity cells");
         let length = parity.iter().map(|cell| cell.len()).max().unwrap_or(0);
+        let mut bytes = [[0; WINDOW_BYTES]; PARITY_MAX];
         (0..length).step_by(WINDOW_BYTES).all(|from| {
             let mut windows: [&[u8]; DATA_MAX] = [&[]; DATA_MAX];
             for (window, cell) in windows.iter_mut().zip(data) {
                 *window = range(cell, from, WINDOW_BYTES);
             }
-            let mut bytes = [[0; WINDOW_BYTES]; PARITY_MAX];
             let mut expected = bytes.each_mut().map(|bytes| &mut bytes[..]);
             for (expected, cell) in expected.iter_mut().zip(parity) {
                 let length = range(cell, from, WINDOW_BYTES).len();
