@@ -23,6 +23,7 @@ impl Md5Lanes {
 /// # Safety
 /// The CPU has the features that `W` names.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "a block is taken from every lane")]
 pub(super) unsafe fn compress<W: Words, const GROUPS: usize>(
     states: &mut [[[u32; 4]; LANES]; GROUPS],
     blocks: &[Blocks<'_>; GROUPS],

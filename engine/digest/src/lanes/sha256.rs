@@ -19,6 +19,7 @@ impl Sha256Lanes {
 /// # Safety
 /// The CPU has the features that `W` names.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "a block is taken from every lane")]
 pub(super) unsafe fn compress<W: Words>(states: &mut [[u32; 8]; LANES], blocks: &Blocks<'_>) {
     let count = block_count(std::slice::from_ref(blocks));
     let begin = by_word(states);
