@@ -20,6 +20,7 @@ use anvil_runtime::{Io, Options};
 use anvil_store::{Rate, ScrubOptions};
 
 use crate::auth::Secret;
+use crate::grpc::AdminFrom;
 use crate::s3::Domains;
 use crate::telemetry::LogFormat;
 use crate::tls::CertificateFiles;
@@ -42,6 +43,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Who the node is for clients that come with TLS, if the operator said.
     pub tls: Option<TlsChoice>,
+    /// From where administrators may come.
+    pub admin_from: AdminFrom,
     /// The region that requests must be signed for.
     pub region: String,
     /// Host names in front of which buckets stand; none for buckets in the path alone.
@@ -159,6 +162,8 @@ impl Config {
         let classes = read_classes(&mut reader, disks.len())?;
         let listen = read_listen(form, &mut reader)?;
         let tls = read_tls(&mut reader)?;
+        let admin_from =
+            reader.text(flags.admin_from.as_deref(), &["ANVIL_ADMIN_FROM"], value::admin_from, "loopback")?;
         let region = reader.text(flags.region.as_deref(), &["REGION"], value::region, "us-east-1")?;
         let domains = reader.optional(flags.domain.as_deref(), &["ANVIL_DOMAIN"], value::domains)?.unwrap_or_default();
         let credentials = read_credentials(&mut reader)?;
@@ -180,6 +185,7 @@ impl Config {
             classes,
             listen,
             tls,
+            admin_from,
             region,
             domains,
             credentials,

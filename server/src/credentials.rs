@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use anvil_model::ids::TenantId;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::{Credential, Directory, Secret};
 use crate::config::ChosenCredentials;
-use crate::data_dir::{DataDir, DataDirError, FILE_VERSION};
+use crate::data_dir::{self, DataDir, DataDirError, FILE_VERSION};
 
 /// The tenant and the app of this node, with the credentials of the app.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,15 @@ impl Credentials {
         Ok(credentials)
     }
 
+    /// Those in the data directory of a node that may be running; `None` when there are none.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn of_directory(path: &Path) -> Result<Option<Self>, DataDirError> {
+        let Some(kept) = data_dir::read(&path.join(FILE))? else { return Ok(None) };
+        Self::from_kept(kept, path).map(Some)
+    }
+
     /// The directory that requests are authenticated with.
     #[must_use]
     pub fn directory(&self) -> Directory {
@@ -80,9 +90,13 @@ impl Credentials {
 
     fn read(data: &DataDir) -> Result<Option<Self>, DataDirError> {
         let Some(kept) = data.read::<Kept>(FILE)? else { return Ok(None) };
-        let damaged = |what| DataDirError::Damaged { path: data.path().join(FILE), what };
+        Self::from_kept(kept, data.path()).map(Some)
+    }
+
+    fn from_kept(kept: Kept, directory: &Path) -> Result<Self, DataDirError> {
+        let damaged = |what| DataDirError::Damaged { path: directory.join(FILE), what };
         let secret = Secret::new(&kept.secret_key).map_err(|error| damaged(error.to_string()))?;
-        Ok(Some(Self { tenant: kept.tenant, access_key: kept.access_key, secret }))
+        Ok(Self { tenant: kept.tenant, access_key: kept.access_key, secret })
     }
 
     fn to_kept(&self) -> Kept {

@@ -85,18 +85,7 @@ impl DataDir {
 
     /// Reads a file of this directory; `None` when it is not there.
     pub(crate) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, DataDirError> {
-        let path = self.path.join(name);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(DataDirError::Io { step: "read", path, source }),
-        };
-        let damaged = |error: serde_json::Error| DataDirError::Damaged { path: path.clone(), what: error.to_string() };
-        let Versioned { version } = serde_json::from_slice(&bytes).map_err(damaged)?;
-        if version > FILE_VERSION {
-            return Err(DataDirError::Newer { path, found: version });
-        }
-        serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+        read(&self.path.join(name))
     }
 
     /// Replaces a file of this directory, durably.
@@ -118,6 +107,22 @@ impl DataDir {
         fs::rename(&beside, &path).map_err(fail("replace"))?;
         File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(fail("sync the directory of"))
     }
+}
+
+/// Reads a file of a data directory, also of one that another process holds: it is replaced as a whole. `None` when it is
+/// not there.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, DataDirError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(DataDirError::Io { step: "read", path: path.to_owned(), source }),
+    };
+    let damaged = |error: serde_json::Error| DataDirError::Damaged { path: path.to_owned(), what: error.to_string() };
+    let Versioned { version } = serde_json::from_slice(&bytes).map_err(damaged)?;
+    if version > FILE_VERSION {
+        return Err(DataDirError::Newer { path: path.to_owned(), found: version });
+    }
+    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
 }
 
 /// What every file begins with.

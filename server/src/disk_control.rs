@@ -70,7 +70,7 @@ pub enum DiskControlError {
     /// It was tried, and failed; nothing has changed.
     #[error("{0}")]
     Failed(String),
-    /// The node starts or stops, or has too many orders waiting.
+    /// The node starts or stops.
     #[error("the node takes no orders for its disks at this moment: try again")]
     Busy,
 }
@@ -163,7 +163,8 @@ impl DiskControl {
 
     async fn ask<T>(&self, order: impl FnOnce(Reply<T>) -> Order) -> Result<T, DiskControlError> {
         let (reply, answer) = oneshot::channel();
-        self.orders.try_send(order(reply)).map_err(|_| DiskControlError::Busy)?;
+        // A full queue lets them wait, for as long as their callers do.
+        self.orders.send(order(reply)).await.map_err(|_| DiskControlError::Busy)?;
         answer.await.map_err(|_| DiskControlError::Busy)?
     }
 }
@@ -187,16 +188,28 @@ impl Keeper {
             // Whoever asked may have gone away.
             match order {
                 Order::List(reply) => drop(reply.send(Ok(self.figures.disks()))),
-                Order::Offline(_, reply)
-                | Order::Online(_, reply)
-                | Order::Replace { reply, .. }
-                | Order::Adopt { reply, .. } => drop(reply.send(Err(DiskControlError::Refused(NOT_YET.to_owned())))),
+                Order::Offline(name, reply) | Order::Online(name, reply) | Order::Replace { lost: name, reply, .. } => {
+                    drop(reply.send(self.find(&name).and_then(|_| Err(not_yet()))));
+                }
+                Order::Adopt { reply, .. } => drop(reply.send(Err(not_yet()))),
             }
         }
     }
+
+    fn find(&self, name: &DiskName) -> Result<DiskReport, DiskControlError> {
+        let mut disks = self.figures.disks().into_iter();
+        let found = disks.find(|report| match name {
+            DiskName::Id(disk) => report.disk == *disk,
+            DiskName::Path(path) => report.path == *path,
+        });
+        found.ok_or_else(|| DiskControlError::Unknown(name.clone()))
+    }
 }
 
-const NOT_YET: &str = "this version changes its disks at a start only: stop the node, and start it with other disks";
+fn not_yet() -> DiskControlError {
+    let sentence = "this version changes its disks at a start only: stop the node, and start it with other disks";
+    DiskControlError::Refused(sentence.to_owned())
+}
 
 impl std::fmt::Display for DiskName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

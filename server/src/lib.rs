@@ -13,6 +13,7 @@ pub mod disk_control;
 pub mod disks;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod grpc;
 pub mod http;
 pub mod http1;
 pub mod http2;

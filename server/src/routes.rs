@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::grpc::Services;
+use crate::grpc::request::is_grpc;
 use crate::http::{Head, Incoming, Outgoing, Response, Service};
 use crate::s3::Domains;
 use crate::telemetry::Metrics;
@@ -51,12 +53,13 @@ pub struct Routes<S> {
     domains: Arc<Domains>,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
+    grpc: Services,
 }
 
 impl<S> Routes<S> {
-    /// Puts the reserved paths in front of `s3`.
-    pub fn new(s3: S, domains: Arc<Domains>, readiness: Arc<Readiness>, metrics: Arc<Metrics>) -> Self {
-        Self { s3, domains, readiness, metrics }
+    /// Puts the reserved paths in front of `s3`, and `grpc` beside it.
+    pub fn new(s3: S, grpc: Services, domains: Arc<Domains>, readiness: Arc<Readiness>, metrics: Arc<Metrics>) -> Self {
+        Self { s3, domains, readiness, metrics, grpc }
     }
 
     /// A bucket that is named by the host has all paths to itself.
@@ -71,6 +74,8 @@ enum Route {
     Health,
     Ready,
     Metrics,
+    /// gRPC over HTTP/1.1.
+    Grpc,
     /// A method that a reserved path does not take: no bucket has its name.
     Reserved,
     S3,
@@ -78,6 +83,10 @@ enum Route {
 
 fn route(head: &Head) -> Route {
     let reads = matches!(head.method.as_str(), "GET" | "HEAD");
+    // S3 has no POST of such a body; over HTTP/2 a call does not come this way.
+    if head.method == "POST" && head.header("content-type").is_some_and(|kind| is_grpc(kind.as_bytes())) {
+        return Route::Grpc;
+    }
     match head.path.as_str() {
         "/" if reads && !shows_credentials(head) => Route::Health,
         "/ready" if reads => Route::Ready,
@@ -110,6 +119,7 @@ impl<S: Service> Service for Routes<S> {
                 Ready::NoMetadata => text(503, PLAIN, "the metadata is away\n".to_owned()),
             },
             Route::Metrics => text(200, OPEN_METRICS, self.metrics.render()),
+            Route::Grpc => self.refusal(415, "UnsupportedMediaType", GRPC, &head.request_id),
             Route::Reserved => self.refusal(405, "MethodNotAllowed", RESERVED, &head.request_id),
             Route::S3 => self.s3.call(head, body).await,
         }
@@ -119,12 +129,16 @@ impl<S: Service> Service for Routes<S> {
         self.s3.refusal(status, code, message, request_id)
     }
 
+    fn grpc(&self) -> Option<&Services> {
+        Some(&self.grpc)
+    }
+
     fn operation(&self, head: &Head) -> &'static str {
         match self.route(head) {
             Route::Health => "Health",
             Route::Ready => "Ready",
             Route::Metrics => "Metrics",
-            Route::Reserved => "Refused",
+            Route::Reserved | Route::Grpc => "Refused",
             Route::S3 => self.s3.operation(head),
         }
     }
@@ -138,6 +152,7 @@ fn text<P>(status: u16, content_type: &'static str, text: String) -> Response<P>
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const GRPC: &str = "gRPC takes HTTP/2, and this request came over HTTP/1.1.";
 const RESERVED: &str = "This name is reserved: it can be read, and no bucket can have it.";
 
 #[cfg(test)]

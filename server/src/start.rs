@@ -30,6 +30,7 @@ use crate::auth::Authenticator;
 use crate::data_dir::DataDir;
 use crate::disk_control::{DiskControl, Keeper};
 use crate::disks::{self, DiskError};
+use crate::grpc::{Authority, Services};
 use crate::http1::Settings;
 use crate::identity::EMBEDDED_NODE;
 use crate::listener::{BindError, Frontend};
@@ -58,6 +59,8 @@ pub struct Plan {
     pub domains: Domains,
     /// Who may come in.
     pub authenticator: Arc<Authenticator>,
+    /// Who may administrate.
+    pub authority: Arc<Authority>,
     /// The cores and their memory.
     pub runtime: anvil_runtime::Options,
     /// The core that also does the metadata's batching and writes its log.
@@ -117,7 +120,8 @@ struct Shared {
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     figures: Arc<StoreFigures>,
-    disk_control: DiskControl,
+    disk_control: Arc<DiskControl>,
+    authority: Arc<Authority>,
     metadata_figures: Arc<MetadataFigures>,
     upkeep: Arc<UpkeepSamples>,
     reclaim_delay: Duration,
@@ -194,7 +198,8 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         authenticator: plan.authenticator,
         readiness: Arc::clone(&readiness),
         figures: StoreFigures::watched_by(&metrics, core_count),
-        disk_control: DiskControl::default(),
+        disk_control: Arc::default(),
+        authority: plan.authority,
         metadata_figures: MetadataFigures::watched_by(&metrics),
         upkeep: UpkeepSamples::watched_by(&metrics, core_count),
         metrics: Arc::clone(&metrics),
@@ -499,10 +504,11 @@ async fn welcome(
         store.start_scrub(scrub);
     }
     let _keeping = keep(shared, &node, incarnation);
+    let grpc = Services::new(node.clone(), Arc::clone(&shared.disk_control), Arc::clone(&shared.authority));
     let s3 =
         S3::new(node, Arc::clone(&shared.authenticator), Arc::clone(&shared.domains), settings.host_id.as_str().into());
     let routes =
-        Routes::new(s3, Arc::clone(&shared.domains), Arc::clone(&shared.readiness), Arc::clone(&shared.metrics));
+        Routes::new(s3, grpc, Arc::clone(&shared.domains), Arc::clone(&shared.readiness), Arc::clone(&shared.metrics));
     let counters = shared.metrics.core(core.core());
     let mut stop = shared.stop.clone();
     let (world, store, figures) = (core.clone(), store.clone(), Arc::clone(&shared.figures));

@@ -23,11 +23,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("anvil-model", &[]),
     ("anvil-digest", &[]),
     ("anvil-erasure", &[]),
+    ("anvil-proto", &[]),
     ("anvil-store", &["anvil-model"]),
     ("anvil-runtime", &["anvil-model"]),
     ("anvil-node", &["anvil-model", "anvil-digest", "anvil-erasure", "anvil-store"]),
     ("anvil-sim", &["anvil-model", "anvil-digest", "anvil-erasure", "anvil-store", "anvil-node"]),
-    ("anvil", &["anvil-model", "anvil-digest", "anvil-erasure", "anvil-store", "anvil-runtime", "anvil-node"]),
+    (
+        "anvil",
+        &["anvil-model", "anvil-digest", "anvil-erasure", "anvil-store", "anvil-runtime", "anvil-node", "anvil-proto"],
+    ),
     ("anvil-bench", &["anvil-model", "anvil-digest", "anvil-erasure", "anvil-store", "anvil-runtime", "anvil-node"]),
 ];
 

@@ -1,8 +1,9 @@
 //! The command line: what can be asked of the `anvil` binary.
 //!
-//! Exit codes: 0 as asked, 1 when a node could not start or died or a record is damaged, 2 when a flag or variable is wrong,
+//! Exit codes: 0 as asked, 1 when a node could not start or died, did not do as asked, or a record is damaged, 2 when a flag or variable is wrong,
 //! 130 when Ctrl-C ended a look at disks.
 
+mod admin;
 mod node;
 mod store;
 
@@ -38,6 +39,9 @@ enum Command {
     /// Looks at the disks of a node that is not running
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Asks a running node, as its administrator
+    #[command(subcommand)]
+    Admin(admin::AdminCommand),
     /// Prints the version
     Version,
     /// Prints a completion script for a shell
@@ -87,6 +91,7 @@ pub fn main() -> ExitCode {
         Some(Command::Dev(flags)) => node::run(Form::Dev, &flags),
         Some(Command::Config(ConfigCommand::Check { dev, flags })) => check(dev, &flags),
         Some(Command::Store(command)) => store::run(command),
+        Some(Command::Admin(command)) => admin::run(command),
         Some(Command::Version) => print(&format!("anvil {}\n", env!("CARGO_PKG_VERSION"))),
         Some(Command::Completions { shell }) => print(&completions(shell)),
     };

@@ -12,6 +12,7 @@ use crate::auth::Authenticator;
 use crate::config::{Config, DiskChoice, Environment, Flags, Form};
 use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
+use crate::grpc::Authority;
 use crate::identity::Identity;
 use crate::start::{self, DiskPlan, Plan};
 use crate::tls::Tls;
@@ -31,6 +32,7 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
     let data = DataDir::open(&config.data_dir).map_err(Failure::run)?;
     let credentials = Credentials::open(&data, config.credentials).map_err(Failure::run)?;
     let authenticator = Arc::new(Authenticator::new(config.region.clone(), credentials.directory()));
+    let authority = Arc::new(Authority::new(credentials.directory(), config.admin_from));
     let disks = disk_plans(&config.disks, &data)?;
     let last_core = u16::try_from(runtime.cpus.len() - 1).expect("the configuration bounds the cores");
     let host = CoreId(config.control_core.unwrap_or(last_core));
@@ -43,6 +45,7 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
         domains: config.domains,
         tls,
         authenticator,
+        authority,
         runtime,
         host,
         reclaim_delay: config.reclaim_delay,

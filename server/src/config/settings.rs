@@ -39,6 +39,10 @@ pub struct Flags {
     /// Refuses clients that come without TLS [env: ANVIL_TLS_ONLY, true or false]
     #[arg(long)]
     pub tls_only: bool,
+    /// From where administrators may come: loopback, tls (from anywhere with TLS too) or anywhere [env:
+    /// ANVIL_ADMIN_FROM, default: loopback]
+    #[arg(long, value_name = "WHERE")]
+    pub admin_from: Option<String>,
     /// The region that requests are signed for [env: REGION, default: us-east-1]
     #[arg(long, value_name = "NAME")]
     pub region: Option<String>,
@@ -278,6 +282,7 @@ const OWN_VARIABLES: &[&str] = &[
     "ANVIL_TLS_CERT",
     "ANVIL_TLS_KEY",
     "ANVIL_TLS_ONLY",
+    "ANVIL_ADMIN_FROM",
     "REGION",
     "ANVIL_DOMAIN",
     "ANVIL_DEV_ACCESS_KEY",
@@ -289,6 +294,8 @@ const OWN_VARIABLES: &[&str] = &[
     "ANVIL_SCRUB_RATE",
     "ANVIL_SCRUB_EVERY",
     "ANVIL_IO",
+    "ANVIL_ENDPOINT",
+    "ANVIL_CA_FILE",
     "ANVIL_LOG_FORMAT",
     "RUST_LOG",
 ];

@@ -112,6 +112,7 @@ fn a_wrong_value_is_one_sentence_with_name_value_and_what_it_takes() {
         ("ANVIL_RECLAIM_DELAY", "-5m", "a duration"),
         ("ANVIL_RECLAIM_DELAY", "366d", "a duration"),
         ("ANVIL_SCRUB_RATE", "16", "at least 64KiB, or off"),
+        ("ANVIL_ADMIN_FROM", "here", "loopback, tls or anywhere"),
         ("ANVIL_SCRUB_RATE", "fast", "a size per second"),
         ("ANVIL_SCRUB_EVERY", "0", "1s to 365d"),
         ("ANVIL_IO", "iouring", "auto, uring or blocking"),

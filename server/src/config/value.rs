@@ -11,6 +11,7 @@ use anvil_runtime::Io;
 
 use super::CORES_MAX;
 use crate::auth::Secret;
+use crate::grpc::AdminFrom;
 use crate::s3::Domains;
 use crate::telemetry::LogFormat;
 
@@ -236,6 +237,15 @@ pub(super) fn io(text: &str) -> Result<Io, Takes> {
         "uring" => Ok(Io::Uring),
         "blocking" => Ok(Io::Blocking),
         _ => Err("auto, uring or blocking".to_owned()),
+    }
+}
+
+pub(super) fn admin_from(text: &str) -> Result<AdminFrom, Takes> {
+    match text {
+        "loopback" => Ok(AdminFrom::Loopback),
+        "tls" => Ok(AdminFrom::Tls),
+        "anywhere" => Ok(AdminFrom::Anywhere),
+        _ => Err("loopback, tls or anywhere".to_owned()),
     }
 }
 

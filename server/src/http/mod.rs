@@ -16,6 +16,7 @@ use anvil_node::get::{Reader, StreamError};
 use anvil_runtime::{Buffer, Core};
 use anvil_store::Piece;
 
+use crate::grpc::Services;
 pub(crate) use call::call;
 pub(crate) use date::DateCache;
 pub(crate) use first_piece::{first_piece, retry_after};
@@ -179,6 +180,11 @@ pub trait Service: 'static {
 
     /// The answer to what is no request, or none that may be served: `code` as in S3's errors, `message` one sentence.
     fn refusal(&self, status: u16, code: &str, message: &str, request_id: &str) -> Response<Self::Pieces>;
+
+    /// What answers gRPC; `None` when nothing does.
+    fn grpc(&self) -> Option<&Services> {
+        None
+    }
 
     /// What the request asks for, by its name in the API of AWS (`PutObject`), for metrics and logs. A name that is
     /// not one of [`OPERATIONS`](crate::telemetry::OPERATIONS) counts as `Other`.

@@ -11,7 +11,7 @@ use bytes::Buf;
 use futures_util::future::{Either, select};
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, HeaderValue, SERVER};
+use http::header::{CONTENT_LENGTH, DATE, HeaderName, HeaderValue, SERVER};
 use http::{HeaderMap, StatusCode};
 
 use super::chunk::Chunk;
@@ -163,7 +163,7 @@ impl<'a, S: crate::http::Service> Answer<'a, S> {
 
     /// Sends a part of the body as the client's window lets it. When the client takes its time, the buffer of the core's
     /// pool is given back, and with `rest` whatever else was read for this answer.
-    async fn send_chunk(
+    pub(super) async fn send_chunk(
         &mut self,
         stream: &mut SendStream<Chunk>,
         mut chunk: Chunk,
@@ -217,16 +217,6 @@ async fn more_capacity(stream: &mut SendStream<Chunk>) -> Result<(), Broken> {
         }
     })
     .await
-}
-
-/// The answer to what speaks gRPC: a status and nothing else ("Trailers-Only" in the gRPC protocol).
-pub(super) fn no_grpc() -> http::Response<()> {
-    let mut head = http::Response::new(());
-    let headers = head.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from_static("12"));
-    headers.insert("grpc-message", HeaderValue::from_static("This node serves no gRPC."));
-    head
 }
 
 /// Control characters in values, which no frame may hold, become spaces; they can come from a query

@@ -12,6 +12,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use h2::server::{Builder, Connection};
 use h2::{Ping, PingPong, Reason};
 
+use super::call::Caller;
 use super::chunk::Chunk;
 use super::exchange::exchange;
 use super::{
@@ -26,7 +27,7 @@ use crate::transport::{Health, SEND_BYTES_MAX, Stream};
 /// Serves a connection until its client or the node wants no more of it.
 pub(crate) async fn serve<S: Service>(door: &Rc<Frontdoor<S>>, stream: Stream, peer: SocketAddr) {
     let window = door.http2.window.take(CONNECTION_WINDOW_BYTES as usize);
-    let health = stream.health();
+    let (health, is_tls) = (stream.health(), stream.is_tls());
     let handshake = builder(window.is_some()).handshake::<_, Chunk>(stream);
     let Some(Ok(mut connection)) = within(&door.core, door.settings.head_timeout, handshake).await else { return };
     let mut watch = Watch::new(door.core.now(), health, connection.ping_pong());
@@ -42,7 +43,7 @@ pub(crate) async fn serve<S: Service>(door: &Rc<Frontdoor<S>>, stream: Stream, p
                 }
             }
             accepted = connection.accept().fuse() => match accepted {
-                Some(Ok((request, respond))) => requests.push(exchange(Rc::clone(door), peer, request, respond)),
+                Some(Ok((request, respond))) => requests.push(exchange(Rc::clone(door), Caller { peer, is_tls }, request, respond)),
                 Some(Err(error)) => {
                     tracing::debug!(%peer, %error, "an HTTP/2 connection ends");
                     return;

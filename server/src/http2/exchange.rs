@@ -11,10 +11,12 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::request::Parts;
 
-use super::answer::{Answer, Broken, no_grpc};
+use super::answer::Answer;
 use super::body::Body;
+use super::call::{self, Caller};
 use super::chunk::Chunk;
 use super::head::{Request, read};
+use crate::grpc::request::is_grpc;
 use crate::http::{Head, Response, Service, call, first_piece, request_id};
 use crate::http1::{Refusal, within};
 use crate::listener::Frontdoor;
@@ -23,21 +25,16 @@ use crate::telemetry::Exchange;
 /// Serves a request until it is answered, or its client takes it back.
 pub(super) async fn exchange<S: Service>(
     door: Rc<Frontdoor<S>>,
-    peer: SocketAddr,
+    caller: Caller,
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Chunk>,
 ) {
-    let began = door.core.now();
+    let (began, peer) = (door.core.now(), caller.peer);
     let (parts, stream) = request.into_parts();
     let request_id = request_id(door.core.random());
     match read(&parts, stream.is_end_stream()) {
-        Ok(request) if is_grpc(&request) => {
-            let sent = respond.send_response(no_grpc(), true).map(drop).map_err(|_| Broken);
-            let head = head_of(request, peer, request_id);
-            let answered = door.core.now();
-            let told = Told { status: 200, answered, received_bytes: 0, sent_bytes: 0, complete: sent.is_ok() };
-            record(&door, began, &head, "Refused", told);
-            drain(&door, stream).await;
+        Ok(request) if claims_grpc(&request) => {
+            call::serve(&door, began, caller, request, request_id, stream, respond).await;
         }
         Ok(request) => serve(&door, began, peer, request, request_id, stream, respond).await,
         Err(refusal) => {
@@ -101,7 +98,7 @@ async fn serve<S: Service>(
 
 /// Takes what is left of a body behind its answer, for a while. `h2` resets the stream of a body that nobody takes, with
 /// NO_ERROR, and there are clients that then throw the answer away (curl 7.88), although RFC 9113 (8.1) forbids it.
-async fn drain<S: Service>(door: &Frontdoor<S>, mut stream: RecvStream) {
+pub(super) async fn drain<S: Service>(door: &Frontdoor<S>, mut stream: RecvStream) {
     let read = async {
         let mut left = door.settings.linger_bytes_max;
         while left > 0 {
@@ -129,13 +126,13 @@ async fn answer<S: Service>(
 }
 
 /// What became of a request.
-struct Told {
-    status: u16,
+pub(super) struct Told {
+    pub(super) status: u16,
     /// When.
-    answered: Moment,
-    received_bytes: u64,
-    sent_bytes: u64,
-    complete: bool,
+    pub(super) answered: Moment,
+    pub(super) received_bytes: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) complete: bool,
 }
 
 impl Told {
@@ -148,7 +145,7 @@ impl Told {
 /// A request that was taken back before it was answered, in metrics and logs; nobody is sent this status (nginx's word).
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-fn record<S: Service>(door: &Frontdoor<S>, began: Moment, head: &Head, operation: &'static str, told: Told) {
+pub(super) fn record<S: Service>(door: &Frontdoor<S>, began: Moment, head: &Head, operation: &'static str, told: Told) {
     door.counters.record(&Exchange {
         head,
         operation,
@@ -161,7 +158,7 @@ fn record<S: Service>(door: &Frontdoor<S>, began: Moment, head: &Head, operation
     });
 }
 
-fn head_of(request: Request, peer: SocketAddr, request_id: String) -> Head {
+pub(super) fn head_of(request: Request, peer: SocketAddr, request_id: String) -> Head {
     let Request { method, path, query, headers, .. } = request;
     Head { method, path, query, headers, peer, request_id }
 }
@@ -178,8 +175,7 @@ fn head_of_parts(parts: &Parts, peer: SocketAddr, request_id: String) -> Head {
     }
 }
 
-/// gRPC is not spoken yet; its clients understand no XML.
-fn is_grpc(request: &Request) -> bool {
-    let mut types = request.headers.iter().filter(|(name, _)| name == "content-type");
-    types.any(|(_, value)| value.to_ascii_lowercase().starts_with(b"application/grpc"))
+/// Whether it is a call, of whatever kind of gRPC.
+fn claims_grpc(request: &Request) -> bool {
+    request.headers.iter().any(|(name, value)| name == "content-type" && is_grpc(value))
 }

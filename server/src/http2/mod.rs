@@ -12,6 +12,7 @@
 
 mod answer;
 mod body;
+mod call;
 mod chunk;
 mod connection;
 mod exchange;

@@ -15,7 +15,7 @@ use super::access::{self, Exchange};
 use super::metrics::{SampleKind, encode_latencies, encode_value, float};
 
 /// What requests are counted by: the names of AWS's API, and those of our own.
-pub const OPERATIONS: [&str; 53] = [
+pub const OPERATIONS: [&str; 60] = [
     "Other",
     "Refused",
     "Health",
@@ -68,6 +68,13 @@ pub const OPERATIONS: [&str; 53] = [
     "GetBucketOwnershipControls",
     "GetPublicAccessBlock",
     "PostObject",
+    "ListDisks",
+    "OfflineDisk",
+    "OnlineDisk",
+    "ReplaceDisk",
+    "AdoptDisk",
+    "ListStorageClasses",
+    "UpdateBucket",
     "NotImplemented",
 ];
 

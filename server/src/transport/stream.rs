@@ -90,6 +90,11 @@ impl Stream {
         }
     }
 
+    /// True when it came with TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// True when the client chose HTTP/2 in the TLS handshake (ALPN).
     pub(crate) fn chose_http2(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.alpn_protocol() == Some(crate::tls::ALPN_HTTP2))

@@ -968,6 +968,13 @@ class Refusals:
             refused("NotImplemented", 501, call, **arguments)
             self.unharmed()
 
+    def storage_classes_that_the_node_does_not_know(self):
+        here = {"Bucket": "refusals", "Key": "key", "StorageClass": "GLACIER"}
+        refused("InvalidStorageClass", 400, s3.put_object, Body=b"x", **here)
+        refused("InvalidStorageClass", 400, s3.create_multipart_upload, **here)
+        refused("InvalidStorageClass", 400, s3.copy_object, CopySource="refusals/key", **here)
+        self.unharmed()
+
     def versions_that_are_not_there(self):
         for call in [s3.get_object, s3.head_object, s3.delete_object]:
             code = "400" if call == s3.head_object else "InvalidArgument"

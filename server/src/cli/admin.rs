@@ -1,0 +1,304 @@
+//! `anvil admin`: asks a running node by gRPC.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anvil_model::time::WallTime;
+use anvil_proto::v1;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{Failure, print};
+use crate::auth::Secret;
+use crate::config::{Environment, PORT, Size};
+use crate::credentials::Credentials;
+use crate::grpc::admin::PREFIX;
+use crate::grpc::client::Client;
+use crate::grpc::token;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AdminCommand {
+    /// The disks of a node
+    #[command(subcommand)]
+    Disk(DiskCommand),
+    /// The settings of buckets
+    #[command(subcommand)]
+    Bucket(BucketCommand),
+    /// The storage classes of a node
+    #[command(subcommand)]
+    StorageClass(StorageClassCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DiskCommand {
+    /// Lists the disks that the node knows
+    List(Common),
+    /// Takes a disk out of use: nothing more is written to it
+    Offline(OneDisk),
+    /// Lets a disk that is offline take writes again
+    Online(OneDisk),
+    /// Formats a blank disk and puts it into the place of a lost one
+    Replace {
+        #[command(flatten)]
+        one: OneDisk,
+        /// Where the blank one is; without it, where the lost one was
+        #[arg(long, value_name = "PATH")]
+        path: Option<PathBuf>,
+    },
+    /// Takes over a disk of this cluster that was moved to this node
+    Adopt {
+        /// Where it is
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BucketCommand {
+    /// Changes the configuration of a bucket
+    Update {
+        /// Its name
+        #[arg(value_name = "NAME")]
+        bucket: String,
+        /// The class of new objects whose request names none
+        #[arg(long, value_name = "CLASS")]
+        storage_class: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StorageClassCommand {
+    /// Lists the storage classes and how their objects are spread
+    List(Common),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OneDisk {
+    /// Its id, or the path where it is or was
+    #[arg(value_name = "DISK")]
+    disk: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// How the node is reached.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct Common {
+    /// The node: http://HOST:PORT or https://HOST:PORT [env: ANVIL_ENDPOINT, default: port 50051 of this host]
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+    /// The certificates that vouch for an https endpoint, in PEM [env: ANVIL_CA_FILE]
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// The node's data directory, where its credentials are; ANVIL_DEV_ACCESS_KEY and ANVIL_DEV_SECRET_KEY count more
+    /// [env: ANVIL_DATA_DIR, default: anvil-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(command: AdminCommand) -> Result<(), Failure> {
+    match command {
+        AdminCommand::Disk(command) => disk(command),
+        AdminCommand::Bucket(BucketCommand::Update { bucket, storage_class, common }) => {
+            let request = v1::UpdateBucketRequest { bucket, storage_class: Some(storage_class) };
+            let v1::UpdateBucketResponse { bucket } = Node::open(&common)?.ask("UpdateBucket", &request)?;
+            let v1::Bucket { name, region, storage_class } = bucket.unwrap_or_default();
+            tell(
+                &common,
+                || json!({ "name": name, "region": region, "storage_class": storage_class }),
+                || format!("bucket {name}: new objects have the storage class {storage_class}\n"),
+            )
+        }
+        AdminCommand::StorageClass(StorageClassCommand::List(common)) => {
+            let response: v1::ListStorageClassesResponse =
+                Node::open(&common)?.ask("ListStorageClasses", &v1::ListStorageClassesRequest {})?;
+            let classes = response.storage_classes;
+            let profile = |class: &v1::StorageClass| format!("{}+{}", class.data_shards, class.parity_shards);
+            let in_json = |class: &v1::StorageClass| json!({ "name": class.name, "profile": profile(class) });
+            let in_text = |class: &v1::StorageClass| format!("{:<32} {}\n", class.name, profile(class));
+            tell(
+                &common,
+                || json!(classes.iter().map(in_json).collect::<Vec<_>>()),
+                || classes.iter().map(in_text).collect(),
+            )
+        }
+    }
+}
+
+fn disk(command: DiskCommand) -> Result<(), Failure> {
+    let (common, disk) = match command {
+        DiskCommand::List(common) => {
+            let response: v1::ListDisksResponse = Node::open(&common)?.ask("ListDisks", &v1::ListDisksRequest {})?;
+            let disks = response.disks;
+            return tell(&common, || json!(disks.iter().map(disk_to_json).collect::<Vec<_>>()), || table(&disks));
+        }
+        DiskCommand::Offline(OneDisk { disk, common }) => {
+            let request = v1::OfflineDiskRequest { disk: named(&disk)? };
+            let response: v1::OfflineDiskResponse = Node::open(&common)?.ask("OfflineDisk", &request)?;
+            (common, response.disk)
+        }
+        DiskCommand::Online(OneDisk { disk, common }) => {
+            let request = v1::OnlineDiskRequest { disk: named(&disk)? };
+            let response: v1::OnlineDiskResponse = Node::open(&common)?.ask("OnlineDisk", &request)?;
+            (common, response.disk)
+        }
+        DiskCommand::Replace { one: OneDisk { disk, common }, path } => {
+            let path = path.map(|path| absolute(&path)).transpose()?.unwrap_or_default();
+            let request = v1::ReplaceDiskRequest { disk: named(&disk)?, path };
+            let response: v1::ReplaceDiskResponse = Node::open(&common)?.ask("ReplaceDisk", &request)?;
+            (common, response.disk)
+        }
+        DiskCommand::Adopt { path, common } => {
+            let request = v1::AdoptDiskRequest { path: absolute(&path)? };
+            let response: v1::AdoptDiskResponse = Node::open(&common)?.ask("AdoptDisk", &request)?;
+            (common, response.disk)
+        }
+    };
+    let disk = disk.unwrap_or_default();
+    tell(&common, || disk_to_json(&disk), || table(std::slice::from_ref(&disk)))
+}
+
+/// A disk as the node takes it: an id as it is, a path from where the operator stands.
+fn named(disk: &str) -> Result<String, Failure> {
+    let is_id = disk.parse::<anvil_model::ids::DiskId>().is_ok();
+    if is_id { Ok(disk.to_owned()) } else { absolute(Path::new(disk)) }
+}
+
+fn absolute(path: &Path) -> Result<String, Failure> {
+    let absolute = std::path::absolute(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    let text = absolute.into_os_string().into_string();
+    text.map_err(|path| Failure::usage(format!("{} is not UTF-8, and cannot be sent", path.display())))
+}
+
+fn tell(common: &Common, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    if common.json { print(&format!("{:#}\n", json())) } else { print(&text()) }
+}
+
+fn state_word(disk: &v1::Disk) -> &'static str {
+    match disk.state() {
+        v1::DiskState::Unspecified => "unknown",
+        v1::DiskState::Online => "online",
+        v1::DiskState::Offline => "offline",
+        v1::DiskState::Missing => "missing",
+        v1::DiskState::Lost => "lost",
+    }
+}
+
+fn disk_to_json(disk: &v1::Disk) -> Value {
+    json!({
+        "id": disk.id,
+        "path": disk.path,
+        "state": state_word(disk),
+        "error": if disk.error.is_empty() { Value::Null } else { json!(disk.error) },
+        "capacity_bytes": disk.capacity_bytes,
+        "used_bytes": disk.used_bytes,
+    })
+}
+
+fn table(disks: &[v1::Disk]) -> String {
+    let mut lines = format!("{:<32} {:<8} {:>10} {:>10}  PATH\n", "DISK", "STATE", "CAPACITY", "USED");
+    for disk in disks {
+        let (capacity, used) = (rounded(disk.capacity_bytes), rounded(disk.used_bytes));
+        let why = if disk.error.is_empty() { String::new() } else { format!("  ({})", disk.error) };
+        let (id, state, path) = (&disk.id, state_word(disk), &disk.path);
+        lines += &format!("{id:<32} {state:<8} {capacity:>10} {used:>10}  {path}{why}\n");
+    }
+    lines
+}
+
+/// To three digits, in powers of 1024.
+fn rounded(bytes: u64) -> String {
+    let units = ["TiB", "GiB", "MiB", "KiB"].iter().zip([40, 30, 20, 10]);
+    let unit = units.into_iter().find(|(_, shift)| bytes >= 1 << shift);
+    unit.map_or_else(
+        || Size { bytes }.to_string(),
+        |(name, shift)| format!("{:.1}{name}", bytes as f64 / f64::powi(2.0, shift)),
+    )
+}
+
+/// A node that can be asked.
+struct Node {
+    runtime: tokio::runtime::Runtime,
+    client: Client,
+    access_key: String,
+    secret: Secret,
+}
+
+impl Node {
+    fn open(common: &Common) -> Result<Self, Failure> {
+        let environment = Environment::of_process().map_err(Failure::usage)?;
+        let (access_key, secret) = credentials(common, &environment)?;
+        let default = format!("http://127.0.0.1:{PORT}");
+        let endpoint = common.endpoint.as_deref().or_else(|| environment.value("ANVIL_ENDPOINT")).unwrap_or(&default);
+        let endpoint = endpoint.parse().map_err(Failure::usage)?;
+        let roots = common.ca_file.clone().or_else(|| environment.value("ANVIL_CA_FILE").map(PathBuf::from));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::run)?;
+        let client = runtime.block_on(Client::connect(endpoint, roots.as_deref())).map_err(Failure::run)?;
+        Ok(Self { runtime, client, access_key, secret })
+    }
+
+    fn ask<M, R>(&mut self, method: &str, request: &M) -> Result<R, Failure>
+    where
+        M: anvil_proto::Message,
+        R: anvil_proto::Message + Default,
+    {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = WallTime { unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) };
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(Failure::run)?;
+        let token = token::make(&self.access_key, &self.secret, now, u128::from_ne_bytes(random));
+        let path = format!("{PREFIX}{method}");
+        self.runtime.block_on(self.client.call(&path, &token, request)).map_err(Failure::run)
+    }
+}
+
+/// From the environment, or from the data directory of the node.
+fn credentials(common: &Common, environment: &Environment) -> Result<(String, Secret), Failure> {
+    let (key, secret) = (environment.value("ANVIL_DEV_ACCESS_KEY"), environment.value("ANVIL_DEV_SECRET_KEY"));
+    match (key, secret) {
+        (Some(key), Some(secret)) => {
+            let secret =
+                Secret::new(secret).map_err(|error| Failure::usage(format!("ANVIL_DEV_SECRET_KEY: {error}")))?;
+            return Ok((key.to_owned(), secret));
+        }
+        (None, None) => {}
+        _ => return Err(Failure::usage("set both ANVIL_DEV_ACCESS_KEY and ANVIL_DEV_SECRET_KEY, or neither")),
+    }
+    let named = common.data_dir.clone().or_else(|| environment.value("ANVIL_DATA_DIR").map(PathBuf::from));
+    let directory = named.unwrap_or_else(|| "anvil-data".into());
+    match Credentials::of_directory(&directory).map_err(Failure::run)? {
+        Some(credentials) => Ok((credentials.access_key, credentials.secret)),
+        None => Err(Failure::usage(format!(
+            "there are no credentials in {}: name the node's data directory with --data-dir, or set \
+             ANVIL_DEV_ACCESS_KEY and ANVIL_DEV_SECRET_KEY",
+            directory.display()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_says_why_a_disk_is_offline() {
+        let disk = v1::Disk {
+            id: "0".repeat(32),
+            path: "/a".to_owned(),
+            state: v1::DiskState::Offline.into(),
+            error: "gone".to_owned(),
+            capacity_bytes: 3 << 40,
+            used_bytes: 1536,
+        };
+        let text = table(&[disk]);
+        let line = text.lines().nth(1).unwrap();
+        assert_eq!(line, format!("{} offline      3.0TiB     1.5KiB  /a  (gone)", "0".repeat(32)));
+    }
+}

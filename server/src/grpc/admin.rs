@@ -1,0 +1,229 @@
+//! `anvil.v1.AdminService`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anvil_model::object::BucketName;
+use anvil_node::Caller;
+use anvil_node::metadata::rows::StorageClass;
+use anvil_node::metadata::{MetadataError, Refusal};
+use anvil_proto::v1;
+
+use super::call::{Call, Wire};
+use super::services::Services;
+use super::status::{Code, Status};
+use crate::disk_control::{DiskControlError, DiskName, DiskReport, DiskState};
+
+/// Its methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named as in admin.proto")]
+pub enum Method {
+    ListDisks,
+    OfflineDisk,
+    OnlineDisk,
+    ReplaceDisk,
+    AdoptDisk,
+    ListStorageClasses,
+    UpdateBucket,
+}
+
+/// What the paths of its methods begin with.
+pub const PREFIX: &str = "/anvil.v1.AdminService/";
+
+const METHODS: [(Method, &str); 7] = [
+    (Method::ListDisks, "ListDisks"),
+    (Method::OfflineDisk, "OfflineDisk"),
+    (Method::OnlineDisk, "OnlineDisk"),
+    (Method::ReplaceDisk, "ReplaceDisk"),
+    (Method::AdoptDisk, "AdoptDisk"),
+    (Method::ListStorageClasses, "ListStorageClasses"),
+    (Method::UpdateBucket, "UpdateBucket"),
+];
+
+impl Method {
+    /// The method of a path.
+    #[must_use]
+    pub fn find(path: &str) -> Option<Self> {
+        let name = path.strip_prefix(PREFIX)?;
+        METHODS.iter().find(|(_, known)| *known == name).map(|(method, _)| *method)
+    }
+
+    /// Its name in admin.proto.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        METHODS.iter().find(|(method, _)| *method == self).expect("all are listed").1
+    }
+
+    pub(super) async fn call<W: Wire>(
+        self,
+        services: &Services,
+        caller: Caller,
+        call: &mut Call<'_, W>,
+    ) -> Result<(), Status> {
+        let disks = &services.disks;
+        match self {
+            Self::ListDisks => {
+                let v1::ListDisksRequest {} = call.only_message().await?;
+                let disks = disks.list().await?.into_iter().map(disk).collect();
+                call.answer(&v1::ListDisksResponse { disks }).await
+            }
+            Self::OfflineDisk => {
+                let v1::OfflineDiskRequest { disk: name } = call.only_message().await?;
+                let report = disks.offline(disk_name(&name)?).await?;
+                call.answer(&v1::OfflineDiskResponse { disk: Some(disk(report)) }).await
+            }
+            Self::OnlineDisk => {
+                let v1::OnlineDiskRequest { disk: name } = call.only_message().await?;
+                let report = disks.online(disk_name(&name)?).await?;
+                call.answer(&v1::OnlineDiskResponse { disk: Some(disk(report)) }).await
+            }
+            Self::ReplaceDisk => {
+                let v1::ReplaceDiskRequest { disk: name, path } = call.only_message().await?;
+                let path = if path.is_empty() { None } else { Some(absolute(&path)?) };
+                let report = disks.replace(disk_name(&name)?, path).await?;
+                call.answer(&v1::ReplaceDiskResponse { disk: Some(disk(report)) }).await
+            }
+            Self::AdoptDisk => {
+                let v1::AdoptDiskRequest { path } = call.only_message().await?;
+                let report = disks.adopt(absolute(&path)?).await?;
+                call.answer(&v1::AdoptDiskResponse { disk: Some(disk(report)) }).await
+            }
+            Self::ListStorageClasses => {
+                let v1::ListStorageClassesRequest {} = call.only_message().await?;
+                let classes = services.node.classes().iter().map(|(name, profile)| v1::StorageClass {
+                    name: name.to_owned(),
+                    data_shards: profile.data.into(),
+                    parity_shards: profile.parity.into(),
+                });
+                call.answer(&v1::ListStorageClassesResponse { storage_classes: classes.collect() }).await
+            }
+            Self::UpdateBucket => {
+                let request = call.only_message().await?;
+                let bucket = update_bucket(services, caller, request).await?;
+                call.answer(&v1::UpdateBucketResponse { bucket: Some(bucket) }).await
+            }
+        }
+    }
+}
+
+async fn update_bucket(
+    services: &Services,
+    caller: Caller,
+    request: v1::UpdateBucketRequest,
+) -> Result<v1::Bucket, Status> {
+    let name = BucketName::new(&request.bucket).map_err(|_| {
+        Status::new(Code::InvalidArgument, "INVALID_BUCKET_NAME", "a bucket has a name of 3 to 63 characters, as in S3")
+    })?;
+    let node = &services.node;
+    let info = match request.storage_class {
+        None => node.head_bucket(caller, name).await?,
+        Some(text) => {
+            let class: Option<StorageClass> = text.parse().ok().filter(|class| node.classes().find(class).is_some());
+            let class = class.ok_or_else(|| {
+                let known: Vec<&str> = node.classes().iter().map(|(name, _)| name).collect();
+                let message = format!("this node has no storage class {text}; it has {}", known.join(", "));
+                Status::new(Code::InvalidArgument, "NO_SUCH_STORAGE_CLASS", message).about("storage_class", text)
+            })?;
+            node.update_bucket(caller, name, class).await?
+        }
+    };
+    Ok(v1::Bucket {
+        name: info.name.as_str().to_owned(),
+        region: info.region,
+        storage_class: info.storage_class.to_string(),
+    })
+}
+
+fn disk_name(text: &str) -> Result<DiskName, Status> {
+    text.parse().map_err(|error: crate::disk_control::InvalidDiskName| {
+        Status::new(Code::InvalidArgument, "INVALID_DISK_NAME", error.to_string()).about("disk", text)
+    })
+}
+
+fn absolute(path: &str) -> Result<PathBuf, Status> {
+    if path.starts_with('/') && !path.contains('\0') {
+        Ok(path.into())
+    } else {
+        Err(Status::new(Code::InvalidArgument, "INVALID_PATH", "the path of a disk is absolute").about("path", path))
+    }
+}
+
+fn disk(report: DiskReport) -> v1::Disk {
+    let state = match report.state {
+        DiskState::Online => v1::DiskState::Online,
+        DiskState::Offline => v1::DiskState::Offline,
+        DiskState::Missing => v1::DiskState::Missing,
+        DiskState::Lost => v1::DiskState::Lost,
+    };
+    v1::Disk {
+        id: report.disk.to_string(),
+        path: report.path.display().to_string(),
+        state: state.into(),
+        error: report.error.unwrap_or_default(),
+        capacity_bytes: report.capacity_bytes,
+        used_bytes: report.used_bytes,
+    }
+}
+
+impl From<DiskControlError> for Status {
+    fn from(error: DiskControlError) -> Self {
+        let message = error.to_string();
+        match error {
+            DiskControlError::Unknown(name) => Self::new(Code::NotFound, "NO_SUCH_DISK", message).about("disk", name),
+            DiskControlError::Refused(_) => Self::new(Code::FailedPrecondition, "DISK_STATE", message),
+            DiskControlError::Failed(_) => Self::new(Code::Internal, "DISK_FAILED", message),
+            DiskControlError::Busy => Self::new(Code::Unavailable, "BUSY", message).retry_after(Duration::from_secs(1)),
+        }
+    }
+}
+
+/// One status for each way in which the metadata can say no to what this service asks of it.
+impl From<MetadataError> for Status {
+    fn from(error: MetadataError) -> Self {
+        let message = error.to_string();
+        match error {
+            MetadataError::Refused(Refusal::NoSuchBucket) => Self::new(Code::NotFound, "NO_SUCH_BUCKET", message),
+            MetadataError::Refused(Refusal::AccessDenied) => {
+                Self::new(Code::PermissionDenied, "ACCESS_DENIED", message)
+            }
+            MetadataError::Refused(Refusal::OperationAborted) => {
+                Self::new(Code::Aborted, "CONFIGURATION_CHANGED", message).retry_after(Duration::ZERO)
+            }
+            MetadataError::Refused(_) => Self::new(Code::FailedPrecondition, "REFUSED", message),
+            MetadataError::Unavailable { retry_after } => {
+                Self::new(Code::Unavailable, "METADATA_AWAY", message).retry_after(retry_after)
+            }
+            MetadataError::Unknown => Self::new(Code::Unknown, "OUTCOME_UNKNOWN", message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_is_found_by_its_path() {
+        assert_eq!(Method::find("/anvil.v1.AdminService/ListDisks"), Some(Method::ListDisks));
+        for (method, name) in METHODS {
+            assert_eq!((Method::find(&format!("{PREFIX}{name}")), method.name()), (Some(method), name));
+        }
+        for path in
+            ["/anvil.v1.AdminService", "/anvil.v1.AdminService/", "/anvil.v1.AdminService/listDisks", "/x/ListDisks"]
+        {
+            assert_eq!(Method::find(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn every_method_of_the_service_is_served() {
+        let file = include_str!("../../../proto/anvil/v1/admin.proto");
+        let declared: Vec<&str> = file
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("rpc "))
+            .map(|line| line.split('(').next().unwrap())
+            .collect();
+        let served: Vec<&str> = METHODS.iter().map(|(_, name)| *name).collect();
+        assert_eq!(declared, served);
+    }
+}

@@ -1,0 +1,182 @@
+//! A gRPC call on a stream: the bytes of its messages come and go, and a status ends it.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use anvil_model::io::World;
+use anvil_model::time::Moment;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::{Either, select};
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
+
+use super::answer::Answer;
+use super::chunk::Chunk;
+use super::exchange::{Told, drain, head_of, record};
+use super::head::Request;
+use crate::grpc::call::Wire;
+use crate::grpc::frame::malformed;
+use crate::grpc::request::{Refusal, read};
+use crate::grpc::{Code, Status, services};
+use crate::http::{Head, Service};
+use crate::http1::{Patience, within};
+use crate::listener::Frontdoor;
+
+/// How long a call may take whose client does not say.
+const CALL_TIME_MAX: Duration = Duration::from_secs(600);
+
+/// Who calls, as far as the connection tells.
+pub(super) struct Caller {
+    pub(super) peer: SocketAddr,
+    pub(super) is_tls: bool,
+}
+
+/// Serves a call until its status is sent, or its client takes it back.
+pub(super) async fn serve<S: Service>(
+    door: &Frontdoor<S>,
+    began: Moment,
+    caller: Caller,
+    request: Request,
+    request_id: String,
+    stream: RecvStream,
+    respond: SendResponse<Chunk>,
+) {
+    let head = head_of(request, caller.peer, request_id);
+    let in_flight = door.counters.in_flight();
+    let respond = RefCell::new(respond);
+    let mut call = Call::new(door, &head, stream, &respond);
+    let outcome = match read(&head) {
+        Err(refusal) => Some(Err(refusal)),
+        Ok(terms) => {
+            let limit = terms.timeout.unwrap_or(CALL_TIME_MAX).min(CALL_TIME_MAX);
+            let served = within(&door.core, limit, run(door, &head, caller.is_tls, &mut call));
+            let taken_back = std::future::poll_fn(|context| respond.borrow_mut().poll_reset(context));
+            match select(std::pin::pin!(served), taken_back).await {
+                Either::Left((served, _)) => Some(served.unwrap_or_else(|| Err(late())).map_err(Refusal::from)),
+                Either::Right(_) => None,
+            }
+        }
+    };
+    drop(in_flight);
+    let answered = door.core.now();
+    let told = call.end(outcome, answered);
+    let stream = call.stream;
+    let operation = services::operation(&head.path);
+    record(door, began, &head, operation, told);
+    drain(door, stream).await;
+}
+
+/// A bug that a method meets ends its call and nothing else.
+async fn run<S: Service>(door: &Frontdoor<S>, head: &Head, is_tls: bool, call: &mut Call<'_, S>) -> Result<(), Status> {
+    let Some(services) = door.service.grpc() else { return Err(services::unknown(&head.path)) };
+    match AssertUnwindSafe(services.serve(head, is_tls, call)).catch_unwind().await {
+        Ok(outcome) => outcome,
+        Err(panic) => {
+            door.counters.panicked(panic.as_ref(), &head.request_id);
+            Err(Status::internal())
+        }
+    }
+}
+
+fn late() -> Status {
+    Status::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the call took longer than its client waits")
+}
+
+/// A call's stream, and how far its answer is.
+struct Call<'a, S> {
+    door: &'a Frontdoor<S>,
+    head: &'a Head,
+    stream: RecvStream,
+    respond: &'a RefCell<SendResponse<Chunk>>,
+    /// Set once the answer has begun.
+    sending: Option<SendStream<Chunk>>,
+    answer: Answer<'a, S>,
+    patience: Patience,
+    received_bytes: u64,
+}
+
+impl<'a, S: Service> Call<'a, S> {
+    fn new(
+        door: &'a Frontdoor<S>,
+        head: &'a Head,
+        stream: RecvStream,
+        respond: &'a RefCell<SendResponse<Chunk>>,
+    ) -> Self {
+        let answer = Answer::new(door, &head.request_id);
+        let patience = Patience::new(door.settings.body_grace, door.settings.body_bytes_per_second_min);
+        Self { door, head, stream, respond, sending: None, answer, patience, received_bytes: 0 }
+    }
+
+    /// Sends the status. `None`: the client took the call back.
+    fn end(&mut self, outcome: Option<Result<(), Refusal>>, answered: Moment) -> Told {
+        let (received_bytes, sent_bytes) = (self.received_bytes, self.answer.sent_bytes);
+        let Some(outcome) = outcome else {
+            let status = Code::Cancelled.http_status();
+            return Told { status, answered, received_bytes, sent_bytes, complete: false };
+        };
+        let (http_status, fields, code) = match &outcome {
+            Ok(()) => (200, vec![("grpc-status", "0".to_owned())], Code::Ok),
+            Err(Refusal { http_status, status }) => (*http_status, status.fields(&self.head.request_id), status.code),
+        };
+        let status = if http_status == 200 { code.http_status() } else { http_status };
+        let complete = match self.sending.take() {
+            Some(mut sending) => sending.send_trailers(to_map(&fields)).is_ok(),
+            None => {
+                // "Trailers-Only": the status stands in the head, and nothing follows.
+                let mut head = self.response_head(http_status);
+                head.headers_mut().extend(to_map(&fields));
+                self.respond.borrow_mut().send_response(head, true).is_ok()
+            }
+        };
+        Told { status, answered, received_bytes, sent_bytes, complete }
+    }
+
+    fn response_head(&self, status: u16) -> http::Response<()> {
+        let mut head = http::Response::new(());
+        *head.status_mut() = StatusCode::from_u16(status).expect("one of three");
+        let id = HeaderValue::from_str(&self.head.request_id).expect("an id is of letters and digits");
+        let headers = head.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+        headers.insert("x-request-id", id);
+        head
+    }
+}
+
+impl<S: Service> Wire for Call<'_, S> {
+    async fn receive(&mut self) -> Result<Option<Bytes>, Status> {
+        let began = self.door.core.now();
+        let slow = || Status::new(Code::DeadlineExceeded, "TOO_SLOW", "the messages of the call come too slowly");
+        let frame = within(&self.door.core, self.patience.limit(0), self.stream.data()).await.ok_or_else(slow)?;
+        let Some(frame) = frame else { return Ok(None) };
+        let frame = frame.map_err(|_| malformed("the call broke off"))?;
+        self.patience.account(frame.len(), self.door.core.now().since(began));
+        self.received_bytes += frame.len() as u64;
+        // It fails only for more than what came.
+        let _ = self.stream.flow_control().release_capacity(frame.len());
+        Ok(Some(frame))
+    }
+
+    async fn send(&mut self, bytes: Vec<u8>) -> Result<(), Status> {
+        let gone = || Status::new(Code::Cancelled, "NOT_TAKEN", "the client does not take the answer");
+        if self.sending.is_none() {
+            let head = self.response_head(200);
+            self.sending = Some(self.respond.borrow_mut().send_response(head, false).map_err(|_| gone())?);
+        }
+        let sending = self.sending.as_mut().expect("just begun");
+        self.answer.send_chunk(sending, bytes.into(), false, || {}).await.map_err(|_| gone())
+    }
+}
+
+fn to_map(fields: &[(&'static str, String)]) -> HeaderMap {
+    let field = |(name, value): &(&'static str, String)| {
+        let value = HeaderValue::from_str(value).expect("digits, percent-encoded text or Base64");
+        (HeaderName::from_static(name), value)
+    };
+    fields.iter().map(field).collect()
+}

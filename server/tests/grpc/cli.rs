@@ -1,0 +1,107 @@
+//! Goal: an administrator asks a running node with `anvil admin`, and hears one sentence when that cannot be. Method: the
+//! real binary on both ends.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::node::{Node, Options, scratch};
+
+fn anvil(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_anvil"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ANVIL_")) {
+        command.env_remove(name);
+    }
+    command.arg("admin").args(words);
+    command
+}
+
+fn ask(node: &Node, data: &Path, words: &[&str]) -> Output {
+    anvil(words).arg("--endpoint").arg(node.endpoint()).arg("--data-dir").arg(data).output().unwrap()
+}
+
+#[track_caller]
+fn told(output: Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The one sentence of a failure.
+#[track_caller]
+fn complaint(output: &Output, code: i32) -> String {
+    let sentence = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{sentence}");
+    assert!(sentence.starts_with("anvil: ") && sentence.trim_end().lines().count() == 1, "{sentence}");
+    sentence
+}
+
+#[test]
+fn disks_are_listed() {
+    let scratch = scratch();
+    let data = scratch.path().join("data");
+    let node = Node::start(&data);
+    let text = told(ask(&node, &data, &["disk", "list"]));
+    let [_, line] = text.lines().collect::<Vec<_>>().try_into().unwrap();
+    let path = data.join("disk").canonicalize().unwrap();
+    assert!(line.contains(" online ") && line.contains(path.to_str().unwrap()), "{text}");
+    let listed: Value = serde_json::from_str(&told(ask(&node, &data, &["disk", "list", "--json"]))).unwrap();
+    let disk = &listed[0];
+    assert_eq!((disk["state"].as_str(), disk["error"].is_null()), (Some("online"), true), "{listed}");
+    assert!(line.starts_with(disk["id"].as_str().unwrap()), "{text}");
+    let sentence = complaint(&ask(&node, &data, &["disk", "offline", "/not/a/disk"]), 1);
+    assert!(sentence.contains("no disk /not/a/disk") && sentence.contains("NOT_FOUND"), "{sentence}");
+    node.stop();
+}
+
+#[test]
+fn a_bucket_gets_another_storage_class() {
+    let scratch = scratch();
+    let data = scratch.path().join("data");
+    let arguments = ["--storage-class", "COLD=1+0"].map(str::to_owned).to_vec();
+    let node = Node::start_with(&data, &Options { arguments, ..Options::default() });
+    let mut client = node.client();
+    client.put("/bucket", &[]).unwrap().succeeded();
+    let classes = told(ask(&node, &data, &["storage-class", "list", "--json"]));
+    let classes: Value = serde_json::from_str(&classes).unwrap();
+    assert_eq!((&classes[1]["name"], &classes[1]["profile"]), (&"COLD".into(), &"1+0".into()), "{classes}");
+    let said = told(ask(&node, &data, &["bucket", "update", "bucket", "--storage-class", "COLD"]));
+    assert_eq!(said, "bucket bucket: new objects have the storage class COLD\n");
+    client.put("/bucket/key", b"x").unwrap().succeeded();
+    let answer = client.get("/bucket/key").unwrap().succeeded();
+    assert_eq!(answer.head.header("x-amz-storage-class"), Some("COLD"));
+    let sentence = complaint(&ask(&node, &data, &["bucket", "update", "bucket", "--storage-class", "GLACIER"]), 1);
+    assert!(sentence.contains("no storage class GLACIER; it has STANDARD, COLD"), "{sentence}");
+    node.stop();
+}
+
+#[test]
+fn what_is_wrong_is_one_sentence_without_the_secret() {
+    let scratch = scratch();
+    let data = scratch.path().join("data");
+    let node = Node::start(&data);
+    let list = || {
+        let mut command = anvil(&["disk", "list"]);
+        command.current_dir(scratch.path());
+        command
+    };
+    let sentence = complaint(&list().arg("--endpoint").arg(node.endpoint()).output().unwrap(), 2);
+    assert!(sentence.contains("no credentials in anvil-data"), "{sentence}");
+    let sentence =
+        complaint(&list().args(["--data-dir"]).arg(&data).args(["--endpoint", "node:1"]).output().unwrap(), 2);
+    assert!(sentence.contains("\"node:1\" is no endpoint"), "{sentence}");
+    let nobody = list().arg("--data-dir").arg(&data).args(["--endpoint", "http://127.0.0.1:1"]).output().unwrap();
+    assert!(complaint(&nobody, 1).contains("cannot reach a node at http://127.0.0.1:1"));
+    let mut stranger = list();
+    stranger.env("ANVIL_ENDPOINT", node.endpoint()).env("ANVIL_DEV_ACCESS_KEY", &node.credentials.access_key);
+    let stranger = stranger.env("ANVIL_DEV_SECRET_KEY", "not-this-nodes-secret").output().unwrap();
+    let sentence = complaint(&stranger, 1);
+    assert!(sentence.contains("UNAUTHENTICATED") && !sentence.contains("not-this-nodes-secret"), "{sentence}");
+    let mut known = list();
+    known.env("ANVIL_ENDPOINT", node.endpoint()).env("ANVIL_DEV_ACCESS_KEY", &node.credentials.access_key);
+    told(known.env("ANVIL_DEV_SECRET_KEY", &node.credentials.secret_key).output().unwrap());
+    let secret = node.credentials.secret_key.clone();
+    let (_, log) = node.terminate();
+    assert!(log.contains("TOKEN") || log.contains("ListDisks"), "a refused call is in the log: {log}");
+    assert!(!log.contains(&secret) && !log.contains("Bearer"), "{log}");
+}
