@@ -5,6 +5,7 @@
 //! and removes it again.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -13,9 +14,12 @@ use anvil_model::format::{UNIT_BYTES, extent_offset};
 use anvil_model::ids::{DiskId, Incarnation, NodeId, TenantId};
 use anvil_model::io::{Device as _, Reserve, World as _};
 use anvil_model::limits::SMALL_BLOB_BYTES_MAX;
+use anvil_model::profile::Profile;
 use anvil_model::time::WallTime;
 use anvil_runtime::{Core, Device, Disk, Options, available_cpus};
-use anvil_store::{FormatOptions, Origin, Recovered, RecoveryReport, Store, extent_bytes, format, mail, recover};
+use anvil_store::{
+    FormatOptions, Origin, Recovered, RecoveryReport, SmallCopy, Store, extent_bytes, format, mail, recover,
+};
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
 
@@ -144,8 +148,9 @@ impl Work {
             self.check()?;
             let count = left.min(APPENDS_AT_ONCE as u64);
             let appends = (0..count).map(|number| {
-                let payload = vec![number as u8; size];
-                store.append_small(DISK, &origin, store.new_blob(), payload)
+                let payload = Rc::new(vec![number as u8; size]);
+                let copy = SmallCopy { blob: store.new_blob(), profile: Profile::SINGLE, shard: 0, payload };
+                store.append_small(DISK, &origin, copy)
             });
             try_join_all(appends).await.context("the disk does not take them all: see --capacity")?;
             left -= count;

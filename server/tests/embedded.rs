@@ -25,7 +25,9 @@ use anvil_node::metadata::query::{Answer, BucketPath, Query};
 use anvil_node::metadata::rows::{Counters, RowsError, StorageClass};
 use anvil_node::metadata::{Metadata, MetadataError, Refusal};
 use anvil_runtime::{Core, Disk, DiskOptions, Options, available_cpus, start};
-use anvil_store::{FormatOptions, Identity, LogWriter, Origin, Store, extent_bytes, format, identify, mail, recover};
+use anvil_store::{
+    FormatOptions, Identity, LogWriter, Origin, SmallCopy, Store, extent_bytes, format, identify, mail, recover,
+};
 
 const NODE: NodeId = NodeId(1);
 const TENANT: TenantId = TenantId(1);
@@ -366,7 +368,8 @@ fn a_last_batch_without_its_data_is_void() {
         let bucket = life.create_bucket("bucket").await;
         let blob = life.store.new_blob();
         let origin = Origin { tenant: TENANT, bucket: "bucket".into(), key: "k".into(), at: WallTime { unix_ms: 1 } };
-        life.store.append_small(DISK, &origin, blob, vec![7; 100]).await.unwrap();
+        let copy = SmallCopy { blob, profile: Profile::SINGLE, shard: 0, payload: Rc::new(vec![7; 100]) };
+        life.store.append_small(DISK, &origin, copy).await.unwrap();
         let claim = BlobClaim { blob, profile: Profile::SINGLE, length: 100, places: vec![DISK] };
         life.put(bucket, "written", Some(claim)).await;
         bucket

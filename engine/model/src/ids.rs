@@ -156,6 +156,23 @@ impl fmt::Debug for BlobId {
     }
 }
 
+/// One cell of a blob: what one record of it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CellId {
+    /// Of which blob.
+    pub blob: BlobId,
+    /// Of which shard, 0 to k+m-1.
+    pub shard: u8,
+    /// Of which window.
+    pub window: u32,
+}
+
+impl fmt::Display for CellId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shard {} of window {} of blob {}", self.shard, self.window, self.blob)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

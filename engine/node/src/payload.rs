@@ -5,15 +5,17 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
 
 use anvil_digest::Algorithm;
+use anvil_model::geometry;
 use anvil_model::ids::{BlobId, DiskId};
 use anvil_model::io::World;
 use anvil_model::limits::{RECORD_HEADER_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, SMALL_BLOB_BYTES_MAX};
 use anvil_model::object::{Checksum, ChecksumAlgorithm, Etag};
 use anvil_model::profile::Profile;
-use anvil_store::{AppendError, Origin, Window};
+use anvil_store::{AppendError, Cell, Origin, SmallCopy};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
@@ -113,7 +115,9 @@ impl<W: World> Node<W> {
         assert_eq!(payload.len() as u64, body.length(), "a body gives what it declared or an error");
         let payload = digests.payload_in_memory(body, payload).await.map_err(PutError::Body)?;
         let written = self.new_blob(body.length());
-        self.store.append_small(written.disk, origin, written.blob, payload).await?;
+        let payload = Rc::new(payload);
+        let copy = SmallCopy { blob: written.blob, profile: Profile::SINGLE, shard: 0, payload };
+        self.store.append_small(written.disk, origin, copy).await?;
         Ok(written)
     }
 
@@ -136,9 +140,11 @@ impl<W: World> Node<W> {
             let digested = appends.alongside(digests.payload_in_buffer(body, buffer, vec![payload])).await;
             let buffer = digested.map_err(PutError::Body)?;
 
-            let window = Window { blob: written.blob, offset, length, buffer };
+            let window = geometry::window_at(Profile::SINGLE, offset);
+            let cell =
+                Cell { blob: written.blob, profile: Profile::SINGLE, shard: 0, window, window_length: length, buffer };
             let origin = (offset == 0).then_some(origin);
-            appends.in_flight.push(self.store.append(written.disk, origin, window));
+            appends.in_flight.push(self.store.append(written.disk, origin, cell));
             offset += length as u64;
         }
         appends.all().await?;

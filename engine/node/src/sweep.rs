@@ -88,7 +88,7 @@ impl<W: World> Node<W> {
                     Some(row) if known.length < row.length => drop(rows.insert(row.blob, row)),
                     Some(_) => {}
                     None if known.released || !life.closed(known.blob) => {}
-                    None => orphans.push(claim(known.blob, known.length)),
+                    None => orphans.push(claim(known.blob, known.profile, known.length)),
                 }
             }
             swept.orphans += self.claim_orphans(orphans).await?;
@@ -142,6 +142,6 @@ struct Page {
 }
 
 /// What is said of an orphan: where it lies is the index's business.
-fn claim(blob: BlobId, length: u64) -> BlobClaim {
-    BlobClaim { blob, profile: Profile::SINGLE, length: length.max(1), places: Vec::new() }
+fn claim(blob: BlobId, profile: Profile, length: u64) -> BlobClaim {
+    BlobClaim { blob, profile, length: length.max(1), places: Vec::new() }
 }

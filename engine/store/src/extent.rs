@@ -14,8 +14,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use anvil_model::format::{
-    ExtentHeader, ExtentKind, ExtentName, FooterEntry, Subject, UNIT_BYTES, encode_footer, extent_offset, footer_bytes,
+    ExtentHeader, ExtentKind, ExtentName, FooterEntry, UNIT_BYTES, encode_footer, extent_offset, footer_bytes,
 };
+use anvil_model::ids::CellId;
 use anvil_model::io::{Device, DeviceError, Reserve, World};
 use anvil_model::limits::RECORD_BYTES_MAX;
 use tokio::sync::oneshot;
@@ -181,19 +182,10 @@ impl<W: World> Slot<W> {
         self.extent.state.borrow_mut().entries.extend_from_slice(records);
         for record in records {
             let place = Place::of(self.extent.disk, extent, record);
-            let Subject::Blob { blob, window } = record.subject else { continue };
+            let Some(cell) = record.subject.cell() else { continue };
             // What was moved is entered when it is durable, on the blob's home core.
-            if self.extent.lane == Lane::Moved {
-                continue;
-            }
-            let fresh = self.inner.index.borrow_mut().insert(blob, window, incarnation, place);
-            if !fresh {
-                self.inner.released.borrow_mut().note_copy(blob, self.extent.disk, extent);
-            }
-            if !fresh || self.inner.released.borrow().contains(blob) {
-                // Appended twice because the first append was given up, or after the blob was.
-                let tally = Tally { records: 1, bytes: place.record_bytes() };
-                self.inner.note_dead(self.extent.disk, Dead { extent, incarnation, tally });
+            if self.extent.lane != Lane::Moved {
+                self.inner.enter_cell(cell, incarnation, place);
             }
         }
         let counters = &self.inner.disk(self.extent.disk).counters;
@@ -444,6 +436,26 @@ impl<W: World> Inner<W> {
         }
         self.write_header(disk, at, &header).await?;
         Ok(Partial { header, tail: UNIT_BYTES as u32, entries: Vec::new() })
+    }
+
+    /// A cell of a blob whose home is here was written. Where it was before, because it was given up or is bad there, is
+    /// a copy that nobody needs.
+    fn enter_cell(self: &Rc<Self>, cell: CellId, incarnation: u64, place: Place) {
+        let dead = |place: Place, incarnation| {
+            let tally = Tally { records: 1, bytes: place.record_bytes() };
+            (place.disk, Dead { extent: place.extent, incarnation, tally })
+        };
+        let (disk, dead) = if self.released.borrow().contains(cell.blob) {
+            if !self.index.borrow_mut().insert(cell, incarnation, place) {
+                self.released.borrow_mut().note_copy(cell.blob, place.disk, place.extent);
+            }
+            dead(place, incarnation)
+        } else {
+            let Some((before, life)) = self.index.borrow_mut().put(cell, incarnation, place) else { return };
+            self.released.borrow_mut().note_copy(cell.blob, before.disk, before.extent);
+            dead(before, life)
+        };
+        self.note_dead(disk, dead);
     }
 
     pub(crate) async fn write_header(&self, disk: u16, at: u64, header: &ExtentHeader) -> Result<(), DeviceError> {

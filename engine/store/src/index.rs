@@ -1,21 +1,21 @@
-//! Where the blobs of a core lie: from (blob, window) to a place, in memory.
+//! Where the blobs of a core lie: from (blob, shard, window) to a place, in memory.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use anvil_model::format::{FooterEntry, LARGE_PAYLOAD_OFFSET};
-use anvil_model::ids::{BlobId, Incarnation, NodeId};
-use anvil_model::limits::RECORD_PAYLOAD_BYTES_MAX;
+use anvil_model::geometry::{WINDOW_BITS, cell_bytes_full, window_bytes, window_start};
+use anvil_model::ids::{BlobId, CellId, Incarnation, NodeId};
+use anvil_model::profile::Profile;
 
-const WINDOW_BYTES: u32 = RECORD_PAYLOAD_BYTES_MAX as u32;
-/// What a full window takes in its extent, so that the next window of a run begins behind it.
-const STRIDE_BYTES: u32 = LARGE_PAYLOAD_OFFSET + WINDOW_BYTES;
 /// Entries of a full chunk.
 const CHUNK_ENTRIES: usize = 64;
 
-/// Where one window of a blob lies.
+/// Where one cell of a blob lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
+    /// Of the cell's blob. One copy for the metadata log.
+    pub(crate) profile: Profile,
     /// The disk, by its place in the list of the node's disks.
     pub(crate) disk: u16,
     /// The extent.
@@ -28,7 +28,8 @@ pub(crate) struct Place {
     pub(crate) payload_bytes: u32,
 }
 
-/// The index of one core: sorted entries in chunks. Windows that lie behind one another in one extent share an entry.
+/// The index of one core: sorted entries in chunks. Cells of one shard that lie behind one another in one extent share an
+/// entry.
 ///
 /// Ids of a life grow, so that nearly all entries are added at the end; a full last chunk is then left full and a new
 /// one begun, where a B-tree would leave half of each node empty: an entry costs its 40 bytes and one more.
@@ -47,59 +48,88 @@ pub(crate) struct Index {
 #[derive(Clone, Copy, Debug)]
 struct Indexed {
     incarnation: u64,
-    /// Windows of all these entries.
-    windows: u32,
+    /// Cells of all these entries.
+    cells: u32,
 }
 
-/// Windows of one blob in one extent.
+/// Cells of one blob in one extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Portion {
     pub(crate) disk: u16,
     pub(crate) extent: u32,
     pub(crate) incarnation: u64,
-    pub(crate) windows: u32,
+    pub(crate) cells: u32,
     /// Of their records, headers and padding included.
     pub(crate) bytes: u64,
 }
 
-/// A window that lies at another place now.
+/// A blob of which there are cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spread {
+    pub(crate) blob: BlobId,
+    pub(crate) profile: Profile,
+    /// Where its last window ends, if that is as long as its k cells.
+    pub(crate) end: u64,
+}
+
+/// A cell that lies at another place now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Move {
-    pub(crate) blob: BlobId,
-    pub(crate) window: u32,
+    pub(crate) cell: CellId,
     pub(crate) from: Place,
     pub(crate) from_incarnation: u64,
     pub(crate) to: Place,
     pub(crate) to_incarnation: u64,
 }
 
-/// A blob and a window, in words of four bytes so that an entry has no padding.
+/// A cell, in words of four bytes so that an entry has no padding. The last one has the shard above the window, so that the
+/// cells of a shard are neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key([u32; 5]);
 
-/// Windows of one blob that lie behind one another; all but the last are full.
+/// Cells of one shard that lie behind one another; all but the last are full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
     extent: u32,
     offset: u32,
-    windows: u32,
     last_bytes: u32,
+    cells: u16,
     disk: u16,
     payload_offset: u16,
+    profile: Packed,
 }
 
+/// A profile in a byte: k-1, and m in the upper half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Packed(u8);
+
 const _: () = assert!(size_of::<(Key, Run)>() == 40, "the budget is 48 bytes per record");
+
+impl Packed {
+    fn new(profile: Profile) -> Self {
+        Self(profile.data - 1 | profile.parity << 4)
+    }
+
+    fn profile(self) -> Profile {
+        Profile { data: (self.0 & 15) + 1, parity: self.0 >> 4 }
+    }
+}
 
 impl Key {
     const MIN: Self = Self([0; 5]);
 
-    fn new(blob: BlobId, window: u32) -> Self {
+    fn new(cell: CellId) -> Self {
+        let CellId { blob, shard, window } = cell;
+        Self::of_word(blob, u32::from(shard) << WINDOW_BITS | window)
+    }
+
+    fn of_word(blob: BlobId, word: u32) -> Self {
         let [high, low] = [(blob.sequence >> 32) as u32, blob.sequence as u32];
-        Self([blob.node.0, blob.incarnation.0, high, low, window])
+        Self([blob.node.0, blob.incarnation.0, high, low, word])
     }
 
     fn window(self) -> u32 {
-        self.0[4]
+        self.0[4] & ((1 << WINDOW_BITS) - 1)
     }
 
     fn blob(self) -> BlobId {
@@ -108,41 +138,66 @@ impl Key {
         BlobId { node: NodeId(node), incarnation: Incarnation(incarnation), sequence }
     }
 
-    fn plus(self, windows: u32) -> Self {
-        let [node, incarnation, high, low, window] = self.0;
-        Self([node, incarnation, high, low, window + windows])
+    fn plus(self, cells: u32) -> Self {
+        let [node, incarnation, high, low, word] = self.0;
+        Self([node, incarnation, high, low, word + cells])
     }
 
     fn is_of_the_blob_of(self, other: Self) -> bool {
         self.0[..4] == other.0[..4]
     }
+
+    /// How many windows behind `before` this one is, in the same shard.
+    fn behind(self, before: Self) -> Option<u32> {
+        let same = self.is_of_the_blob_of(before) && self.0[4] >> WINDOW_BITS == before.0[4] >> WINDOW_BITS;
+        if same { self.0[4].checked_sub(before.0[4]) } else { None }
+    }
 }
 
 impl Run {
     fn place(&self, index: u32) -> Place {
-        let payload_bytes = if index + 1 == self.windows { self.last_bytes } else { WINDOW_BYTES };
-        let offset = self.offset + index * STRIDE_BYTES;
-        Place { disk: self.disk, extent: self.extent, offset, payload_offset: self.payload_offset, payload_bytes }
+        let profile = self.profile.profile();
+        let full = full_bytes(profile);
+        let payload_bytes = if index + 1 == u32::from(self.cells) { self.last_bytes } else { full };
+        let offset = self.offset + index * stride_bytes(profile);
+        let Self { extent, disk, payload_offset, .. } = *self;
+        Place { profile, disk, extent, offset, payload_offset, payload_bytes }
     }
 
     /// Its records, with the padding behind each.
     fn bytes(&self) -> u64 {
-        (0..self.windows).map(|index| self.place(index).record_bytes()).sum()
+        (0..u32::from(self.cells)).map(|index| self.place(index).record_bytes()).sum()
     }
 
-    /// True when a window at `place` would be this run's next one.
+    /// True when a cell at `place` would be this run's next one.
     fn continues_at(&self, place: &Place) -> bool {
-        self.last_bytes == WINDOW_BYTES
+        let next = || {
+            let length = u32::from(self.cells).checked_mul(stride_bytes(place.profile))?;
+            self.offset.checked_add(length)
+        };
+        self.last_bytes == full_bytes(place.profile)
+            && self.profile == Packed::new(place.profile)
+            && self.cells < u16::MAX
             && u32::from(self.payload_offset) == LARGE_PAYLOAD_OFFSET
             && (self.disk, self.extent, self.payload_offset) == (place.disk, place.extent, place.payload_offset)
-            && self.offset.checked_add(self.windows * STRIDE_BYTES) == Some(place.offset)
+            && next() == Some(place.offset)
     }
+}
+
+fn full_bytes(profile: Profile) -> u32 {
+    u32::try_from(cell_bytes_full(profile)).expect("at most a record")
+}
+
+/// What a full cell takes in its extent, so that the next one of a run begins behind it.
+fn stride_bytes(profile: Profile) -> u32 {
+    LARGE_PAYLOAD_OFFSET + full_bytes(profile)
 }
 
 impl Place {
     /// Where an extent has the record that an entry of its footer names.
     pub(crate) fn of(disk: u16, extent: u32, entry: &FooterEntry) -> Self {
         Self {
+            profile: entry.subject.profile(),
             disk,
             extent,
             offset: entry.offset,
@@ -162,40 +217,53 @@ impl Index {
         Self { chunks: BTreeMap::from([(Key::MIN, Vec::new())]), entries: 0, extents: BTreeMap::new() }
     }
 
-    /// Adds a window; false when it is there already, which changes nothing.
-    pub(crate) fn insert(&mut self, blob: BlobId, window: u32, incarnation: u64, place: Place) -> bool {
-        let key = Key::new(blob, window);
+    /// Adds a cell; false when it is there already, which changes nothing.
+    pub(crate) fn insert(&mut self, cell: CellId, incarnation: u64, place: Place) -> bool {
+        let key = Key::new(cell);
         let (_, chunk) = self.chunks.range_mut(..=key).next_back().expect("the first chunk begins at MIN");
         let at = chunk.partition_point(|(other, _)| *other <= key);
         if let Some((before, run)) = at.checked_sub(1).map(|at| &mut chunk[at])
-            && before.is_of_the_blob_of(key)
+            && let Some(index) = key.behind(*before)
         {
-            let index = key.window() - before.window();
-            if index < run.windows {
+            if index < run.cells.into() {
                 return false;
             }
-            if index == run.windows && run.continues_at(&place) {
-                run.windows += 1;
+            if index == run.cells.into() && run.continues_at(&place) {
+                run.cells += 1;
                 run.last_bytes = place.payload_bytes;
-                self.count_windows(place.disk, place.extent, incarnation, 1);
+                self.count_cells(place.disk, place.extent, incarnation, 1);
                 return true;
             }
         }
         let run = Run {
             extent: place.extent,
             offset: place.offset,
-            windows: 1,
             last_bytes: place.payload_bytes,
+            cells: 1,
             disk: place.disk,
             payload_offset: place.payload_offset,
+            profile: Packed::new(place.profile),
         };
         self.insert_run(key, run, incarnation);
         true
     }
 
+    /// Adds a cell, or changes its place; where it was before.
+    pub(crate) fn put(&mut self, cell: CellId, incarnation: u64, place: Place) -> Option<(Place, u64)> {
+        let before = self.find(cell);
+        match before {
+            Some((from, from_incarnation)) => {
+                let moved = Move { cell, from, from_incarnation, to: place, to_incarnation: incarnation };
+                assert!(self.replace(&moved), "it was just found there");
+            }
+            None => assert!(self.insert(cell, incarnation, place), "it was not there"),
+        }
+        before
+    }
+
     /// Adds an entry that overlaps none that is there.
     fn insert_run(&mut self, key: Key, run: Run, incarnation: u64) {
-        self.count_windows(run.disk, run.extent, incarnation, run.windows);
+        self.count_cells(run.disk, run.extent, incarnation, run.cells.into());
         self.entries += 1;
         let (&chunk_key, chunk) = self.chunks.range_mut(..=key).next_back().expect("the first chunk begins at MIN");
         let at = chunk.partition_point(|(other, _)| *other <= key);
@@ -217,83 +285,92 @@ impl Index {
         self.chunks.insert(upper[0].0, upper);
     }
 
-    fn count_windows(&mut self, disk: u16, extent: u32, incarnation: u64, windows: u32) {
-        let indexed = self.extents.entry((disk, extent)).or_insert(Indexed { incarnation, windows: 0 });
+    fn count_cells(&mut self, disk: u16, extent: u32, incarnation: u64, cells: u32) {
+        let indexed = self.extents.entry((disk, extent)).or_insert(Indexed { incarnation, cells: 0 });
         assert_eq!(indexed.incarnation, incarnation, "an extent has one life at a time");
-        indexed.windows += windows;
+        indexed.cells += cells;
     }
 
-    /// Where a window lies, and in which life of its extent.
-    pub(crate) fn find(&self, blob: BlobId, window: u32) -> Option<(Place, u64)> {
-        let key = Key::new(blob, window);
+    /// Where a cell lies, and in which life of its extent.
+    pub(crate) fn find(&self, cell: CellId) -> Option<(Place, u64)> {
+        let key = Key::new(cell);
         let (chunk_key, at) = self.entry_at(key)?;
         let (first, run) = &self.chunks[&chunk_key][at];
-        let index = key.window() - if first.is_of_the_blob_of(key) { first.window() } else { return None };
-        let place = (index < run.windows).then(|| run.place(index))?;
+        let index = key.behind(*first)?;
+        let place = (index < run.cells.into()).then(|| run.place(index))?;
         Some((place, self.incarnation(run)))
     }
 
-    /// Where a blob's windows lie, extent by extent. An extent may come more than once.
+    /// How a blob is spread; `None` when nothing of it is there.
+    pub(crate) fn profile(&self, blob: BlobId) -> Option<Profile> {
+        self.runs(blob).next().map(|(_, run)| run.profile.profile())
+    }
+
+    /// Where a blob's cells lie, extent by extent. An extent may come more than once.
     pub(crate) fn portions(&self, blob: BlobId) -> Vec<Portion> {
         let portion = |run: &Run| Portion {
             disk: run.disk,
             extent: run.extent,
             incarnation: self.incarnation(run),
-            windows: run.windows,
+            cells: run.cells.into(),
             bytes: run.bytes(),
         };
         self.runs(blob).map(|(_, run)| portion(run)).collect()
     }
 
-    /// True when a window of the blob is there.
+    /// True when a cell of the blob is there.
     pub(crate) fn contains(&self, blob: BlobId) -> bool {
         self.runs(blob).next().is_some()
     }
 
-    /// The blobs behind `after`, at most `max` of them in their order, each with the end of its last window.
-    pub(crate) fn page(&self, after: Option<BlobId>, max: usize) -> Vec<(BlobId, u64)> {
-        let start = after.map_or(Key::MIN, |blob| Key::new(blob, u32::MAX));
-        let mut page: Vec<(BlobId, u64)> = Vec::new();
+    /// The blobs behind `after`, at most `max` of them in their order.
+    pub(crate) fn page(&self, after: Option<BlobId>, max: usize) -> Vec<Spread> {
+        let start = after.map_or(Key::MIN, |blob| Key::of_word(blob, u32::MAX));
+        let mut page: Vec<Spread> = Vec::new();
         for (key, run) in self.from(start) {
-            let last = key.window() + run.windows - 1;
-            let end = u64::from(last) * u64::from(WINDOW_BYTES) + u64::from(run.last_bytes);
+            let profile = run.profile.profile();
+            let last = key.window() + u32::from(run.cells) - 1;
+            let last_bytes = u64::from(run.last_bytes) * u64::from(profile.data);
+            let end = window_start(profile, last) + last_bytes.min(window_bytes(profile) as u64);
             let full = page.len() == max;
             match page.last_mut() {
-                Some((blob, length)) if *blob == key.blob() => *length = end,
+                Some(spread) if spread.blob == key.blob() => spread.end = spread.end.max(end),
                 _ if full => break,
-                _ => page.push((key.blob(), end)),
+                _ => page.push(Spread { blob: key.blob(), profile, end }),
             }
         }
         page
     }
 
-    /// Windows that the index has in this life of an extent.
-    pub(crate) fn windows_in(&self, disk: u16, extent: u32, incarnation: u64) -> u32 {
+    /// Cells that the index has in this life of an extent.
+    pub(crate) fn cells_in(&self, disk: u16, extent: u32, incarnation: u64) -> u32 {
         let indexed = self.extents.get(&(disk, extent)).filter(|indexed| indexed.incarnation == incarnation);
-        indexed.map_or(0, |indexed| indexed.windows)
+        indexed.map_or(0, |indexed| indexed.cells)
     }
 
-    /// Changes the place of a window; false when it is not where it was said to be, which changes nothing.
+    /// Changes the place of a cell; false when it is not where it was said to be, which changes nothing.
     pub(crate) fn replace(&mut self, moved: &Move) -> bool {
-        if self.find(moved.blob, moved.window) != Some((moved.from, moved.from_incarnation)) {
+        if self.find(moved.cell) != Some((moved.from, moved.from_incarnation)) {
             return false;
         }
-        let at = self.entry_at(Key::new(moved.blob, moved.window)).expect("just found");
+        let key = Key::new(moved.cell);
+        let at = self.entry_at(key).expect("just found");
         let (first, run) = self.remove_at(at);
-        let before = moved.window - first.window();
-        let behind = run.windows - before - 1;
+        let before = u16::try_from(key.behind(first).expect("of the same shard")).expect("within the run");
+        let behind = run.cells - before - 1;
         if before > 0 {
-            let run = Run { windows: before, last_bytes: WINDOW_BYTES, ..run };
+            let run = Run { cells: before, last_bytes: full_bytes(run.profile.profile()), ..run };
             self.insert_run(first, run, moved.from_incarnation);
         }
         if behind > 0 {
-            let run = Run { windows: behind, offset: run.place(before + 1).offset, ..run };
-            self.insert_run(first.plus(before + 1), run, moved.from_incarnation);
+            let next = u32::from(before) + 1;
+            let run = Run { cells: behind, offset: run.place(next).offset, ..run };
+            self.insert_run(first.plus(next), run, moved.from_incarnation);
         }
-        self.insert(moved.blob, moved.window, moved.to_incarnation, moved.to)
+        self.insert(moved.cell, moved.to_incarnation, moved.to)
     }
 
-    /// Forgets the windows of a blob that lie in this extent.
+    /// Forgets the cells of a blob that lie in this extent.
     pub(crate) fn remove_in(&mut self, blob: BlobId, disk: u16, extent: u32) {
         let here = |(_, run): &&(Key, Run)| (run.disk, run.extent) == (disk, extent);
         let keys: Vec<_> = self.runs(blob).filter(here).map(|(key, _)| *key).collect();
@@ -322,7 +399,7 @@ impl Index {
     }
 
     fn runs(&self, blob: BlobId) -> impl Iterator<Item = &(Key, Run)> {
-        let start = Key::new(blob, 0);
+        let start = Key::of_word(blob, 0);
         self.from(start).take_while(move |(key, _)| key.is_of_the_blob_of(start))
     }
 
@@ -333,8 +410,8 @@ impl Index {
         let Entry::Occupied(mut indexed) = self.extents.entry((run.disk, run.extent)) else {
             panic!("every entry's extent is known");
         };
-        indexed.get_mut().windows -= run.windows;
-        if indexed.get().windows == 0 {
+        indexed.get_mut().cells -= u32::from(run.cells);
+        if indexed.get().cells == 0 {
             indexed.remove();
         }
         let first = chunk.first().map(|(key, _)| *key);
@@ -368,7 +445,7 @@ impl Index {
         }
     }
 
-    /// Entries, each for one run of windows.
+    /// Entries, each for one run of cells.
     pub(crate) fn entries(&self) -> u64 {
         self.entries
     }
@@ -393,25 +470,70 @@ mod tests {
         BlobId { node: NodeId(1), incarnation: Incarnation(1), sequence }
     }
 
-    fn large(offset: u32) -> Place {
+    fn cell(sequence: u64, shard: u8, window: u32) -> CellId {
+        CellId { blob: blob(sequence), shard, window }
+    }
+
+    /// A full cell at the n-th place of extent 7.
+    fn full(profile: Profile, position: u32) -> Place {
         let payload_offset = u16::try_from(LARGE_PAYLOAD_OFFSET).unwrap();
-        Place { disk: 0, extent: 7, offset, payload_offset, payload_bytes: WINDOW_BYTES }
+        let offset = 4096 + position * stride_bytes(profile);
+        Place { profile, disk: 0, extent: 7, offset, payload_offset, payload_bytes: full_bytes(profile) }
+    }
+
+    fn profiles() -> impl Iterator<Item = Profile> {
+        (1..=16).flat_map(|data| (0..=4).map(move |parity| Profile { data, parity }))
     }
 
     #[test]
-    fn windows_behind_one_another_share_an_entry() {
-        let mut index = Index::new();
-        for window in 0..10 {
-            assert!(index.insert(blob(5), window, 9, large(4096 + window * STRIDE_BYTES)));
+    fn cells_behind_one_another_share_an_entry() {
+        for profile in profiles() {
+            let mut index = Index::new();
+            let shard = profile.shards() - 1;
+            for window in 0..10 {
+                assert!(index.insert(cell(5, shard, window), 9, full(profile, window)));
+            }
+            let last = Place { payload_bytes: 3, ..full(profile, 10) };
+            assert!(index.insert(cell(5, shard, 10), 9, last));
+            assert_eq!(index.entries(), 1);
+            assert_eq!(index.find(cell(5, shard, 4)), Some((full(profile, 4), 9)));
+            assert_eq!(index.find(cell(5, shard, 10)), Some((last, 9)));
+            assert_eq!((index.find(cell(5, shard, 11)), index.find(cell(6, shard, 0))), (None, None));
+            assert!(shard == 0 || index.find(cell(5, 0, 4)).is_none(), "another shard is elsewhere");
+            assert!(!index.insert(cell(5, shard, 4), 9, full(profile, 0)), "a cell is there once");
+            assert_eq!(index.profile(blob(5)), Some(profile));
+            let end = window_start(profile, 10) + 3 * u64::from(profile.data);
+            assert_eq!(index.page(None, 5), [Spread { blob: blob(5), profile, end }]);
         }
-        let last = Place { payload_bytes: 3, ..large(4096 + 10 * STRIDE_BYTES) };
-        assert!(index.insert(blob(5), 10, 9, last));
+    }
+
+    /// The shards of one blob are not taken for each other, whatever their places.
+    #[test]
+    fn shards_do_not_share_an_entry() {
+        let profile = Profile { data: 2, parity: 1 };
+        let mut index = Index::new();
+        for (position, (shard, window)) in (0..).zip([(0, 0), (1, 1), (1, 0), (2, 0), (0, 1)]) {
+            assert!(index.insert(cell(5, shard, window), 9, full(profile, position)));
+        }
+        assert_eq!(index.find(cell(5, 1, 0)), Some((full(profile, 2), 9)));
+        assert_eq!(index.find(cell(5, 2, 1)), None);
+        assert_eq!((index.entries(), index.cells_in(0, 7, 9)), (5, 5));
+        assert_eq!(index.put(cell(5, 2, 0), 10, Place { extent: 8, ..full(profile, 0) }), Some((full(profile, 3), 9)));
+        assert_eq!((index.cells_in(0, 7, 9), index.cells_in(0, 8, 10)), (4, 1));
+        assert_eq!(index.portions(blob(5)).len(), 5);
+    }
+
+    /// As many of the shortest cells as the largest extent holds share one entry.
+    #[test]
+    fn a_run_is_as_long_as_an_extent() {
+        let profile = Profile { data: 16, parity: 4 };
+        let mut index = Index::new();
+        let count = 20_000;
+        for window in 0..count {
+            assert!(index.insert(cell(5, 19, window), 9, full(profile, window)));
+        }
+        assert_eq!(index.find(cell(5, 19, count - 1)), Some((full(profile, count - 1), 9)));
         assert_eq!(index.entries(), 1);
-        assert_eq!(index.find(blob(5), 4), Some((large(4096 + 4 * STRIDE_BYTES), 9)));
-        assert_eq!(index.find(blob(5), 10), Some((last, 9)));
-        assert_eq!(index.find(blob(5), 11), None);
-        assert_eq!(index.find(blob(6), 0), None);
-        assert!(!index.insert(blob(5), 4, 9, large(0)), "a window is there once");
     }
 
     #[test]
@@ -419,25 +541,31 @@ mod tests {
         let mut index = Index::new();
         let count = 100_000;
         for sequence in 0..count {
-            index.insert(blob(sequence), 0, 9, large(4096));
+            index.insert(cell(sequence, 0, 0), 9, full(Profile::SINGLE, 0));
         }
         assert!(index.bytes() <= 48 * count, "{} bytes for {count} entries", index.bytes());
     }
 
     #[derive(Clone, Debug)]
     enum Step {
-        Insert(u64, u32, u32),
-        Replace(u64, u32, u32),
+        Insert(u64, u8, u32, u32),
+        Replace(u64, u8, u32, u32),
         Remove(u64),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let cells = || (0..300_u64, 0..3_u8, 0..3_u32, 0..6_u32);
         let step = prop_oneof![
-            6 => (0..400_u64, 0..4_u32, 0..6_u32).prop_map(|(blob, window, at)| Step::Insert(blob, window, at)),
-            3 => (0..400_u64, 0..4_u32, 0..6_u32).prop_map(|(blob, window, at)| Step::Replace(blob, window, at)),
-            3 => (0..400_u64).prop_map(Step::Remove),
+            6 => cells().prop_map(|(blob, shard, window, at)| Step::Insert(blob, shard, window, at)),
+            3 => cells().prop_map(|(blob, shard, window, at)| Step::Replace(blob, shard, window, at)),
+            3 => (0..300_u64).prop_map(Step::Remove),
         ];
         proptest::collection::vec(step, 1..900)
+    }
+
+    /// Every blob has the same profile always.
+    fn profile_of(sequence: u64) -> Profile {
+        [Profile::SINGLE, Profile { data: 2, parity: 1 }, Profile { data: 16, parity: 4 }][(sequence % 3) as usize]
     }
 
     proptest! {
@@ -446,46 +574,47 @@ mod tests {
         fn it_is_a_map(steps in steps()) {
             let mut index = Index::new();
             let mut model = BTreeMap::new();
-            let place_at = |extent, position| Place { extent, ..large(4096 + position * STRIDE_BYTES) };
+            let place_at = |sequence, extent, position| Place { extent, ..full(profile_of(sequence), position) };
             for step in steps {
                 match step {
-                    Step::Insert(sequence, window, position) => {
-                        let place = place_at(7, position);
-                        let fresh = index.insert(blob(sequence), window, 9, place);
-                        prop_assert_eq!(fresh, !model.contains_key(&(sequence, window)));
-                        model.entry((sequence, window)).or_insert((place, 9));
+                    Step::Insert(sequence, shard, window, position) => {
+                        let place = place_at(sequence, 7, position);
+                        let fresh = index.insert(cell(sequence, shard, window), 9, place);
+                        prop_assert_eq!(fresh, !model.contains_key(&(sequence, shard, window)));
+                        model.entry((sequence, shard, window)).or_insert((place, 9));
                     }
-                    Step::Replace(sequence, window, position) => {
-                        let (from, from_incarnation) = model.get(&(sequence, window)).copied().unwrap_or((large(0), 9));
-                        let (to, to_incarnation) = (place_at(8, position), 10);
-                        let blob = blob(sequence);
-                        let moved = Move { blob, window, from, from_incarnation, to, to_incarnation };
-                        let known = model.contains_key(&(sequence, window));
-                        let elsewhere = Move { from: place_at(6, position), ..moved };
+                    Step::Replace(sequence, shard, window, position) => {
+                        let known = model.get(&(sequence, shard, window)).copied();
+                        let (from, from_incarnation) = known.unwrap_or((place_at(sequence, 7, 0), 9));
+                        let (to, to_incarnation) = (place_at(sequence, 8, position), 10);
+                        let cell = cell(sequence, shard, window);
+                        let moved = Move { cell, from, from_incarnation, to, to_incarnation };
+                        let elsewhere = Move { from: place_at(sequence, 6, position), ..moved };
                         prop_assert!(!index.replace(&elsewhere), "it is not there");
-                        prop_assert_eq!(index.replace(&moved), known);
-                        if known {
-                            model.insert((sequence, window), (to, to_incarnation));
+                        prop_assert_eq!(index.replace(&moved), known.is_some());
+                        if known.is_some() {
+                            model.insert((sequence, shard, window), (to, to_incarnation));
                         }
                     }
                     Step::Remove(sequence) => {
                         index.remove_in(blob(sequence), 0, 7);
-                        model.retain(|(other, _), (place, _)| (*other, place.extent) != (sequence, 7));
+                        model.retain(|(other, ..), (place, _)| (*other, place.extent) != (sequence, 7));
                     }
                 }
             }
-            for sequence in 0..401 {
+            for sequence in 0..301 {
                 let mut here = false;
-                for window in 0..5 {
-                    let expected = model.get(&(sequence, window)).copied();
+                for (shard, window) in (0..4).flat_map(|shard| (0..4).map(move |window| (shard, window))) {
+                    let expected = model.get(&(sequence, shard, window)).copied();
                     here |= expected.is_some();
-                    prop_assert_eq!(index.find(blob(sequence), window), expected);
+                    prop_assert_eq!(index.find(cell(sequence, shard, window)), expected);
                 }
                 prop_assert_eq!(index.contains(blob(sequence)), here);
+                prop_assert_eq!(index.profile(blob(sequence)), here.then(|| profile_of(sequence)));
             }
             for (extent, incarnation) in [(7, 9), (8, 10)] {
-                let windows = model.values().filter(|(place, _)| place.extent == extent).count();
-                prop_assert_eq!(index.windows_in(0, extent, incarnation) as usize, windows);
+                let cells = model.values().filter(|(place, _)| place.extent == extent).count();
+                prop_assert_eq!(index.cells_in(0, extent, incarnation) as usize, cells);
             }
             let mut blobs = Vec::new();
             loop {
@@ -493,9 +622,9 @@ mod tests {
                 if page.is_empty() {
                     break;
                 }
-                blobs.extend(page.into_iter().map(|(blob, _)| blob));
+                blobs.extend(page.into_iter().map(|spread| spread.blob));
             }
-            let mut expected: Vec<_> = model.keys().map(|(sequence, _)| blob(*sequence)).collect();
+            let mut expected: Vec<_> = model.keys().map(|(sequence, ..)| blob(*sequence)).collect();
             expected.dedup();
             prop_assert_eq!(blobs, expected);
             let entries: usize = index.chunks.values().map(Vec::len).sum();

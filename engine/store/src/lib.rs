@@ -9,11 +9,11 @@
 //!
 //! | file | what happens there |
 //! | --- | --- |
-//! | `append`, `pack` | a window, or many small blobs, become one write |
+//! | `append`, `pack` | a cell, or many small blobs, become one write |
 //! | `extent` | room in an extent: opened, filled, sealed |
 //! | `space` | the extents of a disk: free, handed out, grown |
 //! | `flush` | one flush for all who ask |
-//! | `index`, `read` | where a window lies, and its verified bytes |
+//! | `index`, `read` | where a cell lies, and its verified bytes |
 //! | `log` | the metadata log |
 //! | `release`, `account`, `reclaim` | what is not needed any more, and how its space comes back |
 //! | `recall` | open extents taken back from the cores that fill them |
@@ -45,7 +45,7 @@ mod store;
 mod walk;
 
 pub use anvil_model::format::Origin;
-pub use append::{AppendError, Window};
+pub use append::{AppendError, Cell};
 pub use budget::Rate;
 pub use disk::{
     DiskIdentity, EXTENTS_MIN, FormatError, FormatOptions, IdentifyError, Identity, extent_bytes, format, identify,
@@ -53,10 +53,11 @@ pub use disk::{
 pub use log::{LOG_PAYLOAD_BYTES_MAX, LogError, LogReader, LogRecord, LogTail, LogWriter, RecoveredLog};
 pub use mail::{Mail, mail};
 pub use offline::{ExtentReport, ExtentState, ExtentVerdict, InspectError, Inspection};
-pub use read::{Piece, ReadError};
+pub use pack::SmallCopy;
+pub use read::{CellError, Located, LocatedCell, Piece, ReadError};
 pub use reclaim::ReclaimOptions;
 pub use recover::{RecoverError, Recovered, RecoveryReport, Share, recover};
 pub use release::KnownBlob;
 pub use scrub::{BadRecord, ScrubOptions, Scrubbed};
 pub use space::Reclaimed;
-pub use store::{DiskSpace, DiskStats, Stats, Store};
+pub use store::{DiskSpace, DiskState, DiskStats, DiskView, Stats, Store};

@@ -5,12 +5,13 @@
 
 use std::rc::Rc;
 
-use anvil_model::ids::{BlobId, CoreId};
+use anvil_model::ids::{BlobId, CellId, CoreId};
 use anvil_model::io::{DeviceError, World};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::account::Dead;
-use crate::index::{Move, Place};
+use crate::index::Move;
+use crate::read::Located;
 use crate::recall::Heir;
 use crate::space::{ExtentRequest, Sealed};
 use crate::store::Inner;
@@ -41,15 +42,17 @@ pub fn mail(core_count: u16) -> Vec<Mail> {
 /// What a core asks of another.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// Where does this window lie, and in which life of its extent?
-    Locate { blob: BlobId, window: u32, reply: oneshot::Sender<Option<(Place, u64)>> },
+    /// Where do the cells of the window that holds this byte lie?
+    Locate { blob: BlobId, offset: u64, reply: oneshot::Sender<Option<Located>> },
     /// An extent of a disk whose home is there.
     Extent { disk: u16, request: ExtentRequest },
     /// A flush of a disk whose home is there.
     Flush { disk: u16, reply: oneshot::Sender<Result<(), DeviceError>> },
+    /// A disk whose home is there shall hold records of shards.
+    AllowShards { disk: u16, reply: oneshot::Sender<Result<(), DeviceError>> },
     /// These records of an extent: which of them does the index need?
     Live { question: LiveQuestion, reply: oneshot::Sender<LiveAnswer> },
-    /// These windows were copied: change their places, unless they are dead meanwhile. The answer says which were changed.
+    /// These cells were copied: change their places, unless they are dead meanwhile. The answer says which were changed.
     Moved { moves: Vec<Move>, reply: oneshot::Sender<Vec<bool>> },
     /// The extent is free on the disk. What these blobs had there is forgotten before it is put to use again.
     Freed { disk: u16, extent: u32, blobs: Vec<BlobId>, free_bytes: u64, reply: oneshot::Sender<()> },
@@ -69,15 +72,15 @@ pub(crate) struct LiveQuestion {
     pub(crate) disk: u16,
     pub(crate) extent: u32,
     pub(crate) incarnation: u64,
-    /// Blob, window and offset of each.
-    pub(crate) records: Vec<(BlobId, u32, u32)>,
+    /// Each with its offset.
+    pub(crate) records: Vec<(CellId, u32)>,
 }
 
 #[derive(Debug)]
 pub(crate) struct LiveAnswer {
     /// Of each record.
     pub(crate) live: Vec<bool>,
-    /// The index has no other windows in the extent.
+    /// The index has no other cells in the extent.
     pub(crate) complete: bool,
 }
 
@@ -85,11 +88,11 @@ pub(crate) struct LiveAnswer {
 pub(crate) async fn serve<W: World>(inner: Rc<Inner<W>>, mut mailbox: mpsc::Receiver<Message>) {
     while let Some(message) = mailbox.recv().await {
         match message {
-            Message::Locate { blob, window, reply } => {
-                let place = inner.find_live(blob, window);
-                // Nobody waits for the place any more when this fails.
-                let _ = reply.send(place);
+            Message::Locate { blob, offset, reply } => {
+                // Nobody waits for the places any more when this fails.
+                let _ = reply.send(inner.find_live(blob, offset));
             }
+            Message::AllowShards { disk, reply } => inner.request_shards(disk, reply),
             Message::Extent { disk, request } => inner.request_extent(disk, request),
             Message::Flush { disk, reply } => inner.request_flush(disk, reply),
             Message::Live { question, reply } => {

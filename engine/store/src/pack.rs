@@ -8,6 +8,7 @@ use anvil_model::format::{FooterEntry, Origin, RecordHeader, Subject, in_units, 
 use anvil_model::ids::{BlobId, DiskId};
 use anvil_model::io::{DeviceError, Reserve, World};
 use anvil_model::limits::{RECORD_BYTES_MAX, SMALL_BLOB_BYTES_MAX};
+use anvil_model::profile::Profile;
 use tokio::sync::oneshot;
 
 use crate::append::AppendError;
@@ -21,49 +22,58 @@ pub(crate) struct Packer {
     running: bool,
 }
 
+/// One copy of a small blob.
+#[derive(Clone, Debug)]
+pub struct SmallCopy {
+    /// Of which blob.
+    pub blob: BlobId,
+    /// 1+m: all shards are copies.
+    pub profile: Profile,
+    /// Which copy, 0 to m.
+    pub shard: u8,
+    /// All bytes of the blob, 1 to `SMALL_BLOB_BYTES_MAX`; shared by the copies until they are written.
+    pub payload: Rc<Vec<u8>>,
+}
+
 #[derive(Debug)]
 struct Small {
-    blob: BlobId,
+    copy: SmallCopy,
     origin: Origin,
-    payload: Vec<u8>,
     reply: oneshot::Sender<Result<(), AppendError>>,
 }
 
 impl Small {
     fn header_bytes(&self) -> usize {
-        record_header_bytes(self.payload.len(), Some(&self.origin))
+        record_header_bytes(self.copy.payload.len(), Some(&self.origin))
     }
 
     /// With the padding to where the next record may begin.
     fn record_bytes(&self) -> usize {
-        (self.header_bytes() + self.payload.len()).next_multiple_of(8)
+        (self.header_bytes() + self.copy.payload.len()).next_multiple_of(8)
     }
 }
 
 impl<W: World> Store<W> {
-    /// Packs a small blob (1 to `SMALL_BLOB_BYTES_MAX` bytes) with others of this moment into one write. Completes
-    /// and is durable like [`Self::append`].
+    /// Packs one copy of a small blob with others of this moment into one write. Completes and is durable like
+    /// [`Self::append`]. The copies of one blob go to different disks.
     ///
     /// # Errors
     /// When the disk is full or fails.
     ///
     /// # Panics
-    /// When the blob is not at home on this core, is empty or too large, or was written before.
-    pub async fn append_small(
-        &self,
-        disk: DiskId,
-        origin: &Origin,
-        blob: BlobId,
-        payload: Vec<u8>,
-    ) -> Result<(), AppendError> {
+    /// When the blob is not at home on this core, or the copy is not as [`SmallCopy`] says.
+    pub async fn append_small(&self, disk: DiskId, origin: &Origin, copy: SmallCopy) -> Result<(), AppendError> {
         let inner = &self.inner;
+        let SmallCopy { blob, profile, shard, ref payload } = copy;
         inner.check_own(blob);
         assert!((1..=SMALL_BLOB_BYTES_MAX).contains(&payload.len()), "a small blob of {} bytes", payload.len());
+        assert!(profile.data == 1 && shard < profile.shards(), "shard {shard} of {profile} is no copy");
         let _busy = inner.begin()?;
         let disk = inner.ordinal(disk);
+        inner.allow_profile(disk, profile).await?;
         let (reply, packed) = oneshot::channel();
         let packer = &inner.disk(disk).packer;
-        packer.borrow_mut().waiting.push_back(Small { blob, origin: origin.clone(), payload, reply });
+        packer.borrow_mut().waiting.push_back(Small { copy, origin: origin.clone(), reply });
         let running = std::mem::replace(&mut packer.borrow_mut().running, true);
         if !running {
             let inner = Rc::clone(inner);
@@ -127,15 +137,16 @@ impl<W: World> Inner<W> {
         let mut at = 0;
         for small in pack {
             let header_bytes = small.header_bytes();
-            let subject = Subject::Blob { blob: small.blob, window: 0 };
+            let SmallCopy { blob, profile, shard, ref payload } = small.copy;
+            let subject = Subject::Blob { blob, profile, shard, window: 0 };
             let offset = slot.offset + u32::try_from(at).expect("within a buffer");
             let payload_offset = u32::try_from(header_bytes).expect("within a unit");
-            let header = RecordHeader::new(slot.name(), offset, subject, payload_offset, &small.payload);
+            let header = RecordHeader::new(slot.name(), offset, subject, payload_offset, payload);
             let record = &mut buffer[at..at + small.record_bytes()];
             let (head, rest) = record.split_at_mut(header_bytes);
             header.encode(Some(&small.origin), head);
-            rest[..small.payload.len()].copy_from_slice(&small.payload);
-            rest[small.payload.len()..].fill(0);
+            rest[..payload.len()].copy_from_slice(payload);
+            rest[payload.len()..].fill(0);
             records.push(FooterEntry::of(&header));
             at += small.record_bytes();
         }

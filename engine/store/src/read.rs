@@ -1,13 +1,15 @@
-//! Verified bytes of a blob: the place from its home core, the bytes through this core's own device.
+//! Verified bytes of a blob: the places from its home core, the bytes through this core's own devices.
 
 use std::ops::Range;
 
 use anvil_model::format::{
     ExtentName, LARGE_PAYLOAD_OFFSET, RecordHeader, Subject, UNIT_BYTES, extent_offset, in_units,
 };
-use anvil_model::ids::BlobId;
+use anvil_model::geometry::{self, WINDOWS_MAX};
+use anvil_model::ids::{BlobId, CellId, DiskId};
 use anvil_model::io::{Device, DeviceError, Reserve, World};
-use anvil_model::limits::{CHECKSUM_BLOCK_BYTES, RECORD_HEADER_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX};
+use anvil_model::limits::{CHECKSUM_BLOCK_BYTES, RECORD_HEADER_BYTES_MAX};
+use anvil_model::profile::Profile;
 use tokio::sync::oneshot;
 
 use crate::index::Place;
@@ -20,6 +22,32 @@ const SKIP_BYTES_MAX: usize = 2 * CHECKSUM_BLOCK_BYTES;
 /// Places that a read tries, at most. A record moves once in many minutes.
 const PLACES_MAX: usize = 8;
 
+/// The cells of one window of a blob that are on the disks of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// The blob.
+    pub blob: BlobId,
+    /// How it is spread.
+    pub profile: Profile,
+    /// The window; it begins at [`geometry::window_start`].
+    pub window: u32,
+    /// By their shards, at least one. A shard that is not among them is on none of the disks that are here.
+    pub cells: Vec<LocatedCell>,
+}
+
+/// Where a cell lies at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocatedCell {
+    /// Of which shard.
+    pub shard: u8,
+    /// On which disk.
+    pub disk: DiskId,
+    /// Bytes of the cell.
+    pub bytes: usize,
+    pub(crate) place: Place,
+    pub(crate) incarnation: u64,
+}
+
 /// Verified bytes of a blob: `buffer[range]`.
 #[derive(Debug)]
 pub struct Piece<B> {
@@ -27,6 +55,30 @@ pub struct Piece<B> {
     pub buffer: B,
     /// Which of them.
     pub range: Range<usize>,
+}
+
+/// Why a cell could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CellError {
+    /// No disk that is here has it.
+    #[error("{0} is not on this node's disks")]
+    Missing(CellId),
+    /// Its checksum or identity is wrong.
+    #[error("{0} is damaged on disk")]
+    Corrupt(CellId),
+    /// The device failed.
+    #[error("{cell} on disk {disk}: {source}")]
+    Device {
+        /// What was read.
+        cell: CellId,
+        /// Where.
+        disk: DiskId,
+        /// What happened.
+        source: DeviceError,
+    },
+    /// The core that knows the places is shutting down.
+    #[error("the store is closing")]
+    Closing,
 }
 
 /// Why bytes could not be read.
@@ -46,10 +98,110 @@ pub enum ReadError {
     Closing,
 }
 
+impl From<CellError> for ReadError {
+    fn from(error: CellError) -> Self {
+        match error {
+            CellError::Missing(cell) => Self::Missing(cell.blob),
+            CellError::Corrupt(cell) => Self::Corrupt(cell.blob),
+            CellError::Device { source, .. } => Self::Device(source),
+            CellError::Closing => Self::Closing,
+        }
+    }
+}
+
+impl Located {
+    /// The cell of a shard, if it is here.
+    #[must_use]
+    pub fn cell(&self, shard: u8) -> Option<&LocatedCell> {
+        self.cells.iter().find(|cell| cell.shard == shard)
+    }
+}
+
+impl LocatedCell {
+    /// Bytes that a buffer or view must have for [`Store::read_cell`]: a large cell and the room of its header; a packed
+    /// one in the units that it shares with its neighbours.
+    #[must_use]
+    pub fn room_bytes(&self) -> usize {
+        if u32::from(self.place.payload_offset) == LARGE_PAYLOAD_OFFSET {
+            return in_units(RECORD_HEADER_BYTES_MAX + self.bytes);
+        }
+        let into_unit = self.place.offset as usize % UNIT_BYTES;
+        in_units(into_unit + usize::from(self.place.payload_offset) + self.bytes)
+    }
+}
+
 impl<W: World> Store<W> {
-    /// Reads from `range.start` to the end of the record that holds it, or to `range.end` if that is nearer, verified
-    /// against its checksums. Records end at multiples of `RECORD_PAYLOAD_BYTES_MAX`, so a caller can ask for several
-    /// pieces at once. Asks the blob's home core for the place when that is another one.
+    /// Where the cells of the window lie that holds byte `offset` of a blob; `None` when none of them is here. Asks the
+    /// blob's home core, once, when that is another one.
+    ///
+    /// # Errors
+    /// When that core is shutting down.
+    pub async fn locate(&self, blob: BlobId, offset: u64) -> Result<Option<Located>, CellError> {
+        self.inner.locate(blob, offset).await
+    }
+
+    /// Reads bytes `range` of a cell into `buffer`, verified against its checksums, only the blocks that it touches. Gives
+    /// the buffer back, with the place of the bytes in it, so that several cells can be read side by side into the views
+    /// of one buffer and joined again. A large cell's byte n comes to `RECORD_HEADER_BYTES_MAX + n`. Looks the place up
+    /// again when the record has moved meanwhile.
+    ///
+    /// # Errors
+    /// When the cell is missing, damaged or unreadable; never wrong bytes.
+    ///
+    /// # Panics
+    /// When the range is empty or not within a cell that is there, or the buffer shorter than
+    /// [`LocatedCell::room_bytes`].
+    pub async fn read_cell(
+        &self,
+        located: &Located,
+        shard: u8,
+        range: Range<usize>,
+        mut buffer: W::Buffer,
+    ) -> (Result<Range<usize>, CellError>, W::Buffer) {
+        let inner = &self.inner;
+        let Located { blob, profile, window, .. } = *located;
+        let cell = CellId { blob, shard, window };
+        let Some(mut found) = located.cell(shard).copied() else {
+            return (Err(CellError::Missing(cell)), buffer);
+        };
+        assert!(range.start < range.end && range.end <= found.bytes, "bytes {range:?} of {} of {cell}", found.bytes);
+        let mut read_again = false;
+        for _ in 0..PLACES_MAX {
+            let LocatedCell { place, incarnation, disk, .. } = found;
+            if buffer.len() < found.room_bytes() {
+                assert!(found != *located.cell(shard).expect("found"), "{} bytes for {cell}", buffer.len());
+                // It was moved among others, whose units take more room than it has.
+                break;
+            }
+            let subject = Subject::Blob { blob, profile, shard, window };
+            let record = Record { disk: inner.disk(place.disk), place, incarnation, subject };
+            let (read, used) = record.read(buffer, range.clone()).await;
+            buffer = used;
+            match read {
+                Ok(Some(bytes)) => return (Ok(bytes), buffer),
+                Ok(None) => {}
+                Err(source) => return (Err(CellError::Device { cell, disk, source }), buffer),
+            }
+            // It was moved and its extent used again; or it was damaged on the way, and is whole when it is read again;
+            // or it is damaged on disk.
+            let now = match inner.locate(blob, geometry::window_start(profile, window)).await {
+                Ok(now) => now.and_then(|now| now.cell(shard).copied()),
+                Err(error) => return (Err(error), buffer),
+            };
+            let Some(now) = now.filter(|now| now.bytes == found.bytes) else {
+                return (Err(CellError::Missing(cell)), buffer);
+            };
+            if now == found && std::mem::replace(&mut read_again, true) {
+                break;
+            }
+            read_again &= now == found;
+            found = now;
+        }
+        (Err(CellError::Corrupt(cell)), buffer)
+    }
+
+    /// Reads from `range.start` to the end of the data cell that holds it, or to `range.end` if that is nearer. Of copies
+    /// it takes the first that is whole; a lost cell of other profiles is an error, because here nothing is decoded.
     ///
     /// # Errors
     /// When the bytes are missing, damaged or unreadable; never wrong bytes.
@@ -58,56 +210,61 @@ impl<W: World> Store<W> {
     /// When the range is empty.
     pub async fn read(&self, blob: BlobId, range: Range<u64>) -> Result<Piece<W::Buffer>, ReadError> {
         assert!(range.start < range.end, "an empty range is not read");
-        let inner = &self.inner;
-        let window_bytes = RECORD_PAYLOAD_BYTES_MAX as u64;
-        let Ok(window) = u32::try_from(range.start / window_bytes) else {
+        let located = self.locate(blob, range.start).await?.ok_or(ReadError::Missing(blob))?;
+        let profile = located.profile;
+        let bytes = located.cells[0].bytes;
+        let start = range.start - geometry::window_start(profile, located.window);
+        let start = usize::try_from(start).expect("within a window");
+        let column = start % bytes;
+        let Some(shard) = u8::try_from(start / bytes).ok().filter(|&shard| shard < profile.data) else {
             return Err(ReadError::Missing(blob));
         };
-        let mut located = inner.locate(blob, window).await?.ok_or(ReadError::Missing(blob))?;
-        let window_start = u64::from(window) * window_bytes;
-        let within = |at: u64| usize::try_from((at - window_start).min(window_bytes)).expect("within a window");
-        let wanted = within(range.start)..within(range.end).min(located.0.payload_bytes as usize);
-        if wanted.is_empty() {
-            return Err(ReadError::Missing(blob));
-        }
-        let mut buffer = inner.world.buffer(Reserve::Foreground).await;
-        let mut read_again = false;
-        for _ in 0..PLACES_MAX {
-            let (place, incarnation) = located;
-            let subject = Subject::Blob { blob, window };
-            let record = Record { disk: inner.disk(place.disk), place, incarnation, subject };
-            buffer = match record.read(buffer, wanted.clone()).await? {
-                Verdict::Whole(piece) => return Ok(piece),
-                Verdict::Damaged(buffer) => buffer,
-            };
-            // It was moved and its extent used again; or it was damaged on the way, and is whole when it is read again;
-            // or it is damaged on disk.
-            let now = inner.locate(blob, window).await?.ok_or(ReadError::Missing(blob))?;
-            if now == located && std::mem::replace(&mut read_again, true) {
-                break;
+        let wanted = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(bytes - column);
+        let copies = if profile.data == 1 { 0..profile.shards() } else { shard..shard + 1 };
+        let mut buffer = self.inner.world.buffer(Reserve::Foreground).await;
+        let mut refusal = None;
+        for shard in copies {
+            let (read, used) = self.read_cell(&located, shard, column..column + wanted, buffer).await;
+            buffer = used;
+            match read {
+                Ok(range) => return Ok(Piece { buffer, range }),
+                // A copy that is there says more than one that is not.
+                Err(CellError::Missing(_)) if refusal.is_some() => {}
+                Err(error) => refusal = Some(error),
             }
-            read_again &= now == located;
-            located = now;
         }
-        Err(ReadError::Corrupt(blob))
+        Err(refusal.expect("there is a copy").into())
     }
 }
 
 impl<W: World> Inner<W> {
-    /// Where a window of a blob that is at home here lies, unless the blob was released.
-    pub(crate) fn find_live(&self, blob: BlobId, window: u32) -> Option<(Place, u64)> {
-        if self.released.borrow().contains(blob) { None } else { self.index.borrow().find(blob, window) }
+    /// Where the cells of a window of a blob that is at home here lie, unless the blob was released.
+    pub(crate) fn find_live(&self, blob: BlobId, offset: u64) -> Option<Located> {
+        if self.released.borrow().contains(blob) {
+            return None;
+        }
+        let index = self.index.borrow();
+        let profile = index.profile(blob)?;
+        let window = offset / geometry::window_bytes(profile) as u64;
+        let window = u32::try_from(window).ok().filter(|&window| window < WINDOWS_MAX)?;
+        let cell = |shard| {
+            let (place, incarnation) = index.find(CellId { blob, shard, window })?;
+            let (disk, bytes) = (self.disk(place.disk).id, place.payload_bytes as usize);
+            Some(LocatedCell { shard, disk, bytes, place, incarnation })
+        };
+        let cells: Vec<_> = (0..profile.shards()).filter_map(cell).collect();
+        (!cells.is_empty()).then_some(Located { blob, profile, window, cells })
     }
 
-    async fn locate(&self, blob: BlobId, window: u32) -> Result<Option<(Place, u64)>, ReadError> {
+    async fn locate(&self, blob: BlobId, offset: u64) -> Result<Option<Located>, CellError> {
         let home = blob.home(self.core_count);
         if home == self.core {
-            return Ok(self.find_live(blob, window));
+            return Ok(self.find_live(blob, offset));
         }
-        let (reply, place) = oneshot::channel();
-        let message = Message::Locate { blob, window, reply };
-        self.addresses[usize::from(home.0)].send(message).await.map_err(|_| ReadError::Closing)?;
-        place.await.map_err(|_| ReadError::Closing)
+        let (reply, located) = oneshot::channel();
+        let message = Message::Locate { blob, offset, reply };
+        self.addresses[usize::from(home.0)].send(message).await.map_err(|_| CellError::Closing)?;
+        located.await.map_err(|_| CellError::Closing)
     }
 }
 
@@ -119,14 +276,12 @@ struct Record<'a, W: World> {
     subject: Subject,
 }
 
-enum Verdict<B> {
-    Whole(Piece<B>),
-    Damaged(B),
-}
+/// Where the bytes are in the buffer, or nothing when the record is not whole; and the buffer.
+type Attempt<B> = (Result<Option<Range<usize>>, DeviceError>, B);
 
 impl<W: World> Record<'_, W> {
     /// Reads these bytes of the payload.
-    async fn read(&self, buffer: W::Buffer, wanted: Range<usize>) -> Result<Verdict<W::Buffer>, DeviceError> {
+    async fn read(&self, buffer: W::Buffer, wanted: Range<usize>) -> Attempt<W::Buffer> {
         if u32::from(self.place.payload_offset) == LARGE_PAYLOAD_OFFSET {
             self.read_blocks(buffer, wanted).await
         } else {
@@ -135,7 +290,7 @@ impl<W: World> Record<'_, W> {
     }
 
     /// A large record: its header, and the checksum blocks that hold the wanted bytes. The buffer mirrors the record.
-    async fn read_blocks(&self, buffer: W::Buffer, wanted: Range<usize>) -> Result<Verdict<W::Buffer>, DeviceError> {
+    async fn read_blocks(&self, buffer: W::Buffer, wanted: Range<usize>) -> Attempt<W::Buffer> {
         let payload_bytes = self.place.payload_bytes as usize;
         let blocks = wanted.start / CHECKSUM_BLOCK_BYTES..wanted.end.div_ceil(CHECKSUM_BLOCK_BYTES);
         let start = blocks.start * CHECKSUM_BLOCK_BYTES;
@@ -144,38 +299,42 @@ impl<W: World> Record<'_, W> {
         let apart = start > SKIP_BYTES_MAX;
         let first_end = if apart { UNIT_BYTES } else { in_units(in_buffer(end)) };
         let (read, mut buffer) = self.disk.device.read(self.at(), buffer, 0..first_end).await;
-        read?;
+        if let Err(error) = read {
+            return (Err(error), buffer);
+        }
         let header = match RecordHeader::decode(&buffer[..UNIT_BYTES]) {
             Ok(header) if self.is_mine(&header) => header,
-            Ok(_) | Err(_) => return Ok(Verdict::Damaged(buffer)),
+            Ok(_) | Err(_) => return (Ok(None), buffer),
         };
         if apart {
             let rest = in_buffer(start)..in_units(in_buffer(end));
             let (read, filled) = self.disk.device.read(self.at() + rest.start as u64, buffer, rest).await;
-            read?;
             buffer = filled;
+            if let Err(error) = read {
+                return (Err(error), buffer);
+            }
         }
         let whole = blocks.clone().all(|block| {
             let start = block * CHECKSUM_BLOCK_BYTES;
             let end = (start + CHECKSUM_BLOCK_BYTES).min(payload_bytes);
             header.verifies(block, &buffer[in_buffer(start)..in_buffer(end)])
         });
-        let range = in_buffer(wanted.start)..in_buffer(wanted.end);
-        Ok(if whole { Verdict::Whole(Piece { buffer, range }) } else { Verdict::Damaged(buffer) })
+        (Ok(whole.then(|| in_buffer(wanted.start)..in_buffer(wanted.end))), buffer)
     }
 
     /// A packed record, which shares its units with its neighbours.
-    async fn read_whole(&self, buffer: W::Buffer, wanted: Range<usize>) -> Result<Verdict<W::Buffer>, DeviceError> {
+    async fn read_whole(&self, buffer: W::Buffer, wanted: Range<usize>) -> Attempt<W::Buffer> {
         let into_unit = self.place.offset as usize % UNIT_BYTES;
         let payload_start = into_unit + usize::from(self.place.payload_offset);
         let payload_end = payload_start + self.place.payload_bytes as usize;
         let at = self.at() - into_unit as u64;
         let (read, buffer) = self.disk.device.read(at, buffer, 0..in_units(payload_end)).await;
-        read?;
+        if let Err(error) = read {
+            return (Err(error), buffer);
+        }
         let whole = RecordHeader::decode(&buffer[into_unit..payload_end])
             .is_ok_and(|header| self.is_mine(&header) && header.verifies_all(&buffer[payload_start..payload_end]));
-        let range = payload_start + wanted.start..payload_start + wanted.end;
-        Ok(if whole { Verdict::Whole(Piece { buffer, range }) } else { Verdict::Damaged(buffer) })
+        (Ok(whole.then(|| payload_start + wanted.start..payload_start + wanted.end)), buffer)
     }
 
     fn at(&self) -> u64 {

@@ -22,7 +22,7 @@ use anvil_model::format::{
     ExtentHeader, ExtentKind, ExtentName, FooterEntry, LARGE_PAYLOAD_OFFSET, RecordHeader, Subject, UNIT_BYTES,
     extent_offset, in_units,
 };
-use anvil_model::ids::{BlobId, CoreId};
+use anvil_model::ids::{BlobId, CellId, CoreId};
 use anvil_model::io::{DeviceError, Reserve, World};
 use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
@@ -197,9 +197,9 @@ impl<W: World> Inner<W> {
             }
         }
         for (core, indexes) in by_core {
-            let record = |&at: &usize| match entries[at].subject {
-                Subject::Blob { blob, window } => (blob, window, entries[at].offset),
-                Subject::Log { .. } => unreachable!("only blobs were chosen"),
+            let record = |&at: &usize| {
+                let cell = entries[at].subject.cell().expect("only blobs were chosen");
+                (cell, entries[at].offset)
             };
             let records = indexes.iter().map(record).collect();
             let ExtentName { extent, incarnation, .. } = name;
@@ -297,10 +297,9 @@ impl<W: World> Inner<W> {
         let records: Vec<_> = moved.iter().map(FooterEntry::of).collect();
         slot.write(buffer, records.clone()).await?;
         for (from, to_entry) in whole.iter().zip(&records) {
-            let Subject::Blob { blob, window } = from.subject else { continue };
+            let Some(cell) = from.subject.cell() else { continue };
             moves.push(Move {
-                blob,
-                window,
+                cell,
                 from: Place::of(disk, walk.name.extent, &FooterEntry::of(from)),
                 from_incarnation: walk.name.incarnation,
                 to: Place::of(disk, to.extent, to_entry),
@@ -313,11 +312,11 @@ impl<W: World> Inner<W> {
         Ok(())
     }
 
-    /// Tells the blobs' home cores where their windows lie now, after the flush that made them durable there.
+    /// Tells the blobs' home cores where their cells lie now, after the flush that made them durable there.
     async fn enter_moves(self: &Rc<Self>, disk: u16, moves: Vec<Move>) -> Result<(), ReclaimError> {
         let mut by_core: BTreeMap<CoreId, Vec<Move>> = BTreeMap::new();
         for moved in moves {
-            by_core.entry(moved.blob.home(self.core_count)).or_default().push(moved);
+            by_core.entry(moved.cell.blob.home(self.core_count)).or_default().push(moved);
         }
         let mut closing = false;
         for (core, moves) in by_core {
@@ -385,25 +384,25 @@ impl<W: World> Inner<W> {
         let LiveQuestion { disk, extent, incarnation, ref records } = *question;
         let index = self.index.borrow();
         let released = self.released.borrow();
-        let mut windows = 0;
-        let mut is_live = |&(blob, window, offset): &(BlobId, u32, u32)| {
-            let here = index.find(blob, window).is_some_and(|(place, life)| {
+        let mut cells = 0;
+        let mut is_live = |&(cell, offset): &(CellId, u32)| {
+            let here = index.find(cell).is_some_and(|(place, life)| {
                 (place.disk, place.extent, place.offset, life) == (disk, extent, offset, incarnation)
             });
-            windows += u32::from(here);
-            here && !released.contains(blob)
+            cells += u32::from(here);
+            here && !released.contains(cell.blob)
         };
         let live = records.iter().map(&mut is_live).collect();
-        LiveAnswer { live, complete: windows == index.windows_in(disk, extent, incarnation) }
+        LiveAnswer { live, complete: cells == index.cells_in(disk, extent, incarnation) }
     }
 
     pub(crate) fn change_places(&self, moves: &[Move]) -> Vec<bool> {
         let mut index = self.index.borrow_mut();
         let mut released = self.released.borrow_mut();
         let mut change = |moved: &Move| {
-            let changed = !released.contains(moved.blob) && index.replace(moved);
+            let changed = !released.contains(moved.cell.blob) && index.replace(moved);
             let copy = if changed { moved.from } else { moved.to };
-            released.note_copy(moved.blob, copy.disk, copy.extent);
+            released.note_copy(moved.cell.blob, copy.disk, copy.extent);
             changed
         };
         moves.iter().map(&mut change).collect()

@@ -9,10 +9,13 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use anvil_model::format::{ExtentKind, SMALL_RECORD_BYTES_MAX, Subject, Superblock, extent_offset};
-use anvil_model::ids::{BlobId, CoreId, DiskId};
+use anvil_model::format::{ExtentKind, FEATURE_SHARDS, SMALL_RECORD_BYTES_MAX, Subject, Superblock, extent_offset};
+use anvil_model::geometry::{WINDOWS_MAX, cell_bytes, window_bytes, window_count, window_length};
+use anvil_model::ids::{BlobId, CellId, CoreId, DiskId};
 use anvil_model::io::{Device, DeviceError, World};
-use anvil_model::limits::{RECORD_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX};
+use anvil_model::limits::RECORD_BYTES_MAX;
+use anvil_model::profile::Profile;
+use anvil_model::time::WallTime;
 use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -39,7 +42,7 @@ pub struct Share {
     pub(crate) core: CoreId,
     pub(crate) core_count: u16,
     pub(crate) index: Index,
-    /// Records that the index does not have because it has others of the same window: blob, disk and extent.
+    /// Records that the index does not have because it has others of the same cell: blob, disk and extent.
     pub(crate) copies: BTreeSet<(BlobId, u16, u32)>,
     pub(crate) disks: Vec<DiskShare>,
 }
@@ -49,6 +52,8 @@ pub(crate) struct DiskShare {
     pub(crate) id: DiskId,
     pub(crate) extent_bytes: u32,
     pub(crate) free_bytes: u64,
+    /// Its superblock says that it holds records of shards.
+    pub(crate) shards: bool,
     /// On the disk's home core.
     pub(crate) space: Option<SpaceShare>,
 }
@@ -60,7 +65,7 @@ pub struct Recovered<W: World> {
     /// What was read and what was wrong.
     pub report: RecoveryReport,
     shares: Vec<Share>,
-    damaged: BTreeSet<(BlobId, u32)>,
+    damaged: BTreeSet<CellId>,
     tail: LogTail,
 }
 
@@ -168,10 +173,11 @@ pub async fn recover<W: World>(
         let extent_bytes = space.superblock.extent_bytes;
         let growable = u64::from(space.extents_max.saturating_sub(space.superblock.extents_prepared));
         let free_bytes = (space.free.len() as u64 + growable) * u64::from(extent_bytes);
+        let shards = space.superblock.features_incompatible & FEATURE_SHARDS != 0;
         let mut space = Some(space);
         for share in &mut shares {
             let space = if home_of_disk(ordinal, core_count) == share.core { space.take() } else { None };
-            share.disks.push(DiskShare { id: *id, extent_bytes, free_bytes, space });
+            share.disks.push(DiskShare { id: *id, extent_bytes, free_bytes, shards, space });
         }
     }
     let log = RecoveredLog::new(world.clone(), devices, extent_bytes, log, log_sequence);
@@ -180,18 +186,26 @@ pub async fn recover<W: World>(
 }
 
 impl<W: World> Recovered<W> {
-    /// True when bytes `0..length` of the blob are all there and were written whole: verified by this recovery, or
-    /// flushed before their extent was sealed. No bytes are always there.
+    /// True when the blob can be read: at least k cells of each of its windows are there and were written whole, verified
+    /// by this recovery, or flushed before their extent was sealed. No bytes are always there.
     #[must_use]
-    pub fn holds(&self, blob: BlobId, length: u64) -> bool {
-        let window_bytes = RECORD_PAYLOAD_BYTES_MAX as u64;
+    pub fn holds(&self, blob: BlobId, profile: Profile, length: u64) -> bool {
+        let possible = profile.is_valid() && length.div_ceil(window_bytes(profile) as u64) <= WINDOWS_MAX.into();
+        if !possible {
+            return false;
+        }
         let core_count = u16::try_from(self.shares.len()).expect("made of a u16");
         let index = &self.shares[usize::from(blob.home(core_count).0)].index;
-        (0..length.div_ceil(window_bytes)).all(|window| {
-            let needed = (length - window * window_bytes).min(window_bytes);
-            let window = u32::try_from(window).expect("a blob is at most 5 GiB");
-            let there = index.find(blob, window).is_some_and(|(place, _)| u64::from(place.payload_bytes) >= needed);
-            there && !self.damaged.contains(&(blob, window))
+        (0..window_count(profile, length)).all(|window| {
+            let needed = cell_bytes(profile, window_length(profile, length, window));
+            let whole = |&shard: &u8| {
+                let cell = CellId { blob, shard, window };
+                let there = index
+                    .find(cell)
+                    .is_some_and(|(place, _)| place.profile == profile && place.payload_bytes as usize >= needed);
+                there && !self.damaged.contains(&cell)
+            };
+            (0..profile.shards()).filter(whole).count() >= profile.data.into()
         })
     }
 
@@ -212,11 +226,13 @@ struct Gathered {
     log_open: Vec<OpenLog>,
     /// The highest sequence of an extent of the log; 0 when there is none.
     log_sequence: u64,
-    /// Damaged windows, entered after all whole ones: only where there is no whole one.
-    damaged_places: Vec<(BlobId, u32, u64, Place)>,
+    /// Damaged cells, entered after all whole ones: only where there is no whole one.
+    damaged_places: Vec<(CellId, u64, Place)>,
+    /// When the extents in use were begun, by disk and extent.
+    begun_at: BTreeMap<(u16, u32), WallTime>,
     /// Of each disk.
     accounts: Vec<Accounts>,
-    damaged: BTreeSet<(BlobId, u32)>,
+    damaged: BTreeSet<CellId>,
     report: RecoveryReport,
 }
 
@@ -230,6 +246,7 @@ impl Gathered {
             log_open: Vec::new(),
             log_sequence: 0,
             damaged_places: Vec::new(),
+            begun_at: BTreeMap::new(),
             accounts: vec![Accounts::default(); disks],
             damaged: BTreeSet::new(),
             report: RecoveryReport { clean: true, ..RecoveryReport::default() },
@@ -256,43 +273,63 @@ impl Gathered {
             ExtentKind::Data | ExtentKind::Free => AccountStage::Sealed,
         };
         let mut account = Account::new(name.incarnation, stage);
+        let mut cells = Vec::new();
         for entry in &found.entries {
             let place = Place::of(disk, name.extent, entry);
             account.written.add(1, place.record_bytes());
             let whole = !entry.damaged;
-            match entry.subject {
-                Subject::Blob { blob, window } if whole => {
-                    let home = blob.home(self.core_count);
-                    // A window that is there twice was moved, or appended again after an error: the bytes are the same.
-                    if !self.indexes[usize::from(home.0)].insert(blob, window, name.incarnation, place) {
-                        account.dead.add(1, place.record_bytes());
-                        self.copies[usize::from(home.0)].insert((blob, disk, name.extent));
-                    }
-                }
-                Subject::Blob { blob, window } => {
-                    self.damaged_places.push((blob, window, name.incarnation, place));
-                }
-                Subject::Log { number, sequence } => {
+            match (entry.subject, entry.subject.cell()) {
+                (Subject::Log { number, sequence }, _) => {
                     self.log.push(LogEntry { number, sequence, incarnation: name.incarnation, place, whole });
                 }
+                (_, Some(cell)) if whole => cells.push((cell, place)),
+                (_, Some(cell)) => self.damaged_places.push((cell, name.incarnation, place)),
+                (Subject::Blob { .. }, None) => unreachable!("a blob's record is a cell"),
             }
         }
         self.accounts[usize::from(disk)].extents.insert(name.extent, account);
+        self.begun_at.insert((disk, name.extent), found.header.begun_at);
+        for (cell, place) in cells {
+            self.enter_whole(cell, name.incarnation, place);
+        }
+    }
+
+    /// A cell that is there twice was moved, or appended again: the bytes are the same, or the earlier ones are bad. So the
+    /// later one counts, as far as the clock on the wall tells.
+    fn enter_whole(&mut self, cell: CellId, incarnation: u64, place: Place) {
+        let home = usize::from(cell.blob.home(self.core_count).0);
+        let index = &mut self.indexes[home];
+        let Some((other, life)) = index.find(cell) else {
+            index.insert(cell, incarnation, place);
+            return;
+        };
+        let written = |place: Place| (self.begun_at[&(place.disk, place.extent)], place.offset);
+        if written(place) > written(other) {
+            index.put(cell, incarnation, place);
+            self.enter_copy(cell, life, other);
+        } else {
+            self.enter_copy(cell, incarnation, place);
+        }
+    }
+
+    /// The index has another record of this cell.
+    fn enter_copy(&mut self, cell: CellId, incarnation: u64, place: Place) {
+        let tally = Tally { records: 1, bytes: place.record_bytes() };
+        self.accounts[usize::from(place.disk)].note_dead(Dead { extent: place.extent, incarnation, tally });
+        let home = usize::from(cell.blob.home(self.core_count).0);
+        self.copies[home].insert((cell.blob, place.disk, place.extent));
     }
 
     fn enter_damaged(&mut self) {
-        for (blob, window, incarnation, place) in std::mem::take(&mut self.damaged_places) {
-            let home = blob.home(self.core_count);
-            if self.indexes[usize::from(home.0)].insert(blob, window, incarnation, place) {
-                self.damaged.insert((blob, window));
+        for (cell, incarnation, place) in std::mem::take(&mut self.damaged_places) {
+            let home = usize::from(cell.blob.home(self.core_count).0);
+            if self.indexes[home].insert(cell, incarnation, place) {
+                self.damaged.insert(cell);
             } else {
-                let tally = Tally { records: 1, bytes: place.record_bytes() };
-                let accounts = &mut self.accounts[usize::from(place.disk)];
-                accounts.note_dead(Dead { extent: place.extent, incarnation, tally });
-                self.copies[usize::from(home.0)].insert((blob, place.disk, place.extent));
+                self.enter_copy(cell, incarnation, place);
             }
         }
-        let mut blobs: Vec<_> = self.damaged.iter().map(|(blob, _)| *blob).collect();
+        let mut blobs: Vec<_> = self.damaged.iter().map(|cell| cell.blob).collect();
         blobs.dedup();
         blobs.truncate(DAMAGED_NAMED_MAX);
         self.report.damaged = blobs;

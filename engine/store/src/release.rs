@@ -5,15 +5,17 @@ use std::rc::Rc;
 
 use anvil_model::ids::BlobId;
 use anvil_model::io::World;
+use anvil_model::profile::Profile;
 
 use crate::account::{Dead, Tally};
+use crate::index::Spread;
 use crate::mail::Message;
 use crate::store::{Inner, Store};
 
 /// The released blobs of a core. Bounded by its index.
 #[derive(Debug, Default)]
 pub(crate) struct Released {
-    /// Their windows are in the index, and are dead.
+    /// Their cells are in the index, and are dead.
     blobs: BTreeSet<BlobId>,
     /// No record of theirs is left.
     gone: BTreeSet<BlobId>,
@@ -30,7 +32,10 @@ pub(crate) struct Released {
 pub struct KnownBlob {
     /// Which.
     pub blob: BlobId,
-    /// Where its last window ends. Windows before it may be missing.
+    /// How it is spread.
+    pub profile: Profile,
+    /// Where its last window ends, or less than k bytes behind that: its last cells may be padded. Cells before it may be
+    /// missing.
     pub length: u64,
     /// True when it was released in this life.
     pub released: bool,
@@ -56,7 +61,7 @@ impl<W: World> Store<W> {
         }
         drop(released);
         for portion in index.portions(blob) {
-            let tally = Tally { records: portion.windows.into(), bytes: portion.bytes };
+            let tally = Tally { records: portion.cells.into(), bytes: portion.bytes };
             inner.note_dead(portion.disk, Dead { extent: portion.extent, incarnation: portion.incarnation, tally });
         }
     }
@@ -80,7 +85,10 @@ impl<W: World> Store<W> {
     pub fn blobs(&self, after: Option<BlobId>, max: usize) -> Vec<KnownBlob> {
         let released = self.inner.released.borrow();
         let page = self.inner.index.borrow().page(after, max);
-        let known = |(blob, length)| KnownBlob { blob, length, released: released.blobs.contains(&blob) };
+        let known = |Spread { blob, profile, end }| {
+            let released = released.blobs.contains(&blob);
+            KnownBlob { blob, profile, length: end, released }
+        };
         page.into_iter().map(known).collect()
     }
 }

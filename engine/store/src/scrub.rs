@@ -120,8 +120,10 @@ impl<W: World> Inner<W> {
     pub(crate) fn note_bad(&self, disk: u16, name: ExtentName, entry: &FooterEntry) {
         let bad = BadRecord { disk: name.disk, extent: name.extent, offset: entry.offset, subject: entry.subject };
         match bad.subject {
-            Subject::Blob { blob, window } => {
-                tracing::error!(disk = %bad.disk, extent = bad.extent, %blob, window, "a record is damaged");
+            Subject::Blob { blob, profile, shard, window } => {
+                tracing::error!(
+                    disk = %bad.disk, extent = bad.extent, %blob, %profile, shard, window, "a record is damaged"
+                );
             }
             Subject::Log { number, .. } => {
                 tracing::error!(disk = %bad.disk, extent = bad.extent, number, "a record of the metadata log is damaged");

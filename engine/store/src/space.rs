@@ -4,16 +4,20 @@ use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use anvil_model::format::{ExtentHeader, ExtentName, FooterEntry, SMALL_RECORD_BYTES_MAX, Superblock, extent_offset};
+use anvil_model::format::{
+    ExtentHeader, ExtentName, FEATURE_SHARDS, FooterEntry, SMALL_RECORD_BYTES_MAX, Superblock, extent_offset,
+};
 use anvil_model::ids::CoreId;
 use anvil_model::io::{Device, DeviceError, World};
 use anvil_model::limits::RECORD_BYTES_MAX;
+use anvil_model::profile::Profile;
 use anvil_model::time::Moment;
 use tokio::sync::oneshot;
 
 use crate::account::{Account, AccountStage, Accounts, Tally};
 use crate::disk::write_superblock;
 use crate::extent::has_room;
+use crate::mail::Message;
 use crate::scrub::Scrubbed;
 use crate::store::Inner;
 
@@ -444,7 +448,51 @@ impl<W: World> Inner<W> {
         self.serve_space(disk);
     }
 
+    /// A blob of this profile may be written to the disk: before the first one of several shards the superblock says so.
+    pub(crate) async fn allow_profile(self: &Rc<Self>, disk: u16, profile: Profile) -> Result<(), DeviceError> {
+        let shards = &self.disk(disk).shards;
+        if profile == Profile::SINGLE || shards.get() {
+            return Ok(());
+        }
+        let (reply, allowed) = oneshot::channel();
+        let home = self.disk_home(disk);
+        if home == self.core {
+            self.request_shards(disk, reply);
+        } else {
+            let message = Message::AllowShards { disk, reply };
+            self.addresses[usize::from(home.0)].send(message).await.map_err(|_| DeviceError::Gone)?;
+        }
+        allowed.await.unwrap_or(Err(DeviceError::Gone))?;
+        shards.set(true);
+        Ok(())
+    }
+
+    /// Makes a disk whose home is here say that it holds records of shards.
+    pub(crate) fn request_shards(self: &Rc<Self>, disk: u16, reply: oneshot::Sender<Result<(), DeviceError>>) {
+        let inner = Rc::clone(self);
+        self.start(async move {
+            let allowed = inner.allow_shards(disk).await;
+            // Who was cancelled does not wait any more.
+            let _ = reply.send(allowed);
+        });
+    }
+
+    async fn allow_shards(self: &Rc<Self>, disk: u16) -> Result<(), DeviceError> {
+        let _turn = self.superblock_turn(disk).await;
+        let mut superblock = self.space(disk).borrow().superblock;
+        if superblock.features_incompatible & FEATURE_SHARDS == 0 {
+            superblock.features_incompatible |= FEATURE_SHARDS;
+            superblock.generation += 1;
+            let device = &self.disk(disk).device;
+            write_superblock(&self.world, device, &superblock, async || self.flush_disk(disk).await).await?;
+            let mut space = self.space(disk).borrow_mut();
+            space.superblock = Superblock { scrub: space.superblock.scrub, ..superblock };
+        }
+        Ok(())
+    }
+
     async fn grow_by(self: &Rc<Self>, disk: u16, extents: u32) -> Result<(), DeviceError> {
+        let _turn = self.superblock_turn(disk).await;
         let mut superblock = self.space(disk).borrow().superblock;
         let first = superblock.extents_prepared;
         superblock.extents_prepared += extents;
@@ -462,24 +510,29 @@ impl<W: World> Inner<W> {
     /// Writes down how far scrub has come; another time when the superblock is being written anyway. It goes on when nobody
     /// waits any more.
     pub(crate) async fn mark_scrub(self: &Rc<Self>, disk: u16) {
-        let superblock = {
+        {
             let mut space = self.space(disk).borrow_mut();
             space.superblock.scrub = space.scrubbed.mark();
             if space.superblock_busy || self.disk(disk).failed.get().is_some() {
                 return;
             }
             space.superblock_busy = true;
-            space.superblock.generation += 1;
-            space.superblock
-        };
+        }
         let (done, ended) = oneshot::channel();
         let inner = Rc::clone(self);
         self.start(async move {
+            let turn = inner.superblock_turn(disk).await;
+            let superblock = {
+                let mut space = inner.space(disk).borrow_mut();
+                space.superblock.generation += 1;
+                space.superblock
+            };
             let device = &inner.disk(disk).device;
             let flush = async || inner.flush_disk(disk).await;
             if let Err(error) = write_superblock(&inner.world, device, &superblock, flush).await {
                 tracing::warn!(disk = %inner.disk(disk).id, %error, "how far scrub has come could not be written down");
             }
+            drop(turn);
             inner.space(disk).borrow_mut().superblock_busy = false;
             inner.serve_space(disk);
             let _ = done.send(());
@@ -489,6 +542,7 @@ impl<W: World> Inner<W> {
 
     /// Marks a disk of this core clean, as the last thing that is written to it.
     pub(crate) async fn mark_clean(self: &Rc<Self>, disk: u16) -> Result<(), DeviceError> {
+        let _turn = self.superblock_turn(disk).await;
         let mut superblock = {
             let space = self.space(disk).borrow();
             Superblock { scrub: space.scrubbed.mark(), ..space.superblock }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use anvil_model::ids::{BlobId, CoreId, DiskId, Incarnation, NodeId};
 use anvil_model::io::{Device, DeviceError, Task, World};
 use futures_util::future::{join_all, select};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Mutex, MutexGuard, Notify, mpsc, oneshot};
 
 use crate::extent::{OpenExtent, OpenLane};
 use crate::flush::Flusher;
@@ -72,6 +72,8 @@ pub(crate) struct Disk<W: World> {
     /// Set when a flush failed or the disk is gone: nothing is written to it in this life any more.
     pub(crate) failed: Cell<Option<DeviceError>>,
     pub(crate) counters: Counters,
+    /// Its superblock says that it holds records of shards, as far as this core knows.
+    pub(crate) shards: Cell<bool>,
     large: RefCell<OpenLane>,
     small: RefCell<OpenLane>,
     moved: RefCell<OpenLane>,
@@ -83,6 +85,8 @@ pub(crate) struct Disk<W: World> {
 struct Home {
     space: RefCell<Space>,
     flusher: RefCell<Flusher>,
+    /// Held by whoever changes the superblock.
+    superblock: Mutex<()>,
     /// Rung when there may be something to reclaim.
     reclaim: Notify,
 }
@@ -123,6 +127,28 @@ pub struct DiskStats {
     pub space: Option<DiskSpace>,
     /// The error after which nothing more is written to this disk in this life.
     pub failed: Option<DeviceError>,
+}
+
+/// A disk as a place for new cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskView {
+    /// Which.
+    pub id: DiskId,
+    /// What blobs can still take, as far as this core knows.
+    pub free_bytes: u64,
+    /// What the disk may grow to.
+    pub capacity_bytes: u64,
+    /// Whether it takes writes.
+    pub state: DiskState,
+}
+
+/// Whether a disk takes writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskState {
+    /// It does, or may be full.
+    Online,
+    /// It takes none until the next start, because of this error. It may still be read.
+    Failed(DeviceError),
 }
 
 /// The space of a disk and who uses it.
@@ -177,7 +203,12 @@ impl<W: World> Store<W> {
                 let home = share.space.map(|share| {
                     let (space, unsealed) = Space::new(share, core_count);
                     full.extend(unsealed.into_iter().map(|partial| (ordinal, partial)));
-                    Home { space: RefCell::new(space), flusher: RefCell::default(), reclaim: Notify::new() }
+                    Home {
+                        space: RefCell::new(space),
+                        flusher: RefCell::default(),
+                        superblock: Mutex::new(()),
+                        reclaim: Notify::new(),
+                    }
                 });
                 Disk {
                     id,
@@ -187,6 +218,7 @@ impl<W: World> Store<W> {
                     free_bytes: Cell::new(share.free_bytes),
                     failed: Cell::new(None),
                     counters: Counters::default(),
+                    shards: Cell::new(share.shards),
                     large: RefCell::default(),
                     small: RefCell::default(),
                     moved: RefCell::default(),
@@ -267,6 +299,18 @@ impl<W: World> Store<W> {
         self.inner.disk(first).id
     }
 
+    /// All disks in the order given at open, as this core knows them.
+    #[must_use]
+    pub fn disks(&self) -> Vec<DiskView> {
+        let view = |disk: &Disk<W>| DiskView {
+            id: disk.id,
+            free_bytes: disk.free_bytes.get(),
+            capacity_bytes: disk.device.geometry().capacity_bytes_max,
+            state: disk.failed.get().map_or(DiskState::Online, DiskState::Failed),
+        };
+        self.inner.disks.iter().map(view).collect()
+    }
+
     /// Makes all appends that completed before this call durable on these disks, together with the flushes that
     /// other cores want at this moment. After a flush that failed, every later one of that disk fails, and every append:
     /// nobody can say what became of the writes before it, until the next start reads them.
@@ -274,8 +318,12 @@ impl<W: World> Store<W> {
     /// # Errors
     /// When a flush fails: then nothing that it would have covered may be acknowledged.
     pub async fn flush(&self, disks: &[DiskId]) -> Result<(), DeviceError> {
-        let flushes = disks.iter().map(|&disk| self.inner.flush_disk(self.inner.ordinal(disk)));
-        join_all(flushes).await.into_iter().collect()
+        self.flush_each(disks).await.into_iter().collect()
+    }
+
+    /// Like [`Self::flush`]; says of each of the disks, in their order, whether its flush succeeded.
+    pub async fn flush_each(&self, disks: &[DiskId]) -> Vec<Result<(), DeviceError>> {
+        join_all(disks.iter().map(|&disk| self.inner.flush_disk(self.inner.ordinal(disk)))).await
     }
 
     /// What this core knows of the store at this moment; the node's figures are the sums over its cores.
@@ -359,6 +407,11 @@ impl<W: World> Inner<W> {
 
     pub(crate) fn space(&self, disk: u16) -> &RefCell<Space> {
         &self.disk(disk).home.as_ref().expect("asked on the disk's home core").space
+    }
+
+    /// Who has it may change the superblock of a disk whose home is here.
+    pub(crate) async fn superblock_turn(&self, disk: u16) -> MutexGuard<'_, ()> {
+        self.disk(disk).home.as_ref().expect("asked on the disk's home core").superblock.lock().await
     }
 
     pub(crate) fn flusher(&self, disk: u16) -> &RefCell<Flusher> {

@@ -102,13 +102,14 @@ impl<W: World> Walk<'_, W> {
 mod tests {
     use anvil_model::format::Subject;
     use anvil_model::ids::{BlobId, Incarnation, NodeId};
+    use anvil_model::profile::Profile;
 
     use super::*;
 
     fn entry(offset: usize, bytes: usize) -> FooterEntry {
         let blob = BlobId { node: NodeId(1), incarnation: Incarnation(1), sequence: offset as u64 };
         FooterEntry {
-            subject: Subject::Blob { blob, window: 0 },
+            subject: Subject::Blob { blob, profile: Profile::SINGLE, shard: 0, window: 0 },
             offset: u32::try_from(offset).unwrap(),
             payload_offset: 96,
             payload_bytes: u32::try_from(bytes - 96).unwrap(),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anvil_model::format::Subject;
+use anvil_model::profile::Profile;
 use anvil_runtime::{Core, Disk, DiskOptions, Options, available_cpus};
 use anvil_store::{BadRecord, DiskIdentity, ExtentReport, ExtentState, ExtentVerdict, Inspection};
 use clap::{Args, Subcommand};
@@ -280,16 +281,25 @@ fn extent_to_json(report: &ExtentReport) -> Value {
 }
 
 fn record_to_json(bad: &BadRecord) -> Value {
-    let (blob, window, number) = match bad.subject {
-        Subject::Blob { blob, window } => (Some(blob.to_string()), Some(window), None),
-        Subject::Log { number, .. } => (None, None, Some(number)),
-    };
-    json!({ "extent": bad.extent, "offset": bad.offset, "blob": blob, "window": window, "log_number": number })
+    let mut record = json!({ "extent": bad.extent, "offset": bad.offset });
+    match bad.subject {
+        Subject::Blob { blob, profile, shard, window } => {
+            record["blob"] = json!(blob.to_string());
+            record["profile"] = json!(profile.to_string());
+            record["shard"] = json!(shard);
+            record["window"] = json!(window);
+        }
+        Subject::Log { number, .. } => record["log_number"] = json!(number),
+    }
+    record
 }
 
 fn describe(bad: &BadRecord) -> String {
     let what = match bad.subject {
-        Subject::Blob { blob, window } => format!("window {window} of blob {blob}"),
+        Subject::Blob { blob, profile: Profile::SINGLE, window, .. } => format!("window {window} of blob {blob}"),
+        Subject::Blob { blob, profile, shard, window } => {
+            format!("shard {shard} ({profile}) of window {window} of blob {blob}")
+        }
         Subject::Log { number, .. } => format!("batch {number} of the metadata log"),
     };
     format!("{what}, in extent {} at {}", bad.extent, bad.offset)

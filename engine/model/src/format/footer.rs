@@ -8,8 +8,10 @@ use super::{
     Damage, ExtentHeader, ExtentKind, ExtentName, LARGE_PAYLOAD_OFFSET, RecordHeader, Subject, UNIT_BYTES, checksum,
     in_units,
 };
+use crate::geometry::WINDOW_BITS;
 use crate::ids::DiskId;
 use crate::limits::RECORD_PAYLOAD_BYTES_MAX;
+use crate::profile::Profile;
 use crate::time::WallTime;
 
 /// Bytes of one entry. Divides a unit, so that no entry lies across two.
@@ -78,11 +80,11 @@ impl FooterEntry {
     }
 
     fn encode(&self, bytes: &mut [u8]) {
-        let (kind, id, window) = self.subject.to_fields();
+        let (kind, id) = self.subject.to_fields();
         let payload_offset = u16::try_from(self.payload_offset).expect("at most a unit");
         Writer::new(bytes)
             .put(&id)
-            .u32(window)
+            .u32(spread_word(self.subject))
             .u32(self.offset)
             .u32(self.payload_bytes)
             .u16(payload_offset)
@@ -101,11 +103,11 @@ impl FooterEntry {
     fn fields(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         let id = reader.array()?;
-        let window = reader.u32()?;
+        let spread = spread_of(reader.u32()?);
         let offset = reader.u32()?;
         let payload_bytes = reader.u32()?;
         let payload_offset = u32::from(reader.u16()?);
-        let subject = Subject::from_fields(reader.u8()?, id, window)?;
+        let subject = Subject::from_fields(reader.u8()?, id, spread)?;
         let damaged = match reader.u8()? {
             0 => false,
             FLAG_DAMAGED => true,
@@ -117,6 +119,29 @@ impl FooterEntry {
         possible.then_some(Self { subject, offset, payload_offset, payload_bytes, damaged })
     }
 }
+
+/// Profile, shard and window in one word. Above the bits of the window are 5 of the shard, 4 of k-1 and 3 of m, so that one
+/// copy is zeros there, as all entries were before there were shards.
+fn spread_word(subject: Subject) -> u32 {
+    match subject {
+        Subject::Blob { profile, shard, window, .. } => {
+            assert!(profile.is_valid() && shard < profile.shards() && window >> WINDOW_BITS == 0, "{subject:?}");
+            let above = u32::from(shard) | u32::from(profile.data - 1) << 5 | u32::from(profile.parity) << 9;
+            window | above << WINDOW_BITS
+        }
+        Subject::Log { .. } => 0,
+    }
+}
+
+/// What [`spread_word`] made a word of; a profile that is none for other words.
+fn spread_of(word: u32) -> (Profile, u8, u32) {
+    let above = word >> WINDOW_BITS;
+    let bits = |at: u32, count: u32| (above >> at & ((1 << count) - 1)) as u8;
+    let profile = Profile { data: bits(5, 4) + 1, parity: bits(9, 3) };
+    (profile, bits(0, 5), word & ((1 << WINDOW_BITS) - 1))
+}
+
+const _: () = assert!(WINDOW_BITS + 5 + 4 + 3 == 32, "a word holds window, shard and profile");
 
 impl FooterTrailer {
     fn encode(&self, bytes: &mut [u8]) {

@@ -22,7 +22,9 @@ pub use footer::{FOOTER_ENTRY_BYTES, FooterEntry, FooterTrailer, encode_footer, 
 pub use record::{
     LARGE_PAYLOAD_OFFSET, Origin, RECORD_MAGIC, RecordHeader, SMALL_RECORD_BYTES_MAX, Subject, record_header_bytes,
 };
-pub use superblock::{FEATURES_INCOMPATIBLE, FEATURES_READ_ONLY, FORMAT_VERSION, ScrubMark, Superblock};
+pub use superblock::{
+    FEATURE_SHARDS, FEATURES_INCOMPATIBLE, FEATURES_READ_ONLY, FORMAT_VERSION, ScrubMark, Superblock,
+};
 
 /// Everything on a disk is written in multiples of this, whatever smaller unit the device would allow, so that a disk
 /// may move to a device with another unit.

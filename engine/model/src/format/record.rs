@@ -1,11 +1,13 @@
-//! A record: one self-describing append, a window of a blob or a batch of the metadata log.
+//! A record: one self-describing append, a cell of a blob or a batch of the metadata log.
 
 use super::fields::{Reader, Writer};
 use super::{Damage, EXTENT_BYTES_MAX, ExtentName, UNIT_BYTES, checksum, in_units};
-use crate::ids::{BlobId, DiskId, TenantId};
+use crate::geometry::{self, WINDOWS_MAX, cell_bytes};
+use crate::ids::{BlobId, CellId, DiskId, TenantId};
 use crate::limits::{
     CHECKSUM_BLOCK_BYTES, KEY_BYTES_MAX, RECORD_HEADER_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, SMALL_BLOB_BYTES_MAX,
 };
+use crate::profile::Profile;
 use crate::time::WallTime;
 
 /// The first bytes of every record. Records begin at multiples of `RECORD_ALIGNMENT`, so a search for one steps by it.
@@ -15,8 +17,6 @@ pub const LARGE_PAYLOAD_OFFSET: u32 = RECORD_HEADER_BYTES_MAX as u32;
 
 const RECORD_ALIGNMENT: usize = 8;
 const CHECKSUMS_MAX: usize = RECORD_PAYLOAD_BYTES_MAX / CHECKSUM_BLOCK_BYTES;
-/// Up to and with `origin_bytes`; behind it 10 reserved bytes and the checksum.
-const FIELDS_BYTES: usize = 70;
 const FIXED_BYTES: usize = 88;
 const CHECKSUM_OFFSET: usize = FIXED_BYTES - 8;
 const ORIGIN_FIXED_BYTES: usize = 8 + 8 + 2 + 2;
@@ -32,11 +32,15 @@ const _: () = assert!(HEADER_BYTES_MAX <= RECORD_HEADER_BYTES_MAX, "every header
 /// Whose bytes a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
-    /// A blob's, from byte `window` times [`RECORD_PAYLOAD_BYTES_MAX`] on.
+    /// A cell of a blob.
     Blob {
         /// Which blob.
         blob: BlobId,
-        /// Which window of it.
+        /// How the blob is spread; says how long its windows and cells are.
+        profile: Profile,
+        /// Of which shard the cell is, 0 to k+m-1.
+        shard: u8,
+        /// Of which window.
         window: u32,
     },
     /// The metadata log's.
@@ -49,22 +53,44 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// Kind, id and window, as they stand in records and footers.
-    pub(super) fn to_fields(self) -> (u8, [u8; 16], u32) {
+    /// The cell that it is; `None` for the metadata log.
+    #[must_use]
+    pub const fn cell(self) -> Option<CellId> {
         match self {
-            Self::Blob { blob, window } => (1, blob.to_bytes(), window),
+            Self::Blob { blob, shard, window, .. } => Some(CellId { blob, shard, window }),
+            Self::Log { .. } => None,
+        }
+    }
+
+    /// The profile of its blob; that of one copy for the metadata log.
+    #[must_use]
+    pub const fn profile(self) -> Profile {
+        match self {
+            Self::Blob { profile, .. } => profile,
+            Self::Log { .. } => Profile::SINGLE,
+        }
+    }
+
+    /// Kind and id, as they stand in records and footers.
+    pub(super) fn to_fields(self) -> (u8, [u8; 16]) {
+        match self {
+            Self::Blob { blob, .. } => (1, blob.to_bytes()),
             Self::Log { number, sequence } => {
                 let mut id = [0; 16];
                 Writer::new(&mut id).u64(number).u64(sequence);
-                (2, id, 0)
+                (2, id)
             }
         }
     }
 
-    pub(super) fn from_fields(kind: u8, id: [u8; 16], window: u32) -> Option<Self> {
-        match kind {
-            1 => Some(Self::Blob { blob: BlobId::from_bytes(id), window }),
-            2 if window == 0 => {
+    /// `spread` is profile, shard and window.
+    pub(super) fn from_fields(kind: u8, id: [u8; 16], spread: (Profile, u8, u32)) -> Option<Self> {
+        match (kind, spread) {
+            (1, (profile, shard, window)) => {
+                let possible = profile.is_valid() && shard < profile.shards() && window < WINDOWS_MAX;
+                possible.then_some(Self::Blob { blob: BlobId::from_bytes(id), profile, shard, window })
+            }
+            (2, (Profile::SINGLE, 0, 0)) => {
                 let mut reader = Reader::new(&id);
                 Some(Self::Log { number: reader.u64()?, sequence: reader.u64()? })
             }
@@ -99,6 +125,8 @@ pub struct RecordHeader {
     pub payload_offset: u32,
     /// How long it is, 1 to [`RECORD_PAYLOAD_BYTES_MAX`].
     pub payload_bytes: u32,
+    /// Bytes of the blob in the window that this is a cell of. What is not spread: the payload's.
+    pub window_bytes: u32,
     checksums: [u64; CHECKSUMS_MAX],
     header_bytes: u16,
     origin_bytes: u16,
@@ -112,7 +140,8 @@ pub fn record_header_bytes(payload_bytes: usize, origin: Option<&Origin>) -> usi
 }
 
 impl RecordHeader {
-    /// Describes this payload at this place.
+    /// Describes this payload at this place. For a cell of a window that is not as long as its k data cells, say so with
+    /// [`Self::of_window`].
     ///
     /// # Panics
     /// When the payload is empty or too long, or the place is none for a record.
@@ -126,7 +155,32 @@ impl RecordHeader {
             *sum = checksum(block);
         }
         let payload_bytes = u32::try_from(payload.len()).expect("asserted to be a window at most");
-        Self { name, offset, subject, payload_offset, payload_bytes, checksums, header_bytes: 0, origin_bytes: 0 }
+        let window_bytes = payload_bytes * u32::from(subject.profile().data);
+        Self {
+            name,
+            offset,
+            subject,
+            payload_offset,
+            payload_bytes,
+            window_bytes,
+            checksums,
+            header_bytes: 0,
+            origin_bytes: 0,
+        }
+    }
+
+    /// The same for a cell of a window of so many bytes.
+    ///
+    /// # Panics
+    /// When the cells of such a window have another length.
+    #[must_use]
+    pub fn of_window(self, window_bytes: usize) -> Self {
+        assert_eq!(
+            cell_bytes(self.subject.profile(), window_bytes),
+            self.payload_bytes as usize,
+            "all cells are as long"
+        );
+        Self { window_bytes: u32::try_from(window_bytes).expect("a window is at most a record"), ..self }
     }
 
     /// Fills `bytes` up to the payload, padding included.
@@ -139,7 +193,15 @@ impl RecordHeader {
         bytes.fill(0);
         let origin_bytes = origin.map_or(0, Origin::encoded_bytes);
         let short = |length: usize| u16::try_from(length).expect("a header is shorter than a unit");
-        let (kind, id, window) = self.subject.to_fields();
+        let (kind, id) = self.subject.to_fields();
+        // A record of one copy says so by zeros, as all records did before there were shards.
+        let (window, data, parity, shard, window_bytes) = match self.subject {
+            Subject::Blob { profile: Profile::SINGLE, window, .. } => (window, 0, 0, 0, 0),
+            Subject::Blob { profile, shard, window, .. } => {
+                (window, profile.data, profile.parity, shard, self.window_bytes)
+            }
+            Subject::Log { .. } => (0, 0, 0, 0, 0),
+        };
         let mut writer = Writer::new(bytes);
         writer
             .put(&RECORD_MAGIC)
@@ -155,8 +217,12 @@ impl RecordHeader {
             .u32(self.payload_offset)
             .u32(self.payload_bytes)
             .u16(short(origin_bytes))
+            .u8(data)
+            .u8(parity)
+            .u8(shard)
+            .u8(0)
+            .u32(window_bytes)
             .u16(0)
-            .u64(0)
             .u64(0);
         debug_assert_eq!(writer.at(), FIXED_BYTES);
         for sum in &self.checksums[..block_count(self.payload_bytes as usize)] {
@@ -240,11 +306,22 @@ impl RecordHeader {
         let offset = reader.u32()?;
         let id = reader.array()?;
         let window = reader.u32()?;
-        let subject = Subject::from_fields(kind, id, window)?;
         let payload_offset = reader.u32()?;
         let payload_bytes = reader.u32()?;
         let origin_bytes = reader.u16()?;
-        reader.take(FIXED_BYTES - FIELDS_BYTES)?;
+        let (data, parity, shard) = (reader.u8()?, reader.u8()?, reader.u8()?);
+        reader.u8()?;
+        let spread_bytes = reader.u32()?;
+        reader.u16()?;
+        reader.u64()?;
+        let single = (data, parity, shard, spread_bytes) == (0, 0, 0, 0);
+        let profile = if single { Profile::SINGLE } else { Profile { data, parity } };
+        let subject = Subject::from_fields(kind, id, (profile, shard, window))?;
+        let window_bytes = if single { payload_bytes } else { spread_bytes };
+        let cell_is_as_long = |window: usize| {
+            (1..=geometry::window_bytes(profile)).contains(&window)
+                && cell_bytes(profile, window) == payload_bytes as usize
+        };
         let blocks = block_count(payload_bytes as usize);
         let mut checksums = [0; CHECKSUMS_MAX];
         for sum in checksums.get_mut(..blocks)? {
@@ -253,12 +330,22 @@ impl RecordHeader {
         let length = FIXED_BYTES + blocks * 8 + usize::from(origin_bytes);
         let possible = flags == 0
             && payload_bytes > 0
+            && (single || cell_is_as_long(window_bytes as usize))
             && length.next_multiple_of(RECORD_ALIGNMENT) == usize::from(header_bytes)
             && (u32::from(header_bytes)..=LARGE_PAYLOAD_OFFSET).contains(&payload_offset)
             && (payload_offset as usize).is_multiple_of(RECORD_ALIGNMENT)
             && (offset as usize).is_multiple_of(RECORD_ALIGNMENT);
-        let header =
-            Self { name, offset, subject, payload_offset, payload_bytes, checksums, header_bytes, origin_bytes };
+        let header = Self {
+            name,
+            offset,
+            subject,
+            payload_offset,
+            payload_bytes,
+            window_bytes,
+            checksums,
+            header_bytes,
+            origin_bytes,
+        };
         possible.then_some(header)
     }
 }

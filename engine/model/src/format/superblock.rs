@@ -9,8 +9,11 @@ use crate::time::WallTime;
 pub const FORMAT_VERSION: u32 = 1;
 /// Features without which a disk may be read but not written. None yet.
 pub const FEATURES_READ_ONLY: u64 = 0;
-/// Features without which a disk may not be touched. None yet.
-pub const FEATURES_INCOMPATIBLE: u64 = 0;
+/// Some records are cells of blobs that are spread over disks. Who does not know it would take the shards of a window for
+/// repetitions of each other. Set before the first such record is written.
+pub const FEATURE_SHARDS: u64 = 1;
+/// Features without which a disk may not be touched.
+pub const FEATURES_INCOMPATIBLE: u64 = FEATURE_SHARDS;
 
 const MAGIC: [u8; 8] = *b"AnvilDsk";
 /// Everything lies within one sector, which a drive writes whole or not at all.

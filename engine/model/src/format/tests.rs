@@ -3,8 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::geometry::{WINDOWS_MAX, cell_bytes, cell_bytes_full};
 use crate::ids::{BlobId, Incarnation, NodeId, TenantId};
 use crate::limits::{KEY_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX};
+use crate::profile::Profile;
 use crate::time::WallTime;
 
 fn names() -> impl Strategy<Value = ExtentName> {
@@ -27,9 +29,18 @@ fn headers() -> impl Strategy<Value = ExtentHeader> {
 fn subjects() -> impl Strategy<Value = Subject> {
     prop_oneof![
         any::<(u64, u64)>().prop_map(|(number, sequence)| Subject::Log { number, sequence }),
-        (any::<[u8; 16]>(), any::<u32>())
-            .prop_map(|(id, window)| Subject::Blob { blob: BlobId::from_bytes(id), window }),
+        (any::<[u8; 16]>(), profiles(), any::<prop::sample::Index>(), 0..WINDOWS_MAX).prop_map(
+            |(id, profile, shard, window)| {
+                let shard = shard.index(profile.shards().into()) as u8;
+                Subject::Blob { blob: BlobId::from_bytes(id), profile, shard, window }
+            }
+        ),
     ]
+}
+
+/// One copy, which is written as ever, as often as all others.
+fn profiles() -> impl Strategy<Value = Profile> {
+    prop_oneof![Just(Profile::SINGLE), (1..=16_u8, 0..=4_u8).prop_map(|(data, parity)| Profile { data, parity })]
 }
 
 fn origins() -> impl Strategy<Value = Option<Origin>> {
@@ -103,12 +114,17 @@ proptest! {
     #[test]
     fn a_record_header_survives_and_every_flip_is_seen(
         name in names(), place in 512..100_000_u32, subject in subjects(), origin in origins(),
-        length in 1..200_000_usize, salt: u8, large: bool, bit: prop::sample::Index,
+        length in 1..200_000_usize, short in 0..16_usize, salt: u8, large: bool, bit: prop::sample::Index,
     ) {
+        let profile = subject.profile();
+        let length = length.min(cell_bytes_full(profile));
+        // A window that ends within its last data cell, or before it.
+        let window_bytes = (length * usize::from(profile.data)).saturating_sub(short.min(usize::from(profile.data) - 1)).max(1);
+        prop_assert_eq!(cell_bytes(profile, window_bytes), length);
         let payload: Vec<u8> = (0..length).map(|at| (at % 251) as u8 ^ salt).collect();
         let header_bytes = record_header_bytes(payload.len(), origin.as_ref());
         let payload_offset = if large { LARGE_PAYLOAD_OFFSET } else { header_bytes as u32 };
-        let header = RecordHeader::new(name, place * 8, subject, payload_offset, &payload);
+        let header = RecordHeader::new(name, place * 8, subject, payload_offset, &payload).of_window(window_bytes);
         let mut bytes = vec![0xaa; payload_offset as usize];
         header.encode(origin.as_ref(), &mut bytes);
         let mut found = RecordHeader::decode(&bytes).unwrap();
@@ -119,6 +135,10 @@ proptest! {
             (found.name, found.offset, found.subject, found.payload_offset, found.payload_bytes),
             (name, place * 8, subject, payload_offset, payload.len() as u32)
         );
+        prop_assert_eq!(found.window_bytes as usize, window_bytes);
+        if profile == Profile::SINGLE {
+            prop_assert_eq!(&bytes[70..80], &[0; 10], "as before there were shards");
+        }
         let mut damaged = payload.clone();
         let at = bit.index(payload.len());
         damaged[at] ^= 1;
@@ -203,7 +223,13 @@ fn the_largest_header_fits_its_room() {
     let name = ExtentName { disk: DiskId(1), extent: 2, incarnation: 3 };
     let blob = BlobId { node: NodeId(1), incarnation: Incarnation(2), sequence: 3 };
     let payload = vec![7; RECORD_PAYLOAD_BYTES_MAX];
-    let header = RecordHeader::new(name, 4096, Subject::Blob { blob, window: 0 }, LARGE_PAYLOAD_OFFSET, &payload);
+    let header = RecordHeader::new(
+        name,
+        4096,
+        Subject::Blob { blob, profile: Profile::SINGLE, shard: 0, window: 0 },
+        LARGE_PAYLOAD_OFFSET,
+        &payload,
+    );
     let mut bytes = vec![0; UNIT_BYTES];
     header.encode(Some(&origin), &mut bytes);
     let found = RecordHeader::decode(&bytes).unwrap();
@@ -245,7 +271,7 @@ fn version_1_has_these_bytes() {
     let blob = BlobId { node: NodeId(1), incarnation: Incarnation(2), sequence: 3 };
     let origin =
         Origin { tenant: TenantId(7), bucket: "bucket".into(), key: "key".into(), at: WallTime { unix_ms: 8 } };
-    let subject = Subject::Blob { blob, window: 9 };
+    let subject = Subject::Blob { blob, profile: Profile::SINGLE, shard: 0, window: 9 };
     let record = RecordHeader::new(name, 4096, subject, LARGE_PAYLOAD_OFFSET, b"payload");
     record.encode(Some(&origin), &mut unit);
     sums.push(checksum(&unit));
@@ -279,4 +305,41 @@ fn version_1_has_these_bytes() {
             16_035_422_562_162_795_300
         ]
     );
+}
+
+/// These are the bytes of a cell: a change of any of them is a new version.
+#[test]
+fn cells_have_these_bytes() {
+    let name = ExtentName { disk: DiskId(0x0102), extent: 3, incarnation: 4 };
+    let blob = BlobId { node: NodeId(1), incarnation: Incarnation(2), sequence: 3 };
+    let subject = Subject::Blob { blob, profile: Profile { data: 4, parity: 2 }, shard: 5, window: 9 };
+    let record = RecordHeader::new(name, 4096, subject, LARGE_PAYLOAD_OFFSET, b"payload").of_window(26);
+    let mut unit = vec![0; UNIT_BYTES];
+    record.encode(None, &mut unit);
+    assert_eq!(unit[56..60], 9_u32.to_le_bytes());
+    assert_eq!(unit[70..80], [4, 2, 5, 0, 26, 0, 0, 0, 0, 0]);
+    let header = ExtentHeader { name, kind: ExtentKind::Data, begun_at: WallTime { unix_ms: 6 } };
+    let footer = encode_footer(&header, &[FooterEntry::of(&record)]);
+    // 9 of the window, then 5 bits of the shard, 4 of k-1, 3 of m.
+    assert_eq!(footer[16..20], (9_u32 | 5 << 20 | 3 << 25 | 2 << 29).to_le_bytes());
+}
+
+/// No cell is longer or shorter than its window has it, and no shard is beyond its profile.
+#[test]
+fn an_impossible_cell_is_refused() {
+    let name = ExtentName { disk: DiskId(1), extent: 3, incarnation: 4 };
+    let blob = BlobId { node: NodeId(1), incarnation: Incarnation(2), sequence: 3 };
+    let subject = Subject::Blob { blob, profile: Profile { data: 4, parity: 2 }, shard: 5, window: 9 };
+    let mut whole = vec![0; UNIT_BYTES];
+    RecordHeader::new(name, 4096, subject, LARGE_PAYLOAD_OFFSET, b"payload").encode(None, &mut whole);
+    let header_bytes = record_header_bytes(7, None);
+    for (at, value) in [(70, 0), (70, 17), (71, 5), (72, 6), (74, 24), (74, 29), (58, 0x10)] {
+        let mut bytes = whole.clone();
+        bytes[at] = value;
+        bytes[80..88].fill(0);
+        let sum = checksum(&bytes[..header_bytes]);
+        bytes[80..88].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(RecordHeader::decode(&bytes), Err(Damage::Impossible), "{value} at {at}");
+    }
+    assert!(RecordHeader::decode(&whole).is_ok());
 }

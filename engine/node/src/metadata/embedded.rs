@@ -227,7 +227,12 @@ async fn catch_up<W: World, I: Index>(
         return Err(LogError::Damaged(damaged).into());
     }
     if let Some((batch, bytes)) = latest {
-        if batch.mutations.iter().filter_map(Mutation::claim).all(|claim| recovered.holds(claim.blob, claim.length)) {
+        if batch
+            .mutations
+            .iter()
+            .filter_map(Mutation::claim)
+            .all(|claim| recovered.holds(claim.blob, claim.profile, claim.length))
+        {
             replayed.durable_through = batch.header.number;
             replayed.applied += 1;
             due.push(batch, bytes).await?;

@@ -5,6 +5,7 @@ use anvil_model::format::{
 };
 use anvil_model::ids::BlobId;
 use anvil_model::io::{DeviceError, World};
+use anvil_model::profile::Profile;
 use anvil_sim::{Faults, Operation, Random, SimDisk};
 use anvil_store::{AppendError, ReadError, RecoverError, extent_bytes};
 
@@ -116,7 +117,7 @@ fn a_whole_record_in_the_wrong_place_is_not_the_blob() {
         let node = disks.start(1);
         let (first, second) = (node.put(0, length), node.put(0, length));
         let record_of = |blob: BlobId| {
-            let subject = Subject::Blob { blob, window: 0 };
+            let subject = Subject::Blob { blob, profile: Profile::SINGLE, shard: 0, window: 0 };
             let units = used_units(disks.disk()).into_iter();
             let mut records = units.filter_map(|(at, unit)| Some((at, RecordHeader::decode(&unit).ok()?)));
             let (at, header) = records.find(|(_, header)| header.subject == subject).unwrap();

@@ -1,15 +1,17 @@
 //! A node of stores in a simulated world, and payloads that say of themselves whether they are right.
 
+use std::rc::Rc;
 use std::sync::LazyLock;
 
 use anvil_model::ids::{BlobId, DiskId, Incarnation, NodeId, TenantId};
 use anvil_model::io::{Reserve, World};
 use anvil_model::limits::{RECORD_HEADER_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, SMALL_BLOB_BYTES_MAX};
+use anvil_model::profile::Profile;
 use anvil_model::time::WallTime;
 use anvil_sim::{DiskOptions, Life, Random, Sim, SimDisk, SimOptions, SimWorld};
 use anvil_store::{
-    AppendError, FormatOptions, LogError, LogRecord, LogTail, LogWriter, Origin, ReadError, RecoverError, Recovered,
-    RecoveryReport, Store, Window, extent_bytes, format, mail, recover,
+    AppendError, Cell, FormatOptions, LogError, LogRecord, LogTail, LogWriter, Origin, ReadError, RecoverError,
+    Recovered, RecoveryReport, SmallCopy, Store, extent_bytes, format, mail, recover,
 };
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -67,6 +69,16 @@ impl Disks {
 
     /// Starts the node; `wanted` are blobs with their lengths to ask recovery for.
     pub(crate) fn try_start(&mut self, cores: u16, wanted: &[(BlobId, u64)]) -> Result<Node, RecoverError> {
+        let wanted: Vec<_> = wanted.iter().map(|&(blob, length)| (blob, Profile::SINGLE, length)).collect();
+        self.try_start_asking(cores, &wanted)
+    }
+
+    /// The same for blobs that are spread.
+    pub(crate) fn try_start_asking(
+        &mut self,
+        cores: u16,
+        wanted: &[(BlobId, Profile, u64)],
+    ) -> Result<Node, RecoverError> {
         self.lives += 1;
         let life = self.sim.start(cores);
         let open = |core| -> Vec<_> { self.all.iter().map(|(id, disk)| (*id, disk.open(&life.world(core)))).collect() };
@@ -77,7 +89,10 @@ impl Disks {
             Ok::<_, RecoverError>((recovered, log))
         })?;
         let report = recovered.report.clone();
-        let held = wanted.iter().filter(|(blob, length)| recovered.holds(*blob, *length)).map(|(blob, _)| *blob);
+        let held = wanted
+            .iter()
+            .filter(|(blob, profile, length)| recovered.holds(*blob, *profile, *length))
+            .map(|(blob, ..)| *blob);
         let held = held.collect();
         let (shares, tail) = recovered.into_shares();
         let stores: Vec<_> = shares
@@ -182,15 +197,17 @@ pub(crate) async fn write(
 ) -> Result<(), AppendError> {
     let origin = origin(blob);
     if length <= SMALL_BLOB_BYTES_MAX {
-        return store.append_small(disk, &origin, blob, bytes(blob, 0, length)).await;
+        let payload = Rc::new(bytes(blob, 0, length));
+        let copy = SmallCopy { blob, profile: Profile::SINGLE, shard: 0, payload };
+        return store.append_small(disk, &origin, copy).await;
     }
-    for offset in (0..length).step_by(RECORD_PAYLOAD_BYTES_MAX) {
+    for (window, offset) in (0..).zip((0..length).step_by(RECORD_PAYLOAD_BYTES_MAX)) {
         let part = (length - offset).min(RECORD_PAYLOAD_BYTES_MAX);
         let mut buffer = world.buffer(Reserve::Foreground).await;
         buffer[RECORD_HEADER_BYTES_MAX..][..part].copy_from_slice(&bytes(blob, offset, part));
-        let window = Window { blob, offset: offset as u64, length: part, buffer };
+        let cell = Cell { blob, profile: Profile::SINGLE, shard: 0, window, window_length: part, buffer };
         let origin = if offset == 0 { Some(&origin) } else { None };
-        store.append(disk, origin, window).await?;
+        store.append(disk, origin, cell).await?;
     }
     Ok(())
 }

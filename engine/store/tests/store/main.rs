@@ -7,5 +7,6 @@ mod harness;
 mod recall;
 mod reclaim;
 mod scrub;
+mod shards;
 mod space;
 mod v1;

@@ -406,7 +406,7 @@ fn what_is_damaged_is_not_moved_and_keeps_its_extent() {
     let bad = node.stores[0].bad_records(100);
     assert!(!bad.is_empty() && reclaimed(&node).damaged_records > 0);
     for record in bad {
-        assert!(matches!(record.subject, Subject::Blob { blob, window: 0 } if blob == blobs[1]), "{record:?}");
+        assert!(matches!(record.subject, Subject::Blob { blob, window: 0, .. } if blob == blobs[1]), "{record:?}");
     }
     assert_eq!(node.get(0, blobs[1], 50_000), Err(ReadError::Corrupt(blobs[1])));
     for &blob in [&blobs[0], &blobs[2], &blobs[3]] {

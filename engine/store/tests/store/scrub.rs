@@ -24,7 +24,7 @@ fn flip(disks: &Disks, blob: BlobId, window: u32) {
 
 fn of(record: &BadRecord) -> (BlobId, u32) {
     match record.subject {
-        Subject::Blob { blob, window } => (blob, window),
+        Subject::Blob { blob, window, .. } => (blob, window),
         Subject::Log { .. } => panic!("{record:?}"),
     }
 }

@@ -3,13 +3,15 @@
 //! run of equal ones as `<count>*<byte>`, and zeros at the end of a unit are left out.
 
 use std::fmt::Write;
+use std::rc::Rc;
 
 use anvil_model::format::{FORMAT_VERSION, UNIT_BYTES};
 use anvil_model::ids::{BlobId, DiskId, Incarnation, NodeId};
 use anvil_model::io::{Reserve, World};
 use anvil_model::limits::{RECORD_HEADER_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX};
+use anvil_model::profile::Profile;
 use anvil_sim::SimDisk;
-use anvil_store::Window;
+use anvil_store::{Cell, SmallCopy};
 
 use crate::harness::{Disks, MIB, origin};
 
@@ -66,15 +68,17 @@ fn version_1_is_written_as_ever() {
             let blob = store.new_blob();
             assert_eq!(blob.sequence, sequence);
             if length <= 65_536 {
-                store.append_small(DiskId(1), &origin(blob), blob, vec![fill; length]).await.unwrap();
+                let payload = Rc::new(vec![fill; length]);
+                let copy = SmallCopy { blob, profile: Profile::SINGLE, shard: 0, payload };
+                store.append_small(DiskId(1), &origin(blob), copy).await.unwrap();
                 continue;
             }
-            for offset in (0..length).step_by(RECORD_PAYLOAD_BYTES_MAX) {
+            for (window, offset) in (0..).zip((0..length).step_by(RECORD_PAYLOAD_BYTES_MAX)) {
                 let mut buffer = world.buffer(Reserve::Foreground).await;
                 let part = (length - offset).min(RECORD_PAYLOAD_BYTES_MAX);
                 buffer[RECORD_HEADER_BYTES_MAX..][..part].fill(fill);
-                let window = Window { blob, offset: offset as u64, length: part, buffer };
-                store.append(DiskId(1), (offset == 0).then(|| origin(blob)).as_ref(), window).await.unwrap();
+                let cell = Cell { blob, profile: Profile::SINGLE, shard: 0, window, window_length: part, buffer };
+                store.append(DiskId(1), (offset == 0).then(|| origin(blob)).as_ref(), cell).await.unwrap();
             }
         }
         store.flush(&[DiskId(1)]).await.unwrap();
