@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 use anvil_model::io::World as _;
 use anvil_model::object::{BucketName, Key};
-use anvil_node::body::{Body as _, Trailer};
+use anvil_node::body::{Body as _, Trailer, digest_now};
 use anvil_node::get::Reader;
 use anvil_node::multipart::UploadName;
 use anvil_node::{Caller, Node};
@@ -194,6 +194,7 @@ impl Request<'_> {
             );
         }
         let document = body.collect().await?;
+        digest_now(&mut body, 0, &document)?;
         let trailer = body.finish().await?;
         checksum::verify_md5(self.head, &document)?;
         Ok((document, trailer))
