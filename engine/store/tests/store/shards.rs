@@ -468,3 +468,51 @@ fn acknowledged_cells_survive_crashes() {
     }
     assert!(checked > 1_000, "only {checked} cells were checked");
 }
+
+/// Whatever is deleted, its space comes back on every disk, and what is moved meanwhile is still read.
+#[test]
+fn the_cells_that_stay_survive_reclaim() {
+    let mut disks = Disks::new(7, 3, CAPACITY / 4);
+    let all = ids(&disks);
+    let node = disks.start(2);
+    for store in &node.stores {
+        store.start_reclaim(anvil_store::ReclaimOptions::default());
+    }
+    let profile = profile("2+1");
+    let mut kept = Vec::new();
+    for round in 0..60 {
+        // Of which an extent holds two.
+        let length = 1_000_000;
+        let blob = put(&node, &all, profile, length);
+        if round % 8 == 0 {
+            kept.push((blob, length));
+        } else {
+            let store = node.stores[0].clone();
+            node.life.block_on(0, move |_| async move { store.release(blob) });
+        }
+        // Each disk would be full after 30 of them without reclaim; let it come by.
+        node.life.run_for(std::time::Duration::from_millis(500));
+    }
+    node.life.run_for(std::time::Duration::from_secs(60));
+    let moved: u64 = node
+        .stores
+        .iter()
+        .flat_map(|store| store.stats().disks)
+        .filter_map(|disk| disk.space)
+        .map(|space| space.reclaimed.moved_records)
+        .sum();
+    assert!(moved > 0, "something was moved");
+    let gone: usize = node.life.block_on(0, {
+        let store = node.stores[0].clone();
+        move |_| async move { store.gone(1000).len() }
+    });
+    assert!(gone > 20, "{gone} blobs are gone");
+    for &(blob, length) in &kept {
+        assert!(check_all(&node, 1, profile, blob, length).iter().all(Result::is_ok));
+    }
+    node.power_cut();
+    let node = disks.start(1);
+    for (blob, length) in kept {
+        assert!(check_all(&node, 0, profile, blob, length).iter().all(Result::is_ok));
+    }
+}

@@ -1,11 +1,12 @@
-//! Disks of every released version of the format still open. `tests/data/v1/disk.txt` is one of version 1, in units of
-//! 4096 bytes that are not zero, as `<unit>+<count> <bytes>`: so many equal units from this one on. Bytes are in hex, a
+//! Disks of every released version of the format still open. `tests/data/v1/disk.txt` is one of version 1, `shards.txt` one
+//! with the feature *shards*, in units of 4096 bytes that are not zero, as `<unit>+<count> <bytes>`: so many equal units from this one on. Bytes are in hex, a
 //! run of equal ones as `<count>*<byte>`, and zeros at the end of a unit are left out.
 
 use std::fmt::Write;
 use std::rc::Rc;
 
 use anvil_model::format::{FORMAT_VERSION, UNIT_BYTES};
+use anvil_model::geometry::{cell_bytes, is_packed, window_count, window_length, window_start};
 use anvil_model::ids::{BlobId, DiskId, Incarnation, NodeId};
 use anvil_model::io::{Reserve, World};
 use anvil_model::limits::{RECORD_HEADER_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX};
@@ -20,6 +21,18 @@ const IMAGE: &str = include_str!("../data/v1/disk.txt");
 const BLOBS: [(u64, usize, u8); 5] =
     [(0, 1, 0x11), (1, 100, 0x22), (2, 5000, 0x33), (3, 70_000, 0x44), (4, 1_500_000, 0x55)];
 const BATCHES: u64 = 5;
+
+const SHARDS_IMAGE: &str = include_str!("../data/v1/shards.txt");
+/// The blobs on that one, with all their shards: profile and length. What fills a cell, its shard and window say.
+const SPREAD: [(Profile, usize); 3] = [
+    (Profile { data: 1, parity: 2 }, 3_000),
+    (Profile { data: 2, parity: 1 }, 1_000_001),
+    (Profile { data: 16, parity: 4 }, 100_000),
+];
+
+fn fill(shard: u8, window: u32) -> u8 {
+    0x80 | shard << 2 | window as u8
+}
 
 fn batch(number: u64) -> Vec<u8> {
     vec![number as u8; 10 * number as usize]
@@ -100,11 +113,81 @@ fn version_1_is_written_as_ever() {
     let again = Disks::new(2, 1, 64 * MIB);
     put_image(again.disk(), &image);
     assert_eq!(take_image(again.disk()), image, "an image is taken and put without loss");
-    // What is drawn by chance differs; where things lie does not.
-    let units = |image: &str| -> Vec<String> {
-        image.lines().map(|line| line.split('+').next().unwrap_or_default().to_owned()).collect()
-    };
     assert_eq!(units(&image), units(IMAGE));
+}
+
+#[test]
+fn a_disk_with_shards_opens() {
+    let mut disks = Disks::new(1, 1, 64 * MIB);
+    put_image(disks.disk(), SHARDS_IMAGE);
+    let wanted: Vec<_> = (0..)
+        .zip(SPREAD)
+        .map(|(sequence, (profile, length))| (spread_blob(sequence), profile, length as u64))
+        .collect();
+    let node = disks.try_start_asking(2, &wanted).unwrap();
+    assert_eq!((node.report.records, node.report.records_damaged, node.held.len()), (3 + 6 + 20, 0, 3));
+    let store = node.stores[0].clone();
+    node.life.block_on(0, move |world| async move {
+        for (blob, profile, length) in wanted {
+            for window in 0..window_count(profile, length) {
+                let located = store.locate(blob, window_start(profile, window)).await.unwrap().unwrap();
+                let bytes = cell_bytes(profile, window_length(profile, length, window));
+                assert_eq!((located.profile, located.cells.len()), (profile, profile.shards().into()));
+                for shard in 0..profile.shards() {
+                    let buffer = world.buffer(Reserve::Foreground).await;
+                    let (read, buffer) = store.read_cell(&located, shard, 0..bytes, buffer).await;
+                    assert!(buffer[read.unwrap()].iter().all(|&byte| byte == fill(shard, window)), "{blob}");
+                }
+            }
+        }
+    });
+}
+
+/// As for version 1; the variable is `ANVIL_STORE_SHARDS_IMAGE`.
+#[test]
+fn shards_are_written_as_ever() {
+    let mut disks = Disks::new(1, 1, 64 * MIB);
+    let node = disks.start(1);
+    let store = node.stores[0].clone();
+    node.life.block_on(0, move |world| async move {
+        for (sequence, (profile, length)) in (0..).zip(SPREAD) {
+            let blob = store.new_blob();
+            assert_eq!(blob, spread_blob(sequence));
+            let length = length as u64;
+            for window in 0..window_count(profile, length) {
+                let window_length = window_length(profile, length, window);
+                for shard in 0..profile.shards() {
+                    let bytes = cell_bytes(profile, window_length);
+                    if is_packed(profile, length) {
+                        let payload = Rc::new(vec![fill(shard, window); bytes]);
+                        let copy = SmallCopy { blob, profile, shard, payload };
+                        store.append_small(DiskId(1), &origin(blob), copy).await.unwrap();
+                        continue;
+                    }
+                    let mut buffer = world.buffer(Reserve::Foreground).await;
+                    buffer[RECORD_HEADER_BYTES_MAX..][..bytes].fill(fill(shard, window));
+                    let cell = Cell { blob, profile, shard, window, window_length, buffer };
+                    store.append(DiskId(1), (window == 0).then(|| origin(blob)).as_ref(), cell).await.unwrap();
+                }
+            }
+        }
+        store.flush(&[DiskId(1)]).await.unwrap();
+    });
+    node.close();
+    let image = take_image(disks.disk());
+    if let Some(path) = std::env::var_os("ANVIL_STORE_SHARDS_IMAGE") {
+        std::fs::write(path, &image).unwrap();
+    }
+    assert_eq!(units(&image), units(SHARDS_IMAGE));
+}
+
+fn spread_blob(sequence: u64) -> BlobId {
+    BlobId { node: NodeId(1), incarnation: Incarnation(1), sequence }
+}
+
+/// Which units of an image are not zero: what is drawn by chance differs, where things lie does not.
+fn units(image: &str) -> Vec<String> {
+    image.lines().map(|line| line.split('+').next().unwrap_or_default().to_owned()).collect()
 }
 
 fn take_image(disk: &SimDisk) -> String {
