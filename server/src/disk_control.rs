@@ -1,12 +1,16 @@
 //! What an administrator may ask of the disks of a running node.
 //!
 //! [`DiskControl`] is the asking end: every core may hold it, and one order runs at a time. The answering end,
-//! [`Keeper`], is a task of the host core; it alone changes what the cores think of a disk.
+//! [`Keeper`], is a task of the host core. It alone decides, and tells every core what to think of a disk.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anvil_model::ids::DiskId;
+use anvil_model::ids::{CoreId, DiskId};
+use anvil_model::io::{DeviceError, World};
+use anvil_model::profile::Profile;
+use anvil_store::Store;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::telemetry::StoreFigures;
@@ -17,6 +21,18 @@ pub struct DiskControl {
     orders: mpsc::Sender<Order>,
     /// Taken by the keeper.
     inbox: Mutex<Option<mpsc::Receiver<Order>>>,
+    /// To each core.
+    changes: Vec<mpsc::Sender<Change>>,
+    /// Taken by the cores.
+    inboxes: Vec<Mutex<Option<mpsc::Receiver<Change>>>>,
+}
+
+/// What a core is told of a disk.
+#[derive(Debug)]
+struct Change {
+    disk: DiskId,
+    online: bool,
+    done: oneshot::Sender<Result<(), DeviceError>>,
 }
 
 /// A disk as an administrator names it.
@@ -108,14 +124,44 @@ pub type Reply<T> = oneshot::Sender<Result<T, DiskControlError>>;
 /// Orders that wait, at most.
 const ORDERS_MAX: usize = 16;
 
-impl Default for DiskControl {
-    fn default() -> Self {
-        let (orders, inbox) = mpsc::channel(ORDERS_MAX);
-        Self { orders, inbox: Mutex::new(Some(inbox)) }
-    }
-}
-
 impl DiskControl {
+    /// The way to the disks of a node of so many cores.
+    #[must_use]
+    pub fn new(core_count: u16) -> Self {
+        let (orders, inbox) = mpsc::channel(ORDERS_MAX);
+        let (changes, inboxes) = (0..core_count).map(|_| mpsc::channel(1)).unzip::<_, _, Vec<_>, Vec<_>>();
+        let inboxes = inboxes.into_iter().map(|inbox| Mutex::new(Some(inbox))).collect();
+        Self { orders, inbox: Mutex::new(Some(inbox)), changes, inboxes }
+    }
+
+    /// Does on a core what its keeper says, for as long as the future is polled. Runs once on each core.
+    pub async fn obey<W: World>(&self, core: CoreId, store: &Store<W>) {
+        let inbox = self.inboxes[usize::from(core.0)].lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut inbox = inbox.expect("once on each core");
+        while let Some(Change { disk, online, done }) = inbox.recv().await {
+            let changed = if online {
+                store.set_online(disk)
+            } else {
+                store.set_offline(disk);
+                Ok(())
+            };
+            // The keeper may be gone.
+            let _ = done.send(changed);
+        }
+    }
+
+    /// Tells all cores, and waits until they know. A core that is gone writes nothing any more.
+    async fn tell(&self, disk: DiskId, online: bool) -> Result<(), DeviceError> {
+        let mut outcome = Ok(());
+        for core in &self.changes {
+            let (done, answer) = oneshot::channel();
+            if core.send(Change { disk, online, done }).await.is_ok() {
+                outcome = outcome.and(answer.await.unwrap_or(Ok(())));
+            }
+        }
+        outcome
+    }
+
     /// The orders to carry out. Whoever calls it first gets them.
     pub fn take_orders(&self) -> Option<mpsc::Receiver<Order>> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -172,42 +218,102 @@ impl DiskControl {
 /// Carries out orders, one after another, on the host core.
 #[derive(Debug)]
 pub struct Keeper {
+    control: Arc<DiskControl>,
     figures: Arc<StoreFigures>,
+    /// Of the class STANDARD: it says how many disks the node can do without.
+    standard: Profile,
+    /// Those that were taken out of use by order; the figures may be a second older.
+    offline: BTreeSet<DiskId>,
 }
 
 impl Keeper {
     /// A keeper of the disks that `figures` tell of.
     #[must_use]
-    pub fn new(figures: Arc<StoreFigures>) -> Self {
-        Self { figures }
+    pub fn new(control: Arc<DiskControl>, figures: Arc<StoreFigures>, standard: Profile) -> Self {
+        Self { control, figures, standard, offline: BTreeSet::new() }
     }
 
-    /// Carries out `orders` for as long as there may be some.
-    pub async fn run(self, mut orders: mpsc::Receiver<Order>) {
+    /// Carries out orders for as long as the future is polled.
+    pub async fn run(mut self) {
+        let Some(mut orders) = self.control.take_orders() else { return };
         while let Some(order) = orders.recv().await {
             // Whoever asked may have gone away.
             match order {
-                Order::List(reply) => drop(reply.send(Ok(self.figures.disks()))),
-                Order::Offline(name, reply) | Order::Online(name, reply) | Order::Replace { lost: name, reply, .. } => {
-                    drop(reply.send(self.find(&name).and_then(|_| Err(not_yet()))));
+                Order::List(reply) => drop(reply.send(Ok(self.disks()))),
+                Order::Offline(name, reply) => drop(reply.send(self.take_offline(&name).await)),
+                Order::Online(name, reply) => drop(reply.send(self.take_online(&name).await)),
+                Order::Replace { lost, reply, .. } => {
+                    drop(reply.send(self.find(&lost).and_then(|_| Err(at_a_start()))));
                 }
-                Order::Adopt { reply, .. } => drop(reply.send(Err(not_yet()))),
+                Order::Adopt { reply, .. } => drop(reply.send(Err(at_a_start()))),
             }
         }
     }
 
+    fn disks(&self) -> Vec<DiskReport> {
+        let mut disks = self.figures.disks();
+        for report in disks.iter_mut().filter(|report| report.error.is_none()) {
+            let used = matches!(report.state, DiskState::Online | DiskState::Offline);
+            if used {
+                let is_offline = self.offline.contains(&report.disk);
+                report.state = if is_offline { DiskState::Offline } else { DiskState::Online };
+            }
+        }
+        disks
+    }
+
     fn find(&self, name: &DiskName) -> Result<DiskReport, DiskControlError> {
-        let mut disks = self.figures.disks().into_iter();
-        let found = disks.find(|report| match name {
+        let found = self.disks().into_iter().find(|report| match name {
             DiskName::Id(disk) => report.disk == *disk,
             DiskName::Path(path) => report.path == *path,
         });
         found.ok_or_else(|| DiskControlError::Unknown(name.clone()))
     }
+
+    async fn take_offline(&mut self, name: &DiskName) -> Result<DiskReport, DiskControlError> {
+        let report = self.find(name)?;
+        match (report.state, &report.error) {
+            (DiskState::Online, _) => {}
+            (DiskState::Offline, None) => return Ok(report),
+            (state, _) => return Err(DiskControlError::Refused(format!("the disk is {} already", state.word()))),
+        }
+        let away = self.disks().iter().filter(|report| report.state != DiskState::Online).count();
+        if away >= usize::from(self.standard.parity) {
+            return Err(DiskControlError::Refused(format!(
+                "{away} disks are out of use, and with the profile {} the node cannot do without another one",
+                self.standard
+            )));
+        }
+        let disk = report.disk;
+        self.offline.insert(disk);
+        // It takes effect core by core; no core refuses it.
+        let _ = self.control.tell(disk, false).await;
+        tracing::warn!(%disk, path = %report.path.display(), "the disk is out of use, by order");
+        Ok(DiskReport { state: DiskState::Offline, ..report })
+    }
+
+    async fn take_online(&mut self, name: &DiskName) -> Result<DiskReport, DiskControlError> {
+        let report = self.find(name)?;
+        match report.state {
+            DiskState::Online => return Ok(report),
+            DiskState::Offline => {}
+            state => {
+                return Err(DiskControlError::Refused(format!("the disk is {}: mount or replace it", state.word())));
+            }
+        }
+        let disk = report.disk;
+        self.control.tell(disk, true).await.map_err(|error| {
+            let sentence = format!("the disk failed ({error}), and takes no writes until the node starts anew");
+            DiskControlError::Refused(sentence)
+        })?;
+        self.offline.remove(&disk);
+        tracing::info!(%disk, path = %report.path.display(), "the disk is in use again, by order");
+        Ok(DiskReport { state: DiskState::Online, ..report })
+    }
 }
 
-fn not_yet() -> DiskControlError {
-    let sentence = "this version changes its disks at a start only: stop the node, and start it with other disks";
+fn at_a_start() -> DiskControlError {
+    let sentence = "this version takes other disks into use at a start only: stop the node, and name them with --disk";
     DiskControlError::Refused(sentence.to_owned())
 }
 

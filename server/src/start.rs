@@ -198,7 +198,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         authenticator: plan.authenticator,
         readiness: Arc::clone(&readiness),
         figures: StoreFigures::watched_by(&metrics, core_count),
-        disk_control: Arc::default(),
+        disk_control: Arc::new(DiskControl::new(core_count)),
         authority: plan.authority,
         metadata_figures: MetadataFigures::watched_by(&metrics),
         upkeep: UpkeepSamples::watched_by(&metrics, core_count),
@@ -470,8 +470,8 @@ async fn host(
     let (world, figures, queues) = (core.clone(), service.figures(), mailboxes.onlooker());
     let published = Arc::clone(&shared.metadata_figures);
     let _publishing = core.spawn(async move { published.publish(&world, figures, queues).await });
-    let orders = shared.disk_control.take_orders().expect("there is one host");
-    let _keeping_disks = core.spawn(Keeper::new(Arc::clone(&shared.figures)).run(orders));
+    let (control, figures) = (Arc::clone(&shared.disk_control), Arc::clone(&shared.figures));
+    let _keeping_disks = core.spawn(Keeper::new(control, figures, shared.classes.standard()).run());
     let (ended, end) = oneshot::channel();
     core.spawn(async move {
         service.run().await;
@@ -512,7 +512,10 @@ async fn welcome(
     let counters = shared.metrics.core(core.core());
     let mut stop = shared.stop.clone();
     let (world, store, figures) = (core.clone(), store.clone(), Arc::clone(&shared.figures));
-    let _publishing = core.spawn(async move { figures.publish(&world, &store).await });
+    let control = Arc::clone(&shared.disk_control);
+    let _publishing = core.spawn(async move {
+        futures_util::future::join(figures.publish(&world, &store), control.obey(world.core(), &store)).await;
+    });
     let stopped = async move {
         // An error says that control has ended, which means stop too.
         let _ = stop.wait_for(|stop| *stop).await;

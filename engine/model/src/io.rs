@@ -146,4 +146,7 @@ pub enum DeviceError {
     /// The disk has gone: unmounted, removed, unplugged.
     #[error("the disk is gone")]
     Gone,
+    /// An administrator took the disk out of use. No device says this.
+    #[error("the disk is out of use")]
+    Offline,
 }

@@ -69,7 +69,8 @@ pub(crate) struct Disk<W: World> {
     pub(crate) packer: RefCell<Packer>,
     /// What blobs can take, as far as this core knows: said by the home core with each extent, less what went there since.
     pub(crate) free_bytes: Cell<u64>,
-    /// Set when a flush failed or the disk is gone: nothing is written to it in this life any more.
+    /// Set when a flush failed, the disk is gone or out of use: nothing is written to it. Only [`DeviceError::Offline`] is
+    /// ever taken back.
     pub(crate) failed: Cell<Option<DeviceError>>,
     pub(crate) counters: Counters,
     /// Its superblock says that it holds records of shards, as far as this core knows.
@@ -326,6 +327,38 @@ impl<W: World> Store<W> {
         join_all(disks.iter().map(|&disk| self.inner.flush_disk(self.inner.ordinal(disk)))).await
     }
 
+    /// Takes a disk out of use on this core: nothing more is written to it, and what it holds is read. A write or flush that
+    /// is under way ends as it ends; those after it fail as on a disk that failed. Changes nothing about one that did.
+    ///
+    /// # Panics
+    /// When it is none of this node's disks.
+    pub fn set_offline(&self, disk: DiskId) {
+        let failed = &self.inner.disk(self.inner.ordinal(disk)).failed;
+        failed.set(failed.get().or(Some(DeviceError::Offline)));
+    }
+
+    /// Uses a disk on this core again that was taken out of use. No flush was lost meanwhile: none was begun, and the next
+    /// one covers what was written before.
+    ///
+    /// # Errors
+    /// The error of a disk that failed: it takes no writes until the next start.
+    ///
+    /// # Panics
+    /// When it is none of this node's disks.
+    pub fn set_online(&self, disk: DiskId) -> Result<(), DeviceError> {
+        let disk = self.inner.disk(self.inner.ordinal(disk));
+        match disk.failed.get() {
+            None | Some(DeviceError::Offline) => {
+                disk.failed.set(None);
+                if disk.home.is_some() {
+                    disk.wake_reclaim();
+                }
+                Ok(())
+            }
+            Some(error) => Err(error),
+        }
+    }
+
     /// What this core knows of the store at this moment; the node's figures are the sums over its cores.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -421,7 +454,8 @@ impl<W: World> Inner<W> {
     /// Nothing is written to this disk any more in this life.
     pub(crate) fn fail_disk(&self, disk: u16, error: DeviceError) {
         let disk = self.disk(disk);
-        if disk.failed.get().is_none() {
+        // A failure counts more than an order: what is out of use and failed stays so.
+        if matches!(disk.failed.get(), None | Some(DeviceError::Offline)) {
             tracing::error!(disk = %disk.id, %error, "the disk takes no more writes until the next start");
             disk.failed.set(Some(error));
         }

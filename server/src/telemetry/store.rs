@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use anvil_model::ids::DiskId;
-use anvil_model::io::World;
+use anvil_model::io::{DeviceError, World};
 use anvil_model::time::WallTime;
 use anvil_store::{DiskSpace, DiskStats, Stats, Store};
 
@@ -68,7 +68,7 @@ impl StoreFigures {
                 disk: *disk,
                 path: name.into(),
                 state: if error.is_some() { DiskState::Offline } else { DiskState::Online },
-                error: error.map(|error| error.to_string()),
+                error: error.filter(|error| *error != DeviceError::Offline).map(|error| error.to_string()),
                 capacity_bytes: space.capacity_bytes,
                 used_bytes: space.used_bytes,
             }
@@ -198,7 +198,7 @@ mod tests {
             flushes: 9,
             ..DiskSpace::default()
         };
-        let failed = Some(anvil_model::io::DeviceError::Gone);
+        let failed = Some(DeviceError::Gone);
         let disks = vec![disk(1, 2, Some(space), None), disk(2, 0, None, None)];
         figures.set(0, Stats { index_entries: 5, index_bytes: 50, released_blobs: 0, disks });
         let disks = vec![disk(1, 3, None, None), disk(2, 0, None, failed)];

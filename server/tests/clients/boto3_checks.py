@@ -955,7 +955,6 @@ class Refusals:
             (s3.copy_object, {"CopySource": "refusals/key", "ServerSideEncryption": "AES256", **here}),
             (s3.put_object, {"Body": b"harm", "Tagging": "a=b", **here}),
             (s3.put_object, {"Body": b"harm", "ServerSideEncryption": "AES256", **here}),
-            (s3.put_object, {"Body": b"harm", "StorageClass": "GLACIER", **here}),
             (s3.put_object, {"Body": b"harm", "ACL": "public-read", **here}),
             (s3.put_bucket_versioning, {"Bucket": "refusals", "VersioningConfiguration": {"Status": "Enabled"}}),
             (s3.put_bucket_policy, {"Bucket": "refusals", "Policy": "{}"}),

@@ -55,6 +55,48 @@ fn disks_are_listed() {
 }
 
 #[test]
+fn a_disk_goes_out_of_use_and_comes_back() {
+    let scratch = scratch();
+    let data = scratch.path().join("data");
+    let paths = ["a", "b"].map(|name| scratch.path().join(name).to_str().unwrap().to_owned());
+    let mut arguments: Vec<String> = paths.iter().flat_map(|path| ["--disk".to_owned(), path.clone()]).collect();
+    arguments.extend(["--storage-class", "STANDARD=1+1"].map(str::to_owned));
+    let node = Node::start_with(&data, &Options { arguments, ..Options::default() });
+    let state = |words: &[&str]| -> String {
+        let told = told(ask(&node, &data, &[words, &["--json"]].concat()));
+        let disk: Value = serde_json::from_str(&told).unwrap();
+        disk["state"].as_str().unwrap().to_owned()
+    };
+    let states = || -> Vec<String> {
+        let listed: Value = serde_json::from_str(&told(ask(&node, &data, &["disk", "list", "--json"]))).unwrap();
+        listed.as_array().unwrap().iter().map(|disk| disk["state"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(
+        (state(&["disk", "offline", &paths[1]]), states()),
+        ("offline".to_owned(), vec!["online".into(), "offline".into()])
+    );
+    assert_eq!(state(&["disk", "offline", &paths[1]]), "offline", "asked twice, it is as it was");
+    let sentence = complaint(&ask(&node, &data, &["disk", "offline", &paths[0]]), 1);
+    assert!(sentence.contains("1+1") && sentence.contains("FAILED_PRECONDITION"), "{sentence}");
+    assert_eq!(
+        (state(&["disk", "online", &paths[1]]), states()),
+        ("online".to_owned(), vec!["online".into(), "online".into()])
+    );
+    let mut client = node.client();
+    client.put("/bucket", &[]).unwrap().succeeded();
+    for number in 0..20 {
+        client.put(&format!("/bucket/{number}"), &[7; 100_000]).unwrap().succeeded();
+    }
+    // The only disk of a node cannot go.
+    node.stop();
+    let node = Node::start(&scratch.path().join("single"));
+    let disk = scratch.path().join("single/disk");
+    let refused = ask(&node, &scratch.path().join("single"), &["disk", "offline", disk.to_str().unwrap()]);
+    assert!(complaint(&refused, 1).contains("profile 1+0"));
+    node.stop();
+}
+
+#[test]
 fn a_bucket_gets_another_storage_class() {
     let scratch = scratch();
     let data = scratch.path().join("data");
