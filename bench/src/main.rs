@@ -4,6 +4,8 @@
 //! Every figure comes with the machine, the command and the conditions that made it.
 #![deny(unsafe_code)]
 
+mod clock;
+mod digest;
 mod disk;
 mod ec;
 mod host;
@@ -21,7 +23,7 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures disks through Anvil's own I/O path, its erasure code, starts of the store, and S3 endpoints as a client.
+/// Measures disks through Anvil's own I/O path, its erasure code and digests, starts of the store, and S3 endpoints as a client.
 #[derive(Debug, Parser)]
 #[command(name = "anvil-bench", version)]
 struct Cli {
@@ -37,6 +39,8 @@ enum What {
     Ec(ec::Args),
     /// Appends many small blobs, then measures how a start finds them again, and what memory they take
     Store(store::Args),
+    /// Measures the digests of payloads by the streams that go in step, on one CPU
+    Digest(digest::Args),
     /// Loads an S3 endpoint: as many requests at once as there are connections, each as soon as the one before it is answered
     S3(s3::Args),
 }
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         What::Disk(args) => disk::run(&args),
         What::Ec(args) => ec::run(&args),
         What::Store(args) => store::run(&args),
+        What::Digest(args) => digest::run(&args),
         What::S3(args) => s3::run(&args),
     };
     match result {

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Operation;
-use super::clock::{gigahertz, thread_ns};
+use crate::clock::{gigahertz, thread_ns};
 use super::library::{Coder, Library};
 use super::report::Row;
 use super::stripe::Stripe;

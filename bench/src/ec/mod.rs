@@ -3,7 +3,6 @@
 //! A stripe lies in memory as in a buffer of the server: its cells one behind another, each behind the room of a record's
 //! header. Every result is compared with the bytes that were lost before any is timed.
 
-mod clock;
 #[cfg(target_arch = "x86_64")]
 mod isal;
 mod library;
@@ -26,7 +25,7 @@ use serde::Serialize;
 
 use crate::host::Host;
 use crate::signals::{self, Interrupted};
-use crate::units;
+use crate::{clock, units};
 use library::Library;
 use measure::Plan;
 use report::Report;

@@ -11,7 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 /// Keeps this thread on one CPU.
-pub(super) fn pin(cpu: usize) -> anyhow::Result<()> {
+pub(crate) fn pin(cpu: usize) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu)
         .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
@@ -19,14 +19,14 @@ pub(super) fn pin(cpu: usize) -> anyhow::Result<()> {
 }
 
 /// Nanoseconds that this thread has used.
-pub(super) fn thread_ns() -> anyhow::Result<u64> {
+pub(crate) fn thread_ns() -> anyhow::Result<u64> {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("cannot read the thread's CPU time")?;
     let (seconds, nanos) = (time.tv_sec().cast_unsigned(), time.tv_nsec().cast_unsigned());
     Ok(seconds * 1_000_000_000 + nanos)
 }
 
 /// The frequency at this moment, in GHz.
-pub(super) fn gigahertz() -> anyhow::Result<f64> {
+pub(crate) fn gigahertz() -> anyhow::Result<f64> {
     const TURNS: u32 = 1_000;
     const CYCLES_PER_TURN: u32 = 32;
     let (a, b) = black_box((0x9e37_79b9_7f4a_7c15_u64, 0xbf58_476d_1ce4_e5b9));

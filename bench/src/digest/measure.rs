@@ -1,0 +1,114 @@
+//! Samples of every case by turns, until the time is over: what disturbs the machine for a while then disturbs all alike.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+
+use super::report::Row;
+use super::streams::{Code, Digested, Streams};
+use crate::clock::{gigahertz, thread_ns};
+
+/// CPU time that a sample takes at least.
+const SAMPLE_NS: u64 = 400_000;
+
+/// Every case that there is.
+pub(super) struct Plan {
+    /// As many as the widest case has streams.
+    bytes: Vec<Vec<u8>>,
+    cases: Vec<Case>,
+}
+
+/// Some streams of one code.
+struct Case {
+    what: Digested,
+    code: &'static str,
+    lanes: u16,
+    streams: Streams,
+    samples: Vec<Sample>,
+}
+
+#[derive(Clone, Copy)]
+struct Sample {
+    cycles_per_byte: f64,
+    gigahertz: f64,
+}
+
+impl Plan {
+    /// # Errors
+    /// When two codes give different values.
+    pub(super) fn new(whats: &[Digested], lanes: &[u16], step_bytes: usize, codes: &[Code]) -> anyhow::Result<Self> {
+        let widest = usize::from(lanes.iter().copied().max().unwrap_or(1));
+        let byte = |stream: usize, at: usize| (at * 31 + stream * 7 + (at >> 8)).to_le_bytes()[0];
+        let bytes: Vec<Vec<u8>> =
+            (0..widest).map(|stream| (0..step_bytes).map(|at| byte(stream, at)).collect()).collect();
+        let mut cases = Vec::new();
+        for &what in whats {
+            let mut known = None;
+            for code in codes {
+                for &lanes in lanes {
+                    let Some(streams) = code.begin(what, usize::from(lanes)) else { continue };
+                    let mut trial = streams.clone();
+                    trial.update(&bytes);
+                    let first = trial.finish().swap_remove(0);
+                    let agreed = known.get_or_insert_with(|| first.clone());
+                    ensure!(first == *agreed, "{} gives another value of {what:?} than the others", code.name());
+                    cases.push(Case { what, code: code.name(), lanes, streams, samples: Vec::new() });
+                }
+            }
+        }
+        ensure!(!cases.is_empty(), "none of these codes has one of these digests");
+        Ok(Self { bytes, cases })
+    }
+}
+
+/// Measures until `duration` is over or the user ends it. There is a row for each case that had its turn.
+pub(super) fn run(mut plan: Plan, duration: Duration, interrupted: &AtomicBool) -> anyhow::Result<Vec<Row>> {
+    let deadline = Instant::now() + duration;
+    let is_over = || Instant::now() >= deadline || interrupted.load(Ordering::Relaxed);
+    'rounds: loop {
+        for case in &mut plan.cases {
+            if is_over() {
+                break 'rounds;
+            }
+            case.sample(&plan.bytes)?;
+        }
+    }
+    Ok(plan.cases.into_iter().filter_map(Case::row).collect())
+}
+
+impl Case {
+    /// One sample, after a turn that brings the bytes into the caches and says how many turns make a sample.
+    fn sample(&mut self, bytes: &[Vec<u8>]) -> anyhow::Result<()> {
+        let bytes = &bytes[..usize::from(self.lanes)];
+        let warming = thread_ns()?;
+        self.streams.update(bytes);
+        let once_ns = (thread_ns()? - warming).max(1);
+        let times = u32::try_from((SAMPLE_NS / once_ns).clamp(2, 1 << 16))?;
+        let begun = thread_ns()?;
+        for _ in 0..times {
+            self.streams.update(bytes);
+        }
+        let nanos = thread_ns()? - begun;
+        let gigahertz = gigahertz()?;
+        let taken = f64::from(times) * f64::from(self.lanes) * f64::from(u32::try_from(bytes[0].len())?);
+        #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+        self.samples.push(Sample { cycles_per_byte: nanos as f64 * gigahertz / taken, gigahertz });
+        Ok(())
+    }
+
+    /// The lower quartile: others on the machine can only make a sample slower.
+    fn row(mut self) -> Option<Row> {
+        self.samples.sort_by(|a, b| a.cycles_per_byte.total_cmp(&b.cycles_per_byte));
+        let quartile = *self.samples.get(self.samples.len() / 4)?;
+        Some(Row {
+            algorithm: self.what,
+            code: self.code,
+            lanes: self.lanes,
+            samples: self.samples.len(),
+            gigabytes_per_second: quartile.gigahertz / quartile.cycles_per_byte,
+            cycles_per_byte: quartile.cycles_per_byte,
+            gigahertz: quartile.gigahertz,
+        })
+    }
+}
