@@ -9,10 +9,10 @@ use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Operation;
-use crate::clock::{gigahertz, thread_ns};
 use super::library::{Coder, Library};
 use super::report::Row;
 use super::stripe::Stripe;
+use crate::clock::{gigahertz, thread_ns};
 
 /// CPU time that a sample takes at least.
 const SAMPLE_NS: u64 = 400_000;

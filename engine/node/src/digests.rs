@@ -112,8 +112,8 @@ impl<W: World> Digests<W> {
         body: &mut B,
         payload: Vec<u8>,
     ) -> Result<Vec<u8>, B::Error> {
-        let all = vec![0..payload.len()];
-        let (bytes, spans) = self.take(Bytes::Memory(payload), all, body.undigested()).await;
+        let all = 0..payload.len();
+        let (bytes, spans) = self.take(Bytes::Memory(payload), vec![all], body.undigested()).await;
         body.digested(spans)?;
         let Bytes::Memory(payload) = bytes else { unreachable!("a job gives back what it got") };
         Ok(payload)
@@ -479,6 +479,11 @@ mod tests {
         }
     }
 
+    fn pieces(length: usize) -> Vec<Range<usize>> {
+        let all = 0..length;
+        vec![all]
+    }
+
     fn byte(stream: usize, at: usize) -> u8 {
         (at.wrapping_mul(31) ^ (at >> 8) ^ stream).to_le_bytes()[0]
     }
@@ -601,7 +606,7 @@ mod tests {
             spawn(&life, move |world| async move {
                 let mut digests = queue.begin(None, 1 << 30);
                 let buffer = world.buffer(Reserve::Foreground).await;
-                digests.buffer(buffer, vec![0..100_000]).await;
+                digests.buffer(buffer, pieces(100_000)).await;
                 world.sleep(Duration::from_secs(1)).await;
                 drop(digests);
             })
@@ -614,7 +619,7 @@ mod tests {
                 let mut digests = queue.begin(None, 20 << 17);
                 for _ in 0..20 {
                     let buffer = world.buffer(Reserve::Foreground).await;
-                    digests.buffer(buffer, vec![0..1 << 17]).await;
+                    digests.buffer(buffer, pieces(1 << 17)).await;
                 }
             })
         };
