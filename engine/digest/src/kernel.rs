@@ -1,6 +1,7 @@
 //! Many digests at once: which code does it, and how streams of different lengths share its lanes.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use crate::blocks::{Block, Compress};
 use crate::lanes::{self, Blocks, LANES, Md5Lanes, Registers, Sha256Lanes};
@@ -14,18 +15,24 @@ pub struct Kernel {
     /// Absent where one stream after the other is as fast.
     md5: Option<Md5Lanes>,
     sha256: Option<Sha256Lanes>,
+    /// From so many streams on, lanes of SHA-256 are faster than one stream after the other.
+    sha256_together_min: usize,
 }
 
 impl Kernel {
     /// One stream after the other.
-    pub const SINGLE: Self = Self { name: "single", md5: None, sha256: None };
+    pub const SINGLE: Self = Self { name: "single", md5: None, sha256: None, sha256_together_min: TOGETHER_MIN };
 
-    /// The fastest that this CPU has. SHA-256 goes one stream after the other where the CPU has instructions for it: they
-    /// are faster than eight lanes of AVX2, and need no company.
+    /// The fastest that this CPU has. Where it has instructions for SHA-256, lanes pay only with AVX-512VL and when most of
+    /// them are in use (docs/PERFORMANCE.md).
     #[must_use]
     pub fn detect() -> Self {
         let best = lanes::registers().pop().map_or(Self::SINGLE, Self::of);
-        if has_sha_instructions() { Self { sha256: None, ..best } } else { best }
+        match best.name {
+            _ if !has_sha_instructions() => best,
+            lanes::AVX512VL => Self { sha256_together_min: SHA256_BESIDE_INSTRUCTIONS_MIN, ..best },
+            _ => Self { sha256: None, ..best },
+        }
     }
 
     /// Every kernel that this CPU runs, the best one last: to compare them. In these SHA-256 has lanes, whatever is
@@ -37,7 +44,12 @@ impl Kernel {
     }
 
     fn of(registers: Registers) -> Self {
-        Self { name: registers.name, md5: Some(registers.md5), sha256: Some(registers.sha256) }
+        Self {
+            name: registers.name,
+            md5: Some(registers.md5),
+            sha256: Some(registers.sha256),
+            sha256_together_min: TOGETHER_MIN,
+        }
     }
 
     /// What it is called, e.g. `avx512vl`. For people to read; not stable.
@@ -93,7 +105,7 @@ pub fn update_many(kernel: &Kernel, updates: &mut [(&mut Digest, &[u8])]) {
                 [..] if chosen.len() <= LANES => one_group(chosen, count, lanes.eight),
                 _ => two_groups(chosen, count, lanes.sixteen),
             },
-            2 * LANES,
+            TOGETHER_MIN..=2 * LANES,
         );
     }
     if let Some(lanes) = kernel.sha256 {
@@ -103,7 +115,7 @@ pub fn update_many(kernel: &Kernel, updates: &mut [(&mut Digest, &[u8])]) {
             |chosen, count| {
                 one_group(chosen, count, |[states], [blocks]| (lanes.eight)(states, blocks));
             },
-            LANES,
+            kernel.sha256_together_min..=LANES,
         );
     }
 }
@@ -115,23 +127,23 @@ struct Lane<'a, const WORDS: usize> {
 }
 
 /// Lanes run until the shortest of them ends; then those that are left share them anew. The longest go first, so that few
-/// are left alone at the end.
+/// are left alone at the end. Fewer than the first of `lanes` go one after the other.
 fn in_lanes<const WORDS: usize>(
     streams: &mut [Lane<'_, WORDS>],
     alone: Compress<WORDS>,
     together: impl Fn(&mut [Lane<'_, WORDS>], usize),
-    lanes_max: usize,
+    lanes: RangeInclusive<usize>,
 ) {
     loop {
         streams.sort_unstable_by_key(|stream| std::cmp::Reverse(stream.blocks.len()));
         let left = streams.iter().take_while(|stream| !stream.blocks.is_empty()).count();
-        if left < TOGETHER_MIN {
+        if left < *lanes.start() {
             for Lane { words, blocks } in &mut streams[..left] {
                 alone(words, blocks);
             }
             return;
         }
-        let chosen = &mut streams[..left.min(lanes_max)];
+        let chosen = &mut streams[..left.min(*lanes.end())];
         let count = chosen.last().expect("there are two at least").blocks.len();
         together(chosen, count);
         for stream in chosen {
@@ -192,3 +204,5 @@ fn has_sha_instructions() -> bool {
 
 /// Two streams in lanes are faster than one after the other; one is not (docs/PERFORMANCE.md).
 const TOGETHER_MIN: usize = 2;
+/// Beside instructions for SHA-256, which take one stream at 1.8 GB/s where eight lanes of AVX-512VL take 3.1 together.
+const SHA256_BESIDE_INSTRUCTIONS_MIN: usize = 6;

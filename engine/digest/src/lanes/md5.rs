@@ -37,13 +37,14 @@ pub(super) unsafe fn compress<W: Words, const GROUPS: usize>(
     let mut c: [W; GROUPS] = std::array::from_fn(|group| load(&begin[group][2]));
     let mut d: [W; GROUPS] = std::array::from_fn(|group| load(&begin[group][3]));
     for block in 0..count {
-        let x: [[W; 16]; GROUPS] = std::array::from_fn(|group| {
-            a[group].transpose::<false>(std::array::from_fn(|lane| &blocks[group][lane][block]))
-        });
+        let mut x = [[a[0]; 16]; GROUPS];
+        for (group, x) in x.iter_mut().enumerate() {
+            *x = a[group].transpose::<false>(std::array::from_fn(|lane| &blocks[group][lane][block]));
+        }
         let before = [a, b, c, d];
 
         macro_rules! step {
-            ($function:expr, $a:ident $b:ident $c:ident $d:ident, $word:expr, $step:expr, $left:literal $right:literal) => {
+            ($function:ident, $a:ident $b:ident $c:ident $d:ident, $word:expr, $step:expr, $left:literal $right:literal) => {
                 for group in 0..GROUPS {
                     let sum = $a[group].add($a[group].splat(CONSTANTS[$step])).add(x[group][$word % 16]);
                     let sum = sum.add($function($b[group], $c[group], $d[group]));
@@ -52,7 +53,7 @@ pub(super) unsafe fn compress<W: Words, const GROUPS: usize>(
             };
         }
         macro_rules! four {
-            ($function:expr, $first:expr, $times:literal, $plus:literal, $l0:literal $r0:literal $l1:literal $r1:literal $l2:literal $r2:literal $l3:literal $r3:literal) => {
+            ($function:ident, $first:expr, $times:literal, $plus:literal, $l0:literal $r0:literal $l1:literal $r1:literal $l2:literal $r2:literal $l3:literal $r3:literal) => {
                 step!($function, a b c d, $times * $first + $plus, $first, $l0 $r0);
                 step!($function, d a b c, $times * ($first + 1) + $plus, $first + 1, $l1 $r1);
                 step!($function, c d a b, $times * ($first + 2) + $plus, $first + 2, $l2 $r2);
@@ -60,17 +61,17 @@ pub(super) unsafe fn compress<W: Words, const GROUPS: usize>(
             };
         }
         macro_rules! round {
-            ($function:expr, $first:literal, $times:literal, $plus:literal, $($rotation:literal)*) => {
+            ($function:ident, $first:literal, $times:literal, $plus:literal, $($rotation:literal)*) => {
                 four!($function, $first, $times, $plus, $($rotation)*);
                 four!($function, $first + 4, $times, $plus, $($rotation)*);
                 four!($function, $first + 8, $times, $plus, $($rotation)*);
                 four!($function, $first + 12, $times, $plus, $($rotation)*);
             };
         }
-        round!(|b: W, c, d| b.choose(c, d), 0, 1, 0, 7 25 12 20 17 15 22 10);
-        round!(|b, c, d: W| d.choose(b, c), 16, 5, 1, 5 27 9 23 14 18 20 12);
-        round!(|b: W, c, d| b.xor3(c, d), 32, 3, 5, 4 28 11 21 16 16 23 9);
-        round!(|b: W, c, d| b.md5_i(c, d), 48, 7, 0, 6 26 10 22 15 17 21 11);
+        round!(f, 0, 1, 0, 7 25 12 20 17 15 22 10);
+        round!(g, 16, 5, 1, 5 27 9 23 14 18 20 12);
+        round!(h, 32, 3, 5, 4 28 11 21 16 16 23 9);
+        round!(i, 48, 7, 0, 6 26 10 22 15 17 21 11);
 
         for group in 0..GROUPS {
             a[group] = a[group].add(before[0][group]);
@@ -82,4 +83,27 @@ pub(super) unsafe fn compress<W: Words, const GROUPS: usize>(
     for (group, states) in states.iter_mut().enumerate() {
         *states = by_lane(&[a[group].store(), b[group].store(), c[group].store(), d[group].store()]);
     }
+}
+
+// The functions of the four rounds (RFC 1321, 3.4). No closures: a closure does not get the features of the function that it
+// is written in, and stays a call through memory.
+
+#[inline(always)]
+fn f<W: Words>(b: W, c: W, d: W) -> W {
+    b.choose(c, d)
+}
+
+#[inline(always)]
+fn g<W: Words>(b: W, c: W, d: W) -> W {
+    d.choose(b, c)
+}
+
+#[inline(always)]
+fn h<W: Words>(b: W, c: W, d: W) -> W {
+    b.xor3(c, d)
+}
+
+#[inline(always)]
+fn i<W: Words>(b: W, c: W, d: W) -> W {
+    b.md5_i(c, d)
 }

@@ -24,6 +24,9 @@ pub(crate) struct Registers {
     pub(crate) sha256: Sha256Lanes,
 }
 
+/// The name of the best registers of x86.
+pub(crate) const AVX512VL: &str = "avx512vl";
+
 /// What every CPU has.
 pub(crate) const PORTABLE: Registers =
     Registers { name: "portable", md5: Md5Lanes::PORTABLE, sha256: Sha256Lanes::PORTABLE };

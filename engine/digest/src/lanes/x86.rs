@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Blocks, LANES, Md5Lanes, Registers, Sha256Lanes, Words, md5, sha256};
+use super::{AVX512VL, Blocks, LANES, Md5Lanes, Registers, Sha256Lanes, Words, md5, sha256};
 use crate::blocks::Block;
 
 /// Registers of a CPU with AVX2.
@@ -43,7 +43,7 @@ const AVX2: Registers = Registers {
 
 /// Given out only by [`registers`].
 const AVX512: Registers = Registers {
-    name: "avx512vl",
+    name: AVX512VL,
     md5: Md5Lanes {
         // SAFETY: `registers` saw AVX2, AVX-512F and AVX-512VL before it gave this out, and a CPU does not lose them.
         eight: |states, blocks| unsafe { md5_avx512(states, blocks) },
