@@ -90,6 +90,7 @@ struct Work {
 
 impl Work {
     async fn measure(&self, core: &Core) -> anyhow::Result<()> {
+        let before = resident_bytes();
         let device = self.disk.device(core);
         let extent_bytes = extent_bytes(device.geometry().capacity_bytes_max);
         format(core, &device, FormatOptions { disk: DISK, cluster: 1, extent_bytes }).await?;
@@ -109,14 +110,13 @@ impl Work {
             units::show_size(prepared),
         );
 
-        let before = resident_bytes();
         let (recovered, took) = self.recover(core).await?;
         let report = recovered.report.clone();
         let store = open(core, &device, recovered);
         let stats = store.stats();
         self.show("from footers", &report, took, prepared);
         println!(
-            "  index: {} entries, {:.1} bytes per record; the process grew by {:.1} bytes per record",
+            "  index: {} entries, {:.1} bytes per record; the process has grown by {:.1} bytes per record since it began",
             stats.index_entries,
             stats.index_bytes as f64 / self.args.records as f64,
             resident_bytes().saturating_sub(before) as f64 / self.args.records as f64,

@@ -3,9 +3,11 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anvil_digest::md5;
 use support::content::Content;
 use support::node::{Node, Options, scratch};
 use support::s3::Client;
@@ -53,25 +55,73 @@ fn a_small_disk_takes_many_times_its_size() {
     node.client().put("/bucket", b"").unwrap().succeeded();
     for round in 0..3 {
         let mut client = node.client();
-        // 360 MB of overwrites and deletions, of which 36 MB are needed at any time.
-        for number in 0..60 {
-            let seed = round * 1000 + number;
-            let path = format!("/bucket/{}", number % 6);
-            if number % 7 == 6 {
-                client.delete(&path).unwrap().succeeded();
-            }
-            put(&mut client, &path, content(seed));
+        let stop = AtomicBool::new(false);
+        let read = thread::scope(|scope| {
+            let reader = scope.spawn(|| read_on(&node, &stop));
+            overwrite(&mut client, round);
+            stop.store(true, Ordering::Relaxed);
+            reader.join().unwrap()
+        });
+        let write_amplification = write_amplification(&node);
+        println!("round {round}: write amplification {write_amplification:.3}, {read} objects read meanwhile");
+        assert!(write_amplification < 2.0 && read > 0);
+        let mut client = node.client();
+        for number in 114..120 {
+            assert_is(&mut client, &format!("/bucket/{}", number % 6), content(round * 1000 + number));
         }
         if round < 2 {
             node.kill();
             node = start(&data);
         }
         let mut client = node.client();
-        for number in 54..60 {
+        for number in 114..120 {
             assert_is(&mut client, &format!("/bucket/{}", number % 6), content(round * 1000 + number));
         }
     }
     node.stop();
+}
+
+/// 720 MB of overwrites and deletions, of which 36 MB are needed at any time.
+fn overwrite(client: &mut Client, round: u64) {
+    for number in 0..120 {
+        let seed = round * 1000 + number;
+        let path = format!("/bucket/{}", number % 6);
+        if number % 7 == 6 {
+            client.delete(&path).unwrap().succeeded();
+        }
+        put(client, &path, content(seed));
+    }
+}
+
+/// Reads objects while they change: each answer is one of the values that were put, or breaks off, because nothing is kept
+/// for those who read it. How many were read.
+fn read_on(node: &Node, stop: &AtomicBool) -> u64 {
+    let mut client = node.client();
+    let (mut read, mut number) = (0, 0);
+    while !stop.load(Ordering::Relaxed) {
+        // Another one after one that broke off.
+        number += 1;
+        let Ok(answer) = client.get(&format!("/bucket/{}", number % 6)) else { continue };
+        match answer.status() {
+            200 => {
+                assert_eq!(hex::encode(md5(&answer.body)), answer.head.etag(), "other bytes come back");
+                read += 1;
+            }
+            status => assert_eq!(status, 404, "{}", answer.text()),
+        }
+    }
+    read
+}
+
+/// Bytes written by appends to those that were not moves, since the node's start.
+fn write_amplification(node: &Node) -> f64 {
+    let metrics = node.metrics();
+    let sum = |name: &str| -> f64 {
+        let lines = metrics.lines().filter(|line| line.starts_with(name));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    };
+    let appended = sum("anvil_store_appended_bytes_total{");
+    appended / (appended - sum("anvil_store_reclaim_moved_bytes_total{"))
 }
 
 #[test]
