@@ -440,7 +440,9 @@ impl<W: World> Inner<W> {
         }
         let mut space = self.space(disk).borrow_mut();
         space.superblock_busy = false;
-        space.exhausted_at = grown.err().map(|error| {
+        // What could not be flushed by order says nothing about room.
+        let exhausted = grown.err().filter(|error| *error != DeviceError::Offline);
+        space.exhausted_at = exhausted.map(|error| {
             tracing::warn!(disk = %self.disk(disk).id, %error, "the disk could not grow");
             self.world.now()
         });

@@ -9,7 +9,7 @@ use anvil_model::profile::Profile;
 use anvil_sim::{Faults, Operation, Random, SimDisk};
 use anvil_store::{AppendError, ReadError, RecoverError, extent_bytes};
 
-use crate::harness::{Disks, MIB, Node, write};
+use crate::harness::{Disks, MIB, Node, check, write};
 
 const CAPACITY: u64 = 64 * MIB;
 
@@ -418,4 +418,45 @@ fn a_shrunken_disk_is_refused() {
     disks.all[0].1 = short;
     let refused = disks.try_start(1, &[]).map(|_| ());
     assert!(matches!(refused, Err(RecoverError::Shrunk { .. })), "{refused:?}");
+}
+
+/// Out of use by order: what is there is read, nothing is written, and what was written before the order is durable once
+/// it is back and flushed. A failure is stronger than the order.
+#[test]
+fn a_disk_out_of_use_is_read_and_comes_back_unless_it_failed() {
+    let mut disks = Disks::new(77, 1, 64 * MIB);
+    let node = disks.start(1);
+    let before = node.put(0, 700_000);
+    let store = node.stores[0].clone();
+    let late = node.life.block_on(0, move |world| async move {
+        let place = store.place();
+        let late = store.new_blob();
+        write(&world, &store, place, late, 200_000).await.unwrap();
+        store.set_offline(place);
+        let offline = DeviceError::Offline;
+        assert_eq!(store.flush(&[place]).await, Err(offline));
+        let refused = write(&world, &store, place, store.new_blob(), 300_000).await;
+        assert_eq!(refused, Err(AppendError::Device(offline)));
+        check(&store, before, 700_000).await.unwrap();
+        store.set_online(place).unwrap();
+        write(&world, &store, place, store.new_blob(), 300_000).await.unwrap();
+        store.flush(&[place]).await.unwrap();
+        late
+    });
+    node.power_cut();
+    let node = disks.start(1);
+    node.get(0, before, 700_000).unwrap();
+    node.get(0, late, 200_000).unwrap();
+
+    let (store, disk) = (node.stores[0].clone(), disks.disk().clone());
+    node.life.block_on(0, move |world| async move {
+        let place = store.place();
+        disk.set_gone(true);
+        write(&world, &store, place, store.new_blob(), 300_000).await.unwrap_err();
+        assert!(store.flush(&[place]).await.is_err());
+        disk.set_gone(false);
+        store.set_offline(place);
+        assert_eq!(store.set_online(place), Err(DeviceError::Gone), "what failed stays so until the next start");
+    });
+    node.kill();
 }
