@@ -107,7 +107,7 @@ const _: () = assert!(size_of::<(Key, Run)>() == 40, "the budget is 48 bytes per
 
 impl Packed {
     fn new(profile: Profile) -> Self {
-        Self(profile.data - 1 | profile.parity << 4)
+        Self((profile.data - 1) | (profile.parity << 4))
     }
 
     fn profile(self) -> Profile {

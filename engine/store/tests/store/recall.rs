@@ -91,7 +91,7 @@ fn one_busy_core_fills_the_disk() {
     let capacity_bytes = 192 * MIB;
     let options = SimOptions::default();
     for (length, least) in [(1 << 20, 60), (50_000, 60)] {
-        let mut disks = Disks::with(Sim::new(12, options.clone()), 1, capacity_bytes);
+        let mut disks = Disks::with(Sim::new(12, options), 1, capacity_bytes);
         let node = disks.start(CORES);
         start_reclaim(&node);
         let begun: Vec<_> =
