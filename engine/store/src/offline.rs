@@ -1,7 +1,10 @@
 //! Looking at a disk that no node uses: what is there, and whether it is whole. Nothing is ever written.
 
+use std::collections::BTreeMap;
+
 use anvil_model::format::{ExtentKind, Subject, Superblock, extent_offset};
 use anvil_model::io::{Device, DeviceError, Reserve, World};
+use anvil_model::profile::Profile;
 use anvil_model::time::WallTime;
 
 use crate::disk::{DiskIdentity, IdentifyError, Identity, Superblocks, identify, read_superblock};
@@ -69,6 +72,8 @@ pub struct ExtentReport {
     pub damaged: u64,
     /// The first and the last batch of the metadata log in it.
     pub log_numbers: Option<(u64, u64)>,
+    /// Of the records those that are cells, by profile and shard.
+    pub cells: BTreeMap<(Profile, u8), u64>,
 }
 
 /// An extent of which every record was read.
@@ -168,6 +173,7 @@ impl<'a, W: World> Inspection<'a, W> {
             record_bytes: 0,
             damaged: 0,
             log_numbers: None,
+            cells: BTreeMap::new(),
         };
         if let Some(found) = &found {
             report.take(found);
@@ -187,9 +193,12 @@ impl ExtentReport {
             self.records += 1;
             self.record_bytes += Place::of(0, self.extent, entry).record_bytes();
             self.damaged += u64::from(entry.damaged);
-            if let Subject::Log { number, .. } = entry.subject {
-                let (first, last) = self.log_numbers.unwrap_or((number, number));
-                self.log_numbers = Some((first.min(number), last.max(number)));
+            match entry.subject {
+                Subject::Blob { profile, shard, .. } => *self.cells.entry((profile, shard)).or_default() += 1,
+                Subject::Log { number, .. } => {
+                    let (first, last) = self.log_numbers.unwrap_or((number, number));
+                    self.log_numbers = Some((first.min(number), last.max(number)));
+                }
             }
         }
     }

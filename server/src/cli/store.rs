@@ -225,6 +225,13 @@ impl Found {
         if let Some((first, last)) = numbers.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) {
             lines.push(format!("  metadata log: batches {first} to {last}"));
         }
+        let mut cells: BTreeMap<(Profile, u8), u64> = BTreeMap::new();
+        for ((profile, shard), records) in self.reports().flat_map(|report| &report.cells) {
+            *cells.entry((*profile, *shard)).or_default() += records;
+        }
+        for ((profile, shard), records) in cells {
+            lines.push(format!("  profile {profile}, shard {shard}: {records} records"));
+        }
         for report in self.reports().filter(|report| report.header_lost) {
             lines.push(format!("  extent {}: its header is lost; a start restores it", report.extent));
         }
@@ -266,12 +273,15 @@ impl Found {
 }
 
 fn extent_to_json(report: &ExtentReport) -> Value {
+    let cell = |((profile, shard), records): (&(Profile, u8), &u64)| json!({ "profile": profile.to_string(), "shard": shard, "records": records });
+    let cells: Vec<_> = report.cells.iter().map(cell).collect();
     json!({
         "extent": report.extent,
         "state": state_name(report.state),
         "kind": kind(report),
         "log_sequence": report.log_sequence,
         "log_numbers": report.log_numbers.map(|(first, last)| [first, last]),
+        "cells": cells,
         "begun_at_unix_ms": report.begun_at.map(|at| at.unix_ms),
         "header_lost": report.header_lost,
         "records": report.records,

@@ -14,7 +14,7 @@ use anvil_model::io::{Buffer, DeviceError, Reserve, World};
 use anvil_model::limits::{BUFFER_BYTES, RECORD_HEADER_BYTES_MAX};
 use anvil_model::profile::Profile;
 use anvil_sim::{Operation, Random, SimDisk, SimWorld};
-use anvil_store::{AppendError, Cell, CellError, DiskState, Located, SmallCopy, Store};
+use anvil_store::{AppendError, Cell, CellError, DiskState, Inspection, Located, SmallCopy, Store};
 
 use crate::harness::{Disks, MIB, Node, bytes, origin};
 
@@ -406,6 +406,37 @@ fn a_disk_that_fails_is_named_and_the_others_go_on() {
     let lost = CellId { blob: before, shard: 1, window: 0 };
     let gone = CellError::Device { cell: lost, disk: all[1], source: DeviceError::Gone };
     assert_eq!(check_all(&node, 1, profile, before, 700_000)[..3], [Ok(all[0]), Err(gone), Ok(all[2])]);
+}
+
+/// Looked at without a node, a disk says which shards it has, and names the bad cell by its shard.
+#[test]
+fn a_disk_that_is_looked_at_names_its_shards() {
+    let mut disks = Disks::new(8, 3, CAPACITY);
+    let all = ids(&disks);
+    let node = disks.start(1);
+    let profile = profile("2+1");
+    let blob = put(&node, &all, profile, 1_000_000);
+    node.close();
+    let bad = CellId { blob, shard: 1, window: 1 };
+    let (at, header) = record_of(&disks.all[1].1, bad);
+    disks.all[1].1.flip_bit(at + 5_000, 3);
+    let life = disks.sim.start(1);
+    for ((_, disk), shard) in disks.all.iter().zip(0..) {
+        let device = disk.open(&life.world(0));
+        let (cells, named) = life.block_on(0, move |world| async move {
+            let inspection = Inspection::open(&world, &device).await.unwrap();
+            let mut cells = BTreeMap::new();
+            let mut named = Vec::new();
+            for extent in 0..inspection.identity().extents_prepared {
+                let verdict = inspection.verify(extent).await.unwrap();
+                cells.extend(verdict.report.cells);
+                named.extend(verdict.bad.into_iter().chain(verdict.doubtful).map(|bad| bad.subject));
+            }
+            (cells, named)
+        });
+        assert_eq!(cells, BTreeMap::from([((profile, shard), 2)]));
+        assert_eq!(named, if shard == 1 { vec![header.subject] } else { vec![] });
+    }
 }
 
 /// Cut at any moment, on disks that keep, drop or tear what no flush covered: of what was acknowledged every cell is there
