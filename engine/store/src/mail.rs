@@ -62,6 +62,8 @@ pub(crate) enum Message {
     Sealed { disk: u16, sealed: Sealed },
     /// An extent that is filled there goes back to its disk's home.
     Recall { disk: u16, extent: u32, incarnation: u64, heir: Heir },
+    /// Nothing is written to this disk any more in this life.
+    Failed { disk: u16, error: DeviceError },
     /// The sender has closed and asks for nothing more but places.
     Closed { core: CoreId, heard: oneshot::Sender<()> },
 }
@@ -109,6 +111,9 @@ pub(crate) async fn serve<W: World>(inner: Rc<Inner<W>>, mut mailbox: mpsc::Rece
             Message::Sealed { disk, sealed } => inner.hear_sealed(disk, sealed),
             Message::Recall { disk, extent, incarnation, heir } => {
                 inner.answer_recall(disk, extent, incarnation, heir);
+            }
+            Message::Failed { disk, error } => {
+                inner.note_failed(disk, error);
             }
             Message::Closed { core, heard } => {
                 inner.note_closed(core);

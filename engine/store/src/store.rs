@@ -451,14 +451,34 @@ impl<W: World> Inner<W> {
         &self.disk(disk).home.as_ref().expect("asked on the disk's home core").flusher
     }
 
-    /// Nothing is written to this disk any more in this life.
-    pub(crate) fn fail_disk(&self, disk: u16, error: DeviceError) {
+    /// Nothing is written to this disk any more in this life, on any core: one that went on placing blobs there would learn
+    /// of it only when they are to be made durable.
+    pub(crate) fn fail_disk(self: &Rc<Self>, disk: u16, error: DeviceError) {
+        // Every core hears of an order by itself, and of its end.
+        if !self.note_failed(disk, error) || error == DeviceError::Offline {
+            return;
+        }
+        let inner = Rc::clone(self);
+        self.start(async move {
+            for (address, core) in inner.addresses.iter().zip(0..) {
+                if CoreId(core) != inner.core {
+                    // A core that has closed writes nothing.
+                    let _ = address.send(Message::Failed { disk, error }).await;
+                }
+            }
+        });
+    }
+
+    /// The same for this core alone. False when it knew.
+    pub(crate) fn note_failed(&self, disk: u16, error: DeviceError) -> bool {
         let disk = self.disk(disk);
         // A failure counts more than an order: what is out of use and failed stays so.
-        if matches!(disk.failed.get(), None | Some(DeviceError::Offline)) {
+        let is_new = matches!(disk.failed.get(), None | Some(DeviceError::Offline));
+        if is_new {
             tracing::error!(disk = %disk.id, %error, "the disk takes no more writes until the next start");
             disk.failed.set(Some(error));
         }
+        is_new
     }
 
     /// Blobs are written on the core that they are at home on.
