@@ -90,7 +90,7 @@ fn a_small_disk_under_many_cores_is_empty_when_all_is_deleted() {
 fn one_busy_core_fills_the_disk() {
     let capacity_bytes = 192 * MIB;
     let options = SimOptions::default();
-    for (length, least) in [(1 << 20, 60), (50_000, 60)] {
+    for (length, least) in [(1 << 20, 88), (50_000, 85)] {
         let mut disks = Disks::with(Sim::new(12, options), 1, capacity_bytes);
         let node = disks.start(CORES);
         start_reclaim(&node);
