@@ -135,7 +135,7 @@ impl Work {
     async fn recover(&self, core: &Core) -> anyhow::Result<(Recovered<Core>, Duration)> {
         self.check()?;
         let began = Instant::now();
-        let recovered = recover(core, vec![(DISK, self.disk.device(core))], 1).await?;
+        let recovered = recover(core, vec![(DISK, self.disk.device(core))], 1, 0).await?;
         Ok((recovered, began.elapsed()))
     }
 

@@ -3,10 +3,12 @@
 //! A path that held a disk of this node is never formatted: what looks blank there is a disk that is not mounted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anvil_model::ids::DiskId;
 use anvil_model::io::World;
+use anvil_model::profile::Profile;
 use anvil_store::{FormatError, FormatOptions, IdentifyError, Identity as Content, extent_bytes, format, identify};
 
 use crate::data_dir::{DataDir, DataDirError};
@@ -32,55 +34,143 @@ pub enum DiskError {
          start with another data directory"
     )]
     Wiped { path: PathBuf, disk: DiskId },
-    #[error("disk {disk}, last seen at {path}, is missing, and the profile 1+0 cannot do without it: name it again")]
-    Missing { path: PathBuf, disk: DiskId },
+    #[error("{missing}, and the profile {profile} can do without {spare} of the node's disks: name them again")]
+    Missing { missing: MissingList, profile: Profile, spare: u8 },
     #[error("{path} holds disk {disk}, and so does another path: one is a copy of the other; start with the original")]
     Cloned { path: PathBuf, disk: DiskId },
     #[error(transparent)]
     DataDir(#[from] DataDirError),
 }
 
-/// Finds out what is at each path, formats what is blank and new, and gives the disks' ids in the order of the paths.
-/// What the node knows of itself is durable in `data` before a disk is used.
+/// A disk that the node knows, and that is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingDisk {
+    /// Which.
+    pub disk: DiskId,
+    /// Where it was seen last.
+    pub path: PathBuf,
+}
+
+/// All that are not there, for people.
+#[derive(Debug)]
+pub struct MissingList(Vec<MissingDisk>);
+
+impl fmt::Display for MissingList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, MissingDisk { disk, path }) in self.0.iter().enumerate() {
+            let between = if index > 0 { " and " } else { "" };
+            write!(f, "{between}disk {disk}, last seen at {},", path.display())?;
+        }
+        write!(f, " {} missing", if self.0.len() == 1 { "is" } else { "are" })
+    }
+}
+
+/// The disks of a node at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Those that are there, by their place in the list of paths.
+    pub here: Vec<(usize, DiskId)>,
+    /// Those that are not, and that the node does without.
+    pub missing: Vec<MissingDisk>,
+    /// How blobs are stored when nobody says otherwise.
+    pub standard: Profile,
+}
+
+/// Finds out what is at each path, formats what is blank and new, and gives the disks' ids. Where a path has no device,
+/// the system has none: that is forgiven where a disk was. What the node knows of itself is durable in `data` before a
+/// disk is used. As many may be missing as the profile `standard` has parity.
 ///
 /// # Errors
-/// When one of them must not be used, or one that the node knows is missing.
+/// When one of them must not be used, or more that the node knows are missing than its profile can do without.
+///
+/// # Panics
+/// When the lists differ in length.
 pub async fn take<W: World>(
     world: &W,
     data: &DataDir,
     paths: &[PathBuf],
-    devices: &[W::Device],
-) -> Result<Vec<DiskId>, DiskError> {
+    devices: &[Option<W::Device>],
+    standard: Profile,
+) -> Result<Taken, DiskError> {
     assert_eq!(paths.len(), devices.len(), "a device for each path");
     let mut found = Vec::with_capacity(paths.len());
-    for (path, device) in paths.iter().zip(devices) {
-        let content = identify(world, device).await;
-        found.push(content.map_err(|source| DiskError::Identify { path: path.clone(), source })?);
+    for device in devices {
+        found.push(match device {
+            Some(device) => Some(identify(world, device).await),
+            None => None,
+        });
     }
     let mut identity = match Identity::read(data)? {
         Some(identity) => identity,
         None => first_identity(world, paths, &found),
     };
-    check(&identity, paths, &found)?;
+    let places = check(&identity, paths, found)?;
+    let seen: BTreeSet<DiskId> = places.iter().filter_map(|(_, place)| place.disk()).collect();
+    let missing: Vec<MissingDisk> = identity.known().filter(|known| !seen.contains(&known.disk)).collect();
+    let spare = usize::from(standard.parity);
+    if missing.len() > spare || !places.iter().any(|(_, place)| place.is_here()) {
+        return Err(too_few(missing, standard, &places, paths));
+    }
     identity.write(data)?;
 
-    let mut disks = Vec::with_capacity(paths.len());
-    for ((path, device), content) in paths.iter().zip(devices).zip(&found) {
-        let disk = match content {
-            Content::Anvil(known) => known.disk,
-            _ => format_blank(world, path, device, identity.cluster).await?,
-        };
-        disks.push(disk);
+    let mut here = Vec::with_capacity(paths.len());
+    for &(index, ref place) in &places {
+        match (place, &devices[index]) {
+            (&Place::Ours(disk), _) => here.push((index, disk)),
+            (Place::New, Some(device)) => {
+                here.push((index, format_blank(world, &paths[index], device, identity.cluster).await?));
+            }
+            (Place::New | Place::Lost { .. }, _) => {}
+        }
     }
-    identity.disks = paths.iter().cloned().zip(disks.iter().copied()).collect();
+    identity.disks = here.iter().map(|&(index, disk)| (paths[index].clone(), disk)).collect();
+    identity.missing = missing.clone();
     identity.write(data)?;
-    Ok(disks)
+    for MissingDisk { disk, path } in &missing {
+        tracing::error!(%disk, path = %path.display(), "a disk is missing; going on without it");
+    }
+    Ok(Taken { here, missing, standard })
 }
 
+/// What a path is good for.
+enum Place {
+    /// A disk of this node.
+    Ours(DiskId),
+    /// Blank, and never used.
+    New,
+    /// A disk of this node was seen here last, and what is here now is none. It is not touched.
+    Lost { disk: DiskId, blank: bool },
+}
+
+impl Place {
+    fn disk(&self) -> Option<DiskId> {
+        if let Self::Ours(disk) = *self { Some(disk) } else { None }
+    }
+
+    fn is_here(&self) -> bool {
+        !matches!(self, Self::Lost { .. })
+    }
+}
+
+/// Says what is wrong in the words that help most.
+fn too_few(missing: Vec<MissingDisk>, profile: Profile, places: &[(usize, Place)], paths: &[PathBuf]) -> DiskError {
+    if let [MissingDisk { disk, .. }] = missing[..]
+        && let Some(index) = places.iter().find_map(|(index, place)| match *place {
+            Place::Lost { disk: lost, blank: true } if lost == disk => Some(*index),
+            _ => None,
+        })
+    {
+        return DiskError::Wiped { path: paths[index].clone(), disk };
+    }
+    DiskError::Missing { missing: MissingList(missing), profile, spare: profile.parity }
+}
+
+type Identified = Option<Result<Content, IdentifyError>>;
+
 /// A node without a data directory is a new one, or one whose data directory was lost: then its disks tell its cluster.
-fn first_identity<W: World>(world: &W, paths: &[PathBuf], found: &[Content]) -> Identity {
+fn first_identity<W: World>(world: &W, paths: &[PathBuf], found: &[Identified]) -> Identity {
     let known = paths.iter().zip(found).find_map(|(path, content)| match content {
-        Content::Anvil(known) => Some((path, known.cluster)),
+        Some(Ok(Content::Anvil(known))) => Some((path, known.cluster)),
         _ => None,
     });
     let cluster = match known {
@@ -90,35 +180,45 @@ fn first_identity<W: World>(world: &W, paths: &[PathBuf], found: &[Content]) -> 
         }
         None => random_id(world),
     };
-    Identity { cluster, disks: BTreeMap::new() }
+    Identity { cluster, disks: BTreeMap::new(), missing: Vec::new() }
 }
 
-/// Whether everything that was found may be used, before anything is written.
-fn check(identity: &Identity, paths: &[PathBuf], found: &[Content]) -> Result<(), DiskError> {
+/// What everything that was found may be used for, before anything is written.
+fn check(identity: &Identity, paths: &[PathBuf], found: Vec<Identified>) -> Result<Vec<(usize, Place)>, DiskError> {
     let mut seen = BTreeSet::new();
-    for (path, content) in paths.iter().zip(found) {
+    let mut places = Vec::with_capacity(paths.len());
+    for (index, (path, content)) in paths.iter().zip(found).enumerate() {
+        let was = identity.known().find(|known| known.path == *path).map(|known| known.disk);
+        let lost = |disk, blank| Place::Lost { disk, blank };
         let path = path.clone();
-        match content {
-            Content::Blank => {
-                if let Some(&disk) = identity.disks.get(&path) {
-                    return Err(DiskError::Wiped { path, disk });
-                }
-            }
-            Content::Foreign => return Err(DiskError::ForeignData { path }),
-            Content::Anvil(known) if known.cluster != identity.cluster => {
+        let place = match (content, was) {
+            (Some(Ok(Content::Anvil(known))), _) if known.cluster != identity.cluster => {
                 return Err(DiskError::ForeignCluster { path, found: known.cluster, expected: identity.cluster });
             }
-            Content::Anvil(known) => {
+            (Some(Ok(Content::Anvil(known))), _) => {
                 if !seen.insert(known.disk) {
                     return Err(DiskError::Cloned { path, disk: known.disk });
                 }
+                Place::Ours(known.disk)
             }
-        }
+            (Some(Ok(Content::Blank)), None) => Place::New,
+            (Some(Ok(Content::Blank)), Some(disk)) => lost(disk, true),
+            (Some(Ok(Content::Foreign)), None) => return Err(DiskError::ForeignData { path }),
+            (Some(Ok(Content::Foreign)), Some(disk)) => {
+                tracing::error!(path = %path.display(), %disk, "what is there is not Anvil's: it is left alone");
+                lost(disk, false)
+            }
+            (Some(Err(source)), None) => return Err(DiskError::Identify { path, source }),
+            (Some(Err(error)), Some(disk)) => {
+                tracing::error!(path = %path.display(), %disk, %error, "the disk cannot be read");
+                lost(disk, false)
+            }
+            (None, Some(disk)) => lost(disk, false),
+            (None, None) => unreachable!("a disk that cannot be opened is forgiven only where one was"),
+        };
+        places.push((index, place));
     }
-    match identity.disks.iter().find(|(_, disk)| !seen.contains(disk)) {
-        Some((path, &disk)) => Err(DiskError::Missing { path: path.clone(), disk }),
-        None => Ok(()),
-    }
+    Ok(places)
 }
 
 async fn format_blank<W: World>(

@@ -29,7 +29,7 @@ use tokio::sync::{oneshot, watch};
 use crate::auth::Authenticator;
 use crate::data_dir::DataDir;
 use crate::disk_control::{DiskControl, Keeper};
-use crate::disks::{self, DiskError};
+use crate::disks::{self, DiskError, MissingDisk, Taken};
 use crate::grpc::{Authority, Services};
 use crate::http1::Settings;
 use crate::identity::EMBEDDED_NODE;
@@ -110,7 +110,8 @@ pub enum StartError {
 struct Shared {
     data: DataDir,
     paths: Vec<PathBuf>,
-    disks: Vec<Disk>,
+    /// One for each path; `None` where the system has none.
+    disks: Vec<Option<Disk>>,
     listen: Vec<SocketAddr>,
     tls: Option<Arc<Tls>>,
     region: String,
@@ -151,7 +152,7 @@ struct Place {
 
 /// What a core gets from the host.
 struct Seat {
-    disks: Vec<DiskId>,
+    disks: Arc<Taken>,
     share: Share,
     mail: Mail,
     mailboxes: Mailboxes,
@@ -172,7 +173,7 @@ struct Host {
 /// When it could not serve, or a core broke down.
 pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), StartError> {
     let began = Instant::now();
-    let disks = plan.disks.iter().map(open_disk).collect::<Result<Vec<_>, _>>()?;
+    let disks = open_disks(&plan.disks)?;
     plan.listen.iter().try_for_each(|&address| check_address(address))?;
     let core_count = u16::try_from(plan.runtime.cpus.len()).expect("the configuration bounds the cores");
     assert!(plan.host.0 < core_count, "the configuration bounds the host");
@@ -180,7 +181,8 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     let readiness = Arc::new(Readiness::default());
     let metrics = Arc::new(Metrics::new(core_count));
     let names = plan.disks.iter().map(|disk| disk.path.display().to_string());
-    metrics.watch_disks(names.zip(disks.iter().map(|disk| Arc::clone(disk.stats()))).collect());
+    let there = names.zip(&disks).filter_map(|(name, disk)| Some((name, Arc::clone(disk.as_ref()?.stats()))));
+    metrics.watch_disks(there.collect());
     let (stage, staged) = watch::channel(Stage::Opening);
     let (stop, stopped) = watch::channel(false);
     let (failed, failure) = oneshot::channel();
@@ -226,7 +228,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
             addresses = serving(staged) => {
                 if let Some(addresses) = addresses {
                     let start_ms = began.elapsed().as_millis();
-                    tracing::info!(?addresses, cores = core_count, profile = %Profile::SINGLE, start_ms, "serving");
+                    tracing::info!(?addresses, cores = core_count, start_ms, "serving");
                     on_ready(&addresses);
                 }
                 false
@@ -257,6 +259,29 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
             Err(_) => Ok(()),
         }
     })
+}
+
+/// Opens the disks; `None` where one of this node was and cannot be had now. Whether the node can do without it is decided
+/// when all are looked at.
+fn open_disks(disks: &[DiskPlan]) -> Result<Vec<Option<Disk>>, StartError> {
+    let mut opened = Vec::with_capacity(disks.len());
+    let mut refusal = None;
+    for disk in disks {
+        match open_disk(disk) {
+            Ok(disk) => opened.push(Some(disk)),
+            Err(error @ StartError::Open(OpenError::InUse(_))) => return Err(error),
+            Err(error) if disk.options.create => return Err(error),
+            Err(error) => {
+                tracing::error!(%error, "a disk cannot be opened");
+                opened.push(None);
+                refusal.get_or_insert(error);
+            }
+        }
+    }
+    match refusal {
+        Some(error) if opened.iter().all(Option::is_none) => Err(error),
+        _ => Ok(opened),
+    }
 }
 
 fn open_disk(disk: &DiskPlan) -> Result<Disk, StartError> {
@@ -396,33 +421,62 @@ async fn open(
     opening: Opening,
 ) -> Result<(), StartError> {
     let began = core.now();
-    let devices: Vec<_> = shared.disks.iter().map(|disk| disk.device(core)).collect();
-    let disks = disks::take(core, &shared.data, &shared.paths, &devices).await?;
-    let names = shared.paths.iter().map(|path| path.display().to_string());
-    shared.figures.name(disks.iter().copied().zip(names));
+    let devices: Vec<_> = shared.disks.iter().map(|disk| Some(disk.as_ref()?.device(core))).collect();
+    let disks = Arc::new(disks::take(core, &shared.data, &shared.paths, &devices, shared.classes.standard()).await?);
     let index = opening.index;
-    let devices = disks.iter().copied().zip(devices).collect();
-    let recovered = recover(core, devices, core.core_count()).await?;
+    let Profile { parity, .. } = disks.standard;
+    let spare = usize::from(parity) - disks.missing.len();
+    let recovered = recover(core, devices_of(core, shared, &disks), core.core_count(), spare).await?;
+    name_disks(shared, &disks, &recovered.lost);
     let replayed = embedded::replay(core, &recovered, &index).await?;
     log_recovery(&recovered.report, &replayed, core.now().since(began));
 
-    let (shares, tail) = recovered.into_shares();
+    let (log, shares, tail) = recovered.into_parts();
     for ((to, share), mail) in opening.seats.into_iter().zip(shares).zip(mail(core.core_count())) {
-        let seat = Seat { disks: disks.clone(), share, mail, mailboxes: opening.mailboxes.clone() };
+        let seat = Seat { disks: Arc::clone(&disks), share, mail, mailboxes: opening.mailboxes.clone() };
         assert!(to.send(seat).is_ok(), "every core waits for its seat");
     }
     // Only the cores hold mailboxes now: the metadata ends with the last of them.
     drop(opening.mailboxes);
     let Seat { share, mail, mailboxes, .. } = seat.await.expect("just sent");
     let store = open_store(core, shared, &disks, share, mail);
-    let served =
-        host(core, shared, &store, LogWriter::open(store.clone(), tail), index, replayed, mailboxes, opening.inbox);
+    let refilling = core.spawn_background({
+        let store = store.clone();
+        async move {
+            let batches = log.refill(&store, usize::from(parity) + 1).await;
+            if batches > 0 {
+                tracing::info!(batches, "copied batches of the metadata log that were on too few disks");
+            }
+        }
+    });
+    let served = host(
+        core,
+        shared,
+        &store,
+        LogWriter::open(store.clone(), tail, usize::from(parity) + 1),
+        index,
+        replayed,
+        mailboxes,
+        opening.inbox,
+    );
     let result = served.await;
+    drop(refilling);
     if result.is_err() {
         shared.stage.send_replace(Stage::Failed);
     }
     store.close().await;
     result
+}
+
+/// Says everywhere which disks there are, and which are missing: not there, or of no use.
+fn name_disks(shared: &Shared, disks: &Taken, lost: &[RecoverError]) {
+    let useless: Vec<DiskId> = lost.iter().filter_map(RecoverError::disk).collect();
+    let path = |index: usize| shared.paths[index].clone();
+    let (lost, here): (Vec<_>, Vec<_>) = disks.here.iter().copied().partition(|(_, disk)| useless.contains(disk));
+    let mut missing = disks.missing.clone();
+    missing.extend(lost.into_iter().map(|(index, disk)| MissingDisk { disk, path: path(index) }));
+    tracing::info!(profile = %disks.standard, disks = here.len(), missing = missing.len(), "the disks were read");
+    shared.figures.name(here.into_iter().map(|(index, disk)| (disk, path(index).display().to_string())), missing);
 }
 
 /// What a start had to read, as numbers that a machine can follow from start to start.
@@ -445,9 +499,17 @@ fn log_recovery(report: &RecoveryReport, replayed: &embedded::Replayed, took: Du
     }
 }
 
-fn open_store(core: &Core, shared: &Shared, disks: &[DiskId], share: Share, mail: Mail) -> Store<Core> {
-    let devices = shared.disks.iter().map(|disk| disk.device(core));
-    Store::open(core.clone(), disks.iter().copied().zip(devices).collect(), share, mail)
+fn open_store(core: &Core, shared: &Shared, disks: &Taken, share: Share, mail: Mail) -> Store<Core> {
+    Store::open(core.clone(), devices_of(core, shared, disks), share, mail)
+}
+
+/// The disks that are there, opened on this core.
+fn devices_of(core: &Core, shared: &Shared, disks: &Taken) -> Vec<(DiskId, <Core as World>::Device)> {
+    let open = |&(index, disk): &(usize, DiskId)| {
+        let opened = shared.disks[index].as_ref().expect("what was taken is there");
+        (disk, opened.device(core))
+    };
+    disks.here.iter().map(open).collect()
 }
 
 /// Opens this life, tells everybody, and serves beside the metadata's own service.
@@ -462,7 +524,7 @@ async fn host(
     mailboxes: Mailboxes,
     inbox: Inbox,
 ) -> Result<(), StartError> {
-    let opened = Embedded::open(core.clone(), store.clone(), writer, index, replayed, EMBEDDED_NODE).await;
+    let opened = Embedded::open(core.clone(), writer, index, replayed, EMBEDDED_NODE).await;
     let (metadata, incarnation) = opened?;
     store.set_writer(EMBEDDED_NODE, incarnation);
     let frontend = Frontend::bind(core, &shared.listen)?;

@@ -143,13 +143,13 @@ async fn on_core<T>(core: Core, disk: Disk, index: SqliteIndex, run: Run<T>) -> 
     }
     let failing = Rc::new(Cell::new(0));
     let index = Faulty { index, failing: Rc::clone(&failing) };
-    let recovered = recover(&core, vec![(DISK, device.clone())], core.core_count()).await.unwrap();
+    let recovered = recover(&core, vec![(DISK, device.clone())], core.core_count(), 0).await.unwrap();
     let replayed = replay(&core, &recovered, &index).await?;
     let (mut shares, tail) = recovered.into_shares();
     let (share, mail) = (shares.pop().unwrap(), mail(1).pop().unwrap());
     let store = Store::open(core.clone(), vec![(DISK, device)], share, mail);
-    let writer = LogWriter::open(store.clone(), tail);
-    let (metadata, incarnation) = Embedded::open(core.clone(), store.clone(), writer, index, replayed, NODE).await?;
+    let writer = LogWriter::open(store.clone(), tail, 1);
+    let (metadata, incarnation) = Embedded::open(core.clone(), writer, index, replayed.clone(), NODE).await?;
     store.set_writer(NODE, incarnation);
     let result = run(Life { metadata: Rc::new(metadata), replayed, incarnation, store: store.clone(), failing }).await;
     store.close().await;
@@ -305,12 +305,14 @@ fn a_restart_finds_what_was_committed() {
     for (number, (name, rebuilt, spoil)) in spoils.into_iter().enumerate() {
         spoil();
         let (replayed, incarnation, (found, counters)) =
-            live(directory.path(), async |life| (life.replayed, life.incarnation, life.look("bucket").await)).unwrap();
+            live(directory.path(), async |life| (life.replayed.clone(), life.incarnation, life.look("bucket").await))
+                .unwrap();
         assert_eq!(replayed.rebuilt, rebuilt, "{name}: {replayed:?}");
         assert_eq!(found, entries, "{name}");
         assert_eq!(incarnation, Incarnation(3 + u32::try_from(number).unwrap()), "{name}: no life is repeated");
         assert_eq!(counters.lineage, last.lineage, "{name}");
-        assert_eq!((counters.batch, counters.generation.0), (last.batch + 1, last.generation.0 + 1), "{name}");
+        assert!(counters.batch > last.batch, "{name}: a number is given once");
+        assert_eq!(counters.generation.0, last.generation.0 + 1, "{name}");
         assert_eq!(replayed.applied == 0, name == "kept", "{name}: {replayed:?}");
         last = counters;
     }
@@ -354,7 +356,8 @@ fn a_disk_that_was_rolled_back_is_refused() {
     fs::remove_dir_all(&disk).unwrap();
     copy(&older, &disk);
     delete_index(directory.path());
-    let (replayed, found) = live(directory.path(), async |life| (life.replayed, life.look("bucket").await.1)).unwrap();
+    let (replayed, found) =
+        live(directory.path(), async |life| (life.replayed.clone(), life.look("bucket").await.1)).unwrap();
     assert!(replayed.rebuilt, "{replayed:?}");
     assert_eq!(found.lineage, late.lineage);
 }

@@ -65,7 +65,7 @@ impl<W: World> Store<W> {
         let length = cell_bytes(profile, window_length);
         let _busy = inner.begin()?;
         let bytes = in_units(RECORD_HEADER_BYTES_MAX + length);
-        let disk = inner.ordinal(disk);
+        let disk = inner.find_disk(disk)?;
         inner.allow_profile(disk, profile).await?;
         let slot = inner.reserve(disk, Lane::Large, bytes, 1).await?;
         let subject = Subject::Blob { blob, profile, shard, window };

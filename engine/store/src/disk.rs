@@ -153,6 +153,8 @@ pub async fn format<W: World>(world: &W, device: &W::Device, options: FormatOpti
         clean: true,
         formatted_at: world.wall_clock(),
         scrub: ScrubMark::default(),
+        start: 0,
+        start_id: 0,
     };
     Ok(write_superblock(world, device, &superblock, async || device.flush().await).await?)
 }

@@ -1,7 +1,11 @@
-//! The metadata log: numbered batches in extents of their own, one at a time.
+//! The metadata log: numbered batches in extents of their own, one at a time, each on several disks.
+//!
+//! Every disk of the log has extents of its own, and a batch has the same number and bytes on each. A number is given to
+//! one batch only, whatever becomes of it: the numbers of a start lie above those of all starts before it, also above
+//! what those may have written to disks that are not here now. So copies are told by their number alone, and a disk that
+//! comes back with an older end of the log adds nothing that anybody could mistake for what came later.
 
-use std::collections::BTreeMap;
-use std::iter;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anvil_model::format::{
     ExtentName, FooterEntry, RecordHeader, Subject, UNIT_BYTES, extent_offset, in_units, record_header_bytes,
@@ -9,9 +13,10 @@ use anvil_model::format::{
 use anvil_model::ids::DiskId;
 use anvil_model::io::{Device, DeviceError, Reserve, World};
 use anvil_model::limits::RECORD_PAYLOAD_BYTES_MAX;
+use futures_util::future::join_all;
 
 use crate::append::AppendError;
-use crate::extent::{OpenExtent, Slot};
+use crate::extent::OpenExtent;
 use crate::index::Place;
 use crate::space::{Lane, Partial};
 use crate::store::Store;
@@ -19,15 +24,33 @@ use crate::store::Store;
 /// Payload bytes of one log record, at most.
 pub const LOG_PAYLOAD_BYTES_MAX: usize = RECORD_PAYLOAD_BYTES_MAX;
 
+/// Batches that are copied between two flushes.
+const REFILLED_AT_ONCE: usize = 256;
+/// Numbers that a start may give to batches before they reach into those of the next one.
+const NUMBER_BITS: u32 = 38;
+/// The last start that has numbers of its own: numbers fit 63 bits, since an SQL integer has a sign.
+const STARTS_MAX: u64 = (1 << (63 - NUMBER_BITS)) - 1;
+
+/// The first number of the batches of a start.
+pub(crate) fn first_number(start: u64) -> u64 {
+    start.min(STARTS_MAX) << NUMBER_BITS
+}
+
+/// The start that gave a batch its number; 0 when that was before starts were counted.
+pub(crate) fn start_of(number: u64) -> u64 {
+    number >> NUMBER_BITS
+}
+
 /// The metadata log as recovery found it.
 pub struct RecoveredLog<W: World> {
     world: W,
     devices: Vec<(DiskId, W::Device)>,
     extent_bytes: Vec<u32>,
-    /// Of several records of one number the whole one that was written last.
-    records: BTreeMap<u64, LogEntry>,
+    /// The copies of each number: whole ones, or, when there is none, those that should be.
+    records: BTreeMap<u64, Vec<LogEntry>>,
     torn: Option<u64>,
     sequence: u64,
+    next: u64,
 }
 
 /// A record of the log, as recovery found it.
@@ -68,24 +91,37 @@ pub struct LogReader<'a, W: World> {
 }
 
 impl<W: World> RecoveredLog<W> {
+    /// `start` is the one that reads this.
     pub(crate) fn new(
         world: W,
         devices: Vec<(DiskId, W::Device)>,
         extent_bytes: Vec<u32>,
         mut entries: Vec<LogEntry>,
         sequence: u64,
+        start: u64,
     ) -> Self {
         entries.sort_unstable_by_key(|entry| (entry.sequence, entry.place.offset));
         let (whole, damaged): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.whole);
-        // Of equal numbers the later one stays.
-        let mut records: BTreeMap<_, _> = whole.into_iter().map(|entry| (entry.number, entry)).collect();
+        let mut records: BTreeMap<u64, Vec<LogEntry>> = BTreeMap::new();
+        for entry in whole {
+            let copies = records.entry(entry.number).or_default();
+            if start_of(entry.number) == 0 {
+                // A number could be given again after an error: the later one counts.
+                copies.clear();
+            }
+            copies.push(entry);
+        }
         let last = records.last_key_value().map(|(&number, _)| number);
         let torn = damaged.iter().map(|entry| entry.number).filter(|&number| Some(number) > last).max();
         for entry in damaged.into_iter().filter(|entry| Some(entry.number) < last) {
             // It must be there: whether it still is damaged, its reader finds out.
-            records.entry(entry.number).or_insert(entry);
+            let copies = records.entry(entry.number).or_default();
+            if copies.iter().all(|copy| !copy.whole) {
+                copies.push(entry);
+            }
         }
-        Self { world, devices, extent_bytes, records, torn, sequence }
+        let next = first_number(start).max(last.map_or(1, |last| last + 1));
+        Self { world, devices, extent_bytes, records, torn, sequence, next }
     }
 
     /// The oldest number that is there; `None` when the log is empty.
@@ -100,6 +136,12 @@ impl<W: World> RecoveredLog<W> {
         self.records.last_key_value().map(|(&number, _)| number)
     }
 
+    /// The number for the first batch of this start: above all that any start before may have given, seen or not.
+    #[must_use]
+    pub fn next_number(&self) -> u64 {
+        self.next
+    }
+
     /// A record behind the last one that is there but damaged. The crash tore it, if nobody was ever told of it;
     /// otherwise the disk has damaged it.
     #[must_use]
@@ -107,20 +149,79 @@ impl<W: World> RecoveredLog<W> {
         self.torn
     }
 
-    /// Reads records from number `from` on, in order. One that is missing between two others, or between `from` and the
-    /// first, is an error.
+    /// The disks that hold a batch whole, as far as recovery has seen.
     #[must_use]
-    pub fn read(&self, from: u64) -> LogReader<'_, W> {
-        let any = self.last().is_some_and(|last| from <= last);
-        LogReader { log: self, next: any.then_some(from) }
+    pub fn holders(&self, number: u64) -> Vec<DiskId> {
+        let copies = self.records.get(&number).into_iter().flatten().filter(|copy| copy.whole);
+        let disks: BTreeSet<DiskId> = copies.map(|copy| self.devices[usize::from(copy.place.disk)].0).collect();
+        disks.into_iter().collect()
     }
 
-    async fn payload(&self, entry: &LogEntry) -> Result<Vec<u8>, LogError> {
-        // What was damaged on the way is whole when it is read again.
-        match self.payload_once(entry).await? {
-            Some(payload) => Ok(payload),
-            None => self.payload_once(entry).await?.ok_or(LogError::Damaged(entry.number)),
+    /// Copies the batches that are on fewer disks than they should be to others, and says how many it copied: since they
+    /// were written disks were lost, or the node has got more. Takes as long as it takes; for the background.
+    pub async fn refill(self, store: &Store<W>, copies: usize) -> u64 {
+        let short: Vec<u64> =
+            self.records.keys().copied().filter(|&number| self.holders(number).len() < copies).collect();
+        let mut refilled = 0;
+        let mut unflushed = BTreeSet::new();
+        for (count, number) in (1..).zip(short.iter().copied()) {
+            refilled += u64::from(self.refill_one(store, number, copies, &mut unflushed).await);
+            if count % REFILLED_AT_ONCE == 0 || count == short.len() {
+                for disk in std::mem::take(&mut unflushed) {
+                    // What is not durable is copied again at the next start.
+                    let _ = store.flush(&[disk]).await;
+                }
+            }
         }
+        refilled
+    }
+
+    /// True when the batch has all its copies now, durable or not.
+    async fn refill_one(&self, store: &Store<W>, number: u64, copies: usize, unflushed: &mut BTreeSet<DiskId>) -> bool {
+        let payload = match self.payload(number).await {
+            Ok(payload) => payload,
+            Err(error) => {
+                tracing::error!(%error, "a batch of the metadata log cannot be copied");
+                return false;
+            }
+        };
+        let mut holders = self.holders(number);
+        let inner = &store.inner;
+        for disk in inner.disks_by_room().into_iter().map(|disk| inner.disk(disk)) {
+            let takes = disk.failed.get().is_none() && !holders.contains(&disk.id);
+            if holders.len() < copies && takes && append_to(store, disk.id, number, &payload).await.is_ok() {
+                unflushed.insert(disk.id);
+                holders.push(disk.id);
+            }
+        }
+        holders.len() >= copies
+    }
+
+    /// Reads what is there from number `from` on, in order. Numbers that were never given look like numbers that are
+    /// gone: which must be there, the batches say themselves.
+    #[must_use]
+    pub fn read(&self, from: u64) -> LogReader<'_, W> {
+        LogReader { log: self, next: self.at_or_behind(from) }
+    }
+
+    fn at_or_behind(&self, number: u64) -> Option<u64> {
+        self.records.range(number..).next().map(|(&number, _)| number)
+    }
+
+    /// The bytes of a batch, from the first copy that verifies.
+    async fn payload(&self, number: u64) -> Result<Vec<u8>, LogError> {
+        let mut failure = LogError::Damaged(number);
+        for copy in &self.records[&number] {
+            // What was damaged on the way is whole when it is read again.
+            for _ in 0..2 {
+                match self.payload_once(copy).await {
+                    Ok(Some(payload)) => return Ok(payload),
+                    Ok(None) => {}
+                    Err(error) => failure = error.into(),
+                }
+            }
+        }
+        Err(failure)
     }
 
     async fn payload_once(&self, entry: &LogEntry) -> Result<Option<Vec<u8>>, DeviceError> {
@@ -148,19 +249,11 @@ impl<W: World> LogReader<'_, W> {
     /// The next record; `None` after the last.
     ///
     /// # Errors
-    /// When a record that must be there cannot be read; nothing follows.
+    /// When no copy of a record can be read; the one behind it may be asked for.
     pub async fn next(&mut self) -> Option<Result<LogRecord, LogError>> {
-        let number = self.next.take()?;
-        let Some(entry) = self.log.records.get(&number) else {
-            return Some(Err(LogError::Damaged(number)));
-        };
-        match self.log.payload(entry).await {
-            Ok(payload) => {
-                self.next = self.log.last().filter(|&last| last > number).map(|_| number + 1);
-                Some(Ok(LogRecord { number, payload }))
-            }
-            Err(error) => Some(Err(error)),
-        }
+        let number = self.next?;
+        self.next = self.log.at_or_behind(number + 1);
+        Some(self.log.payload(number).await.map(|payload| LogRecord { number, payload }))
     }
 }
 
@@ -168,14 +261,18 @@ impl<W: World> LogReader<'_, W> {
 #[derive(Debug)]
 pub struct LogTail {
     last: Option<u64>,
+    /// The disks that hold the last batch.
+    holders: Vec<DiskId>,
     sequence: u64,
-    /// The extent that it goes on in, with the place of its disk.
-    open: Option<(u16, Partial)>,
+    /// The extents that it goes on in, with the places of their disks; one of each disk.
+    open: Vec<(u16, Partial)>,
 }
 
 impl LogTail {
-    pub(crate) fn new<W: World>(log: &RecoveredLog<W>, open: Option<(u16, Partial)>) -> Self {
-        Self { last: log.last(), sequence: log.sequence, open }
+    pub(crate) fn new<W: World>(log: &RecoveredLog<W>, open: Vec<(u16, Partial)>) -> Self {
+        let last = log.last();
+        let holders = last.map(|last| log.holders(last)).unwrap_or_default();
+        Self { last, holders, sequence: log.sequence, open }
     }
 }
 
@@ -183,87 +280,192 @@ impl LogTail {
 pub struct LogWriter<W: World> {
     store: Store<W>,
     last: Option<u64>,
-    /// The disk that the log is on.
-    disk: DiskId,
+    /// On so many disks each batch should be.
+    copies: usize,
+    /// The disks that the last batch was written to.
+    disks: Vec<DiskId>,
+    /// Disks that failed in this life. They are used again only when nothing else is left.
+    left: BTreeSet<DiskId>,
+    /// So many copies the last batch had when that was told.
+    told: usize,
 }
 
 impl<W: World> LogWriter<W> {
-    /// Goes on where the log ended, on the core of `store`.
+    /// Goes on where the log ended, on the core of `store`, with so many copies of each batch.
     ///
     /// # Panics
-    /// When the tail is not of the recovery that the store was opened from.
+    /// When the tail is not of the recovery that the store was opened from, or there are to be no copies.
     #[must_use]
-    pub fn open(store: Store<W>, tail: LogTail) -> Self {
-        let LogTail { last, sequence, open } = tail;
+    pub fn open(store: Store<W>, tail: LogTail, copies: usize) -> Self {
+        assert!(copies > 0, "a log is somewhere");
+        let LogTail { last, holders, sequence, open } = tail;
         let inner = &store.inner;
         let before = inner.log_sequence.replace(sequence);
         assert_eq!(before, 0, "there is one writer of the log");
-        let disk = match open {
-            Some((disk, partial)) => {
-                let extent = OpenExtent::resume(disk, Lane::Log, inner.disk(disk).extent_bytes, partial);
-                inner.resume_extent(disk, Lane::Log, extent);
-                inner.disk(disk).id
-            }
-            None => store.place(),
-        };
-        Self { store, last, disk }
+        for (disk, partial) in open {
+            let extent = OpenExtent::resume(disk, Lane::Log, inner.disk(disk).extent_bytes, partial);
+            inner.resume_extent(disk, Lane::Log, extent);
+        }
+        Self { store, last, copies, disks: holders, left: BTreeSet::new(), told: copies }
     }
 
-    /// Appends batch `number`: one more than the last that succeeded (any number when the log is empty). Completes
-    /// when the device has written it; durable only after [`Store::flush`] of [`Self::disks`]. After an error the
-    /// caller may append the same number again, with the same bytes or others; at recovery the later one counts,
-    /// but the earlier one may be found when the later one is not. Uses space that is refused to blobs, and goes on on
-    /// another disk when its own is full.
+    /// Appends batch `number`, which is above that of every batch before. Completes when enough devices have written it;
+    /// durable only after a flush of [`Self::disks`]. A number is used once, also when this fails: some disk may have
+    /// written it. Uses space that is refused to blobs. A disk that is full or fails is left for another one.
     ///
     /// # Errors
-    /// When no disk has an extent left or the log's device fails; after a failed flush, until the next start.
+    /// When fewer disks take it than must: two, or one where there is to be one copy.
     ///
     /// # Panics
     /// When the payload is empty or longer than [`LOG_PAYLOAD_BYTES_MAX`], or the number is out of order.
     pub async fn append(&mut self, number: u64, payload: &[u8]) -> Result<(), AppendError> {
-        let length = payload.len();
-        assert!((1..=LOG_PAYLOAD_BYTES_MAX).contains(&length), "a batch of {length} bytes");
-        assert!(self.last.is_none_or(|last| number == last + 1), "batch {number} follows {:?}", self.last);
-        let inner = &self.store.inner;
-        let _busy = inner.begin()?;
-        let header_bytes = record_header_bytes(length, None);
-        let bytes = in_units(header_bytes + length);
-        let (disk, slot) = self.reserve(bytes).await?;
-        self.disk = inner.disk(disk).id;
-        let mut buffer = inner.world.buffer(Reserve::Progress).await;
-        let subject = Subject::Log { number, sequence: slot.log_sequence() };
-        let payload_offset = u32::try_from(header_bytes).expect("within a unit");
-        let header = RecordHeader::new(slot.name(), slot.offset, subject, payload_offset, payload);
-        header.encode(None, &mut buffer[..header_bytes]);
-        buffer[header_bytes..header_bytes + length].copy_from_slice(payload);
-        buffer[header_bytes + length..bytes].fill(0);
-        slot.write(buffer, vec![FooterEntry::of(&header)]).await?;
+        assert!(self.last.is_none_or(|last| number > last), "batch {number} follows {:?}", self.last);
+        let before = std::mem::take(&mut self.disks);
+        self.spread(number, payload, &before).await?;
         self.last = Some(number);
         Ok(())
     }
 
-    /// Room on the log's disk, or, when that is full, on another. A disk that failed is not left: a record on it that
-    /// nobody can flush any more would be missing between its neighbours.
-    async fn reserve(&self, bytes: usize) -> Result<(u16, Slot<W>), AppendError> {
-        let inner = &self.store.inner;
-        let own = inner.ordinal(self.disk);
-        let others = inner.disks_by_room().into_iter().filter(|&disk| disk != own);
-        let mut refusal = AppendError::Full;
-        for disk in iter::once(own).chain(others) {
-            match inner.reserve(disk, Lane::Log, bytes, 1).await {
-                Ok(slot) => return Ok((disk, slot)),
-                Err(AppendError::Full) => {}
-                Err(error) if disk == own => return Err(error),
-                Err(error) => refusal = error,
-            }
-        }
-        Err(refusal)
+    /// Appends a batch and makes it durable, together with everything that was appended to the disks `data` before. Gives
+    /// those of `data` whose flush failed: what was appended there since their last flush is not durable, and whether
+    /// the batch counts all the same is for the caller to say, by what the next batch says of it.
+    ///
+    /// # Errors
+    /// As [`Self::append`], also when too few flushes succeed.
+    ///
+    /// # Panics
+    /// As [`Self::append`].
+    pub async fn commit(
+        &mut self,
+        number: u64,
+        payload: &[u8],
+        data: &[DiskId],
+    ) -> Result<Vec<(DiskId, DeviceError)>, AppendError> {
+        self.append(number, payload).await?;
+        self.flush(number, payload, data).await
     }
 
-    /// The disks that the last append wrote to: those to flush.
+    /// Sees to it that the last batch that recovery found is durable on as many disks as there should be: perhaps only
+    /// one had it, and the next batch will say that it counts.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    ///
+    /// # Panics
+    /// When `number` is not that of the last batch.
+    pub async fn secure(&mut self, number: u64, payload: &[u8]) -> Result<(), AppendError> {
+        assert_eq!(self.last, Some(number), "the last batch is secured");
+        self.spread(number, payload, &[]).await?;
+        self.flush(number, payload, &[]).await.map(drop)
+    }
+
+    /// Flushes the disks of the last batch and those of `data`. A disk of the log whose flush fails is left: another one
+    /// gets the batch in its place, before it counts.
+    async fn flush(
+        &mut self,
+        number: u64,
+        payload: &[u8],
+        data: &[DiskId],
+    ) -> Result<Vec<(DiskId, DeviceError)>, AppendError> {
+        let mut failed = Vec::new();
+        let mut due: BTreeSet<DiskId> = self.disks.iter().chain(data).copied().collect();
+        while !due.is_empty() {
+            let flushes = due.iter().map(async |&disk| (disk, self.store.flush(&[disk]).await));
+            let outcomes = join_all(flushes).await;
+            let flushed = self.disks.clone();
+            for (disk, error) in outcomes.into_iter().filter_map(|(disk, outcome)| Some((disk, outcome.err()?))) {
+                if data.contains(&disk) {
+                    failed.push((disk, error));
+                }
+                if self.disks.contains(&disk) {
+                    self.leave(disk, error);
+                }
+            }
+            if self.disks.len() < flushed.len() {
+                self.spread(number, payload, &[]).await?;
+            }
+            due = self.disks.iter().copied().filter(|disk| !flushed.contains(disk)).collect();
+        }
+        Ok(failed)
+    }
+
+    /// Appends the batch to disks that do not have it, those of the batch `before` first, until it has its copies.
+    async fn spread(&mut self, number: u64, payload: &[u8], before: &[DiskId]) -> Result<(), AppendError> {
+        let mut refusal = AppendError::Full;
+        let mut tried: BTreeSet<DiskId> = self.disks.iter().copied().collect();
+        loop {
+            let chosen = self.candidates(before, &tried);
+            if chosen.is_empty() {
+                break;
+            }
+            tried.extend(&chosen);
+            let appends = chosen.iter().map(async |&disk| (disk, append_to(&self.store, disk, number, payload).await));
+            for (disk, outcome) in join_all(appends).await {
+                match outcome {
+                    Ok(()) => self.disks.push(disk),
+                    Err(AppendError::Full) => {}
+                    Err(AppendError::Device(error)) => {
+                        refusal = error.into();
+                        self.leave(disk, error);
+                    }
+                }
+            }
+        }
+        if self.disks.len() != self.told {
+            self.told = self.disks.len();
+            let (copies, wanted) = (self.told, self.copies);
+            if copies < wanted {
+                tracing::error!(
+                    copies,
+                    wanted,
+                    "the metadata log has fewer copies than it should: too few disks take it"
+                );
+            } else {
+                tracing::info!(copies, "the metadata log has all its copies again");
+            }
+        }
+        if self.disks.len() < self.copies_min() { Err(refusal) } else { Ok(()) }
+    }
+
+    /// So many copies a batch must have to count: one more failure is survived.
+    fn copies_min(&self) -> usize {
+        self.copies.min(2)
+    }
+
+    /// Where the copies that are missing should go. Disks that failed are tried only for those that there must be.
+    fn candidates(&self, before: &[DiskId], tried: &BTreeSet<DiskId>) -> Vec<DiskId> {
+        let inner = &self.store.inner;
+        let by_room = inner.disks_by_room().into_iter().map(|disk| inner.disk(disk));
+        let (failed, sound): (Vec<_>, Vec<_>) =
+            by_room.partition(|disk| disk.failed.get().is_some() || self.left.contains(&disk.id));
+        let sound: Vec<DiskId> = sound.into_iter().map(|disk| disk.id).collect();
+        let known = before.iter().copied().filter(|disk| sound.contains(disk));
+        let mut chosen: Vec<DiskId> = Vec::new();
+        for disk in known.chain(sound.iter().copied()).filter(|disk| !tried.contains(disk)) {
+            if self.disks.len() + chosen.len() < self.copies && !chosen.contains(&disk) {
+                chosen.push(disk);
+            }
+        }
+        for disk in failed.into_iter().map(|disk| disk.id).filter(|disk| !tried.contains(disk)) {
+            if self.disks.len() + chosen.len() < self.copies_min() {
+                chosen.push(disk);
+            }
+        }
+        chosen
+    }
+
+    /// A disk that is out of use by order may come back, one that failed not in this life.
+    fn leave(&mut self, disk: DiskId, error: DeviceError) {
+        self.disks.retain(|&other| other != disk);
+        if error != DeviceError::Offline && self.left.insert(disk) {
+            tracing::warn!(%disk, %error, "the metadata log leaves a disk");
+        }
+    }
+
+    /// The disks that the last batch was written to: those to flush.
     #[must_use]
     pub fn disks(&self) -> &[DiskId] {
-        std::slice::from_ref(&self.disk)
+        &self.disks
     }
 
     /// The number of the newest record; `None` when the log is empty.
@@ -271,4 +473,23 @@ impl<W: World> LogWriter<W> {
     pub fn last(&self) -> Option<u64> {
         self.last
     }
+}
+
+/// Writes one copy of a batch.
+async fn append_to<W: World>(store: &Store<W>, disk: DiskId, number: u64, payload: &[u8]) -> Result<(), AppendError> {
+    let length = payload.len();
+    assert!((1..=LOG_PAYLOAD_BYTES_MAX).contains(&length), "a batch of {length} bytes");
+    let inner = &store.inner;
+    let _busy = inner.begin()?;
+    let header_bytes = record_header_bytes(length, None);
+    let bytes = in_units(header_bytes + length);
+    let slot = inner.reserve(inner.ordinal(disk), Lane::Log, bytes, 1).await?;
+    let mut buffer = inner.world.buffer(Reserve::Progress).await;
+    let subject = Subject::Log { number, sequence: slot.log_sequence() };
+    let payload_offset = u32::try_from(header_bytes).expect("within a unit");
+    let header = RecordHeader::new(slot.name(), slot.offset, subject, payload_offset, payload);
+    header.encode(None, &mut buffer[..header_bytes]);
+    buffer[header_bytes..header_bytes + length].copy_from_slice(payload);
+    buffer[header_bytes + length..bytes].fill(0);
+    slot.write(buffer, vec![FooterEntry::of(&header)]).await
 }

@@ -69,7 +69,7 @@ impl<W: World> Store<W> {
         assert!((1..=SMALL_BLOB_BYTES_MAX).contains(&payload.len()), "a small blob of {} bytes", payload.len());
         assert!(profile.data == 1 && shard < profile.shards(), "shard {shard} of {profile} is no copy");
         let _busy = inner.begin()?;
-        let disk = inner.ordinal(disk);
+        let disk = inner.find_disk(disk)?;
         inner.allow_profile(disk, profile).await?;
         let (reply, packed) = oneshot::channel();
         let packer = &inner.disk(disk).packer;

@@ -4,7 +4,10 @@
 //! 2. Superblock, then each extent: header and footer, or else all of it.
 //! 3. Extents without a header that may have been used are searched for records; their headers are restored.
 //! 4. What was found becomes the index of its home core, and the open extents go to their disk's home core.
-//! 5. The superblock is written, marked as not closed.
+//! 5. The superblocks are written, marked as not closed, with the number of this start: above that of every start that
+//!    one of these disks was there for, and on all of them before the store writes anything.
+//!
+//! A disk that fails on the way is left out when the caller says that the node can do without it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,14 +19,14 @@ use anvil_model::io::{Device, DeviceError, World};
 use anvil_model::limits::RECORD_BYTES_MAX;
 use anvil_model::profile::Profile;
 use anvil_model::time::WallTime;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::account::{Account, AccountStage, Accounts, Dead, Tally};
 use crate::disk::{IdentifyError, Superblocks, read_superblock, write_superblock};
 use crate::extent::has_room;
 use crate::index::{Index, Place};
-use crate::log::{LogEntry, LogTail, RecoveredLog};
+use crate::log::{LogEntry, LogTail, RecoveredLog, start_of};
 use crate::scan::{Examined, ExtentPlace, Found, examine, rescue, restore_header};
 use crate::space::{Partial, SpaceShare};
 use crate::store::home_of_disk;
@@ -64,6 +67,8 @@ pub struct Recovered<W: World> {
     pub log: RecoveredLog<W>,
     /// What was read and what was wrong.
     pub report: RecoveryReport,
+    /// The disks that were left out, and why.
+    pub lost: Vec<RecoverError>,
     shares: Vec<Share>,
     damaged: BTreeSet<CellId>,
     tail: LogTail,
@@ -124,27 +129,89 @@ pub enum RecoverError {
         /// How.
         source: DeviceError,
     },
+    /// The node ran on some of these disks without the others, and then on the others without those: each part has a
+    /// metadata log of its own, and neither contains the other.
+    #[error(
+        "disks {one} and {other} were both in use while the other one was not there, and their metadata has gone different \
+         ways: start with one of them, and without those that were in use with the other"
+    )]
+    Apart {
+        /// A disk.
+        one: DiskId,
+        /// One that it does not agree with.
+        other: DiskId,
+    },
 }
 
-/// Reads all disks of a node and makes what it finds durable. Runs on one core, before any store is open.
+impl RecoverError {
+    /// The disk whose failure it is; `None` when it is not one disk's.
+    #[must_use]
+    pub fn disk(&self) -> Option<DiskId> {
+        match *self {
+            Self::Identify { disk, .. } | Self::Shrunk { disk, .. } | Self::Device { disk, .. } => Some(disk),
+            Self::NotThisDisk(disk) => Some(disk),
+            Self::Apart { .. } => None,
+        }
+    }
+}
+
+/// Reads all disks of a node that are there and makes what it finds durable. Up to `lost_max` of them may fail: they are
+/// left out. Runs on one core, before any store is open.
 ///
 /// # Errors
-/// When a disk cannot be used as it is. Nothing that was on the disks is lost then.
+/// When too many disks cannot be used as they are. Nothing that was on the disks is lost then.
 ///
 /// # Panics
 /// When there is no disk, no core, or the same disk twice.
 pub async fn recover<W: World>(
     world: &W,
-    devices: Vec<(DiskId, W::Device)>,
+    mut devices: Vec<(DiskId, W::Device)>,
     core_count: u16,
+    lost_max: usize,
 ) -> Result<Recovered<W>, RecoverError> {
     assert!(core_count > 0 && !devices.is_empty(), "a node has cores and disks");
+    let mut lost = Vec::new();
+    loop {
+        let errors = match attempt(world, &devices, core_count).await {
+            Ok(recovered) => return Ok(Recovered { lost, ..recovered }),
+            Err(errors) => errors,
+        };
+        let failed: BTreeSet<DiskId> = errors.iter().filter_map(RecoverError::disk).collect();
+        if failed.len() < errors.len() || lost.len() + failed.len() > lost_max || failed.len() == devices.len() {
+            return Err(errors[0]);
+        }
+        for error in errors {
+            tracing::error!(%error, "a disk is left out");
+            lost.push(error);
+        }
+        devices.retain(|(id, _)| !failed.contains(id));
+    }
+}
+
+/// All disks, or those that failed.
+async fn attempt<W: World>(
+    world: &W,
+    devices: &[(DiskId, W::Device)],
+    core_count: u16,
+) -> Result<Recovered<W>, Vec<RecoverError>> {
     let gathered = RefCell::new(Gathered::new(core_count, devices.len()));
-    let disks = devices.iter().zip(0..).map(|((id, device), ordinal)| {
-        let disk = DiskRecovery { world, device, id: *id, ordinal, gathered: &gathered };
-        disk.run()
-    });
-    let mut spaces = try_join_all(disks).await?;
+    let recovery = |((id, device), ordinal)| DiskRecovery { world, device, id, ordinal, gathered: &gathered };
+    let disks: Vec<_> = devices.iter().map(|(id, device)| (*id, device)).zip(0..).map(recovery).collect();
+    let superblocks = all(join_all(disks.iter().map(DiskRecovery::open)).await)?;
+    let extents = disks.iter().zip(superblocks).map(|(disk, superblock)| disk.extents(superblock));
+    let mut spaces = all(join_all(extents).await)?;
+
+    let start = next_start(&spaces, &gathered.borrow().log).map_err(|error| vec![error])?;
+    let start_id = u128::from(world.random()) << 64 | u128::from(world.random());
+    for space in &mut spaces {
+        let Superblock { clean, generation, .. } = space.superblock;
+        gathered.borrow_mut().report.clean &= clean;
+        space.superblock = Superblock { clean: false, generation: generation + 1, start, start_id, ..space.superblock };
+    }
+    let begun = disks.iter().zip(&spaces).map(|(disk, space)| disk.begin(&space.superblock));
+    all(join_all(begun).await)?;
+
+    drop(disks);
     let mut gathered = gathered.into_inner();
     gathered.enter_damaged();
     let Gathered { indexes, copies, log, log_open, log_sequence, damaged, accounts, mut report, .. } = gathered;
@@ -154,22 +221,24 @@ pub async fn recover<W: World>(
     report.disks = devices.len();
 
     let extent_bytes = spaces.iter().map(|space| space.superblock.extent_bytes).collect();
-    let mut tail_extent = None;
-    for OpenLog { sequence, disk, partial } in log_open {
-        if sequence == log_sequence {
-            tail_extent = Some((disk, partial));
-        } else {
-            // The log has gone on elsewhere.
-            spaces[usize::from(disk)].full.push(partial);
-        }
+    let mut tails: BTreeMap<u16, OpenLog> = BTreeMap::new();
+    for open in log_open {
+        let (disk, sequence) = (open.disk, open.sequence);
+        // On each disk the log goes on where it was last.
+        let older = match tails.get(&disk) {
+            Some(newest) if newest.sequence > sequence => Some(open),
+            _ => tails.insert(disk, open),
+        };
+        spaces[usize::from(disk)].full.extend(older.map(|older| older.partial));
     }
+    let tails = tails.into_values().map(|open| (open.disk, open.partial)).collect();
     let mut shares: Vec<_> = indexes
         .into_iter()
         .zip(0..)
         .zip(copies)
         .map(|((index, core), copies)| Share { core: CoreId(core), core_count, index, copies, disks: Vec::new() })
         .collect();
-    for ((space, (id, _)), ordinal) in spaces.into_iter().zip(&devices).zip(0..) {
+    for ((space, (id, _)), ordinal) in spaces.into_iter().zip(devices).zip(0..) {
         let extent_bytes = space.superblock.extent_bytes;
         let growable = u64::from(space.extents_max.saturating_sub(space.superblock.extents_prepared));
         let free_bytes = (space.free.len() as u64 + growable) * u64::from(extent_bytes);
@@ -180,9 +249,39 @@ pub async fn recover<W: World>(
             share.disks.push(DiskShare { id: *id, extent_bytes, free_bytes, shards, space });
         }
     }
-    let log = RecoveredLog::new(world.clone(), devices, extent_bytes, log, log_sequence);
-    let tail = LogTail::new(&log, tail_extent);
-    Ok(Recovered { log, report, shares, damaged, tail })
+    let log = RecoveredLog::new(world.clone(), devices.to_vec(), extent_bytes, log, log_sequence, start);
+    let tail = LogTail::new(&log, tails);
+    Ok(Recovered { log, report, lost: Vec::new(), shares, damaged, tail })
+}
+
+/// All successes, or all failures.
+fn all<T>(outcomes: Vec<Result<T, RecoverError>>) -> Result<Vec<T>, Vec<RecoverError>> {
+    let mut failures = Vec::new();
+    let successes = outcomes.into_iter().filter_map(|outcome| outcome.map_err(|error| failures.push(error)).ok());
+    let successes = successes.collect();
+    if failures.is_empty() { Ok(successes) } else { Err(failures) }
+}
+
+/// The number of this start. Whatever was written in a start that one of these disks was there for has a lower one. So do
+/// two starts have the same number only when they had no disk in common, and then the disks of one of them must have
+/// written nothing, or nobody knows what counts.
+fn next_start(spaces: &[SpaceShare], log: &[LogEntry]) -> Result<u64, RecoverError> {
+    let superblocks = || spaces.iter().map(|space| space.superblock);
+    let newest = superblocks().map(|superblock| superblock.start).max().unwrap_or(0);
+    let wrote: BTreeSet<u16> = log
+        .iter()
+        .filter(|entry| newest > 0 && start_of(entry.number) == newest)
+        .map(|entry| entry.place.disk)
+        .collect();
+    let mut wrote =
+        superblocks().zip(0..).filter(|(_, ordinal)| wrote.contains(ordinal)).map(|(superblock, _)| superblock);
+    if let Some(one) = wrote.next()
+        && let Some(other) = wrote.find(|other| other.start_id != one.start_id)
+    {
+        return Err(RecoverError::Apart { one: one.disk, other: other.disk });
+    }
+    let numbered = log.iter().map(|entry| start_of(entry.number)).max().unwrap_or(0);
+    Ok(newest.max(numbered) + 1)
 }
 
 impl<W: World> Recovered<W> {
@@ -213,6 +312,12 @@ impl<W: World> Recovered<W> {
     #[must_use]
     pub fn into_shares(self) -> (Vec<Share>, LogTail) {
         (self.shares, self.tail)
+    }
+
+    /// Like [`Self::into_shares`], with the log, for [`RecoveredLog::refill`].
+    #[must_use]
+    pub fn into_parts(self) -> (RecoveredLog<W>, Vec<Share>, LogTail) {
+        (self.log, self.shares, self.tail)
     }
 }
 
@@ -353,16 +458,16 @@ struct DiskRecovery<'a, W: World> {
 }
 
 impl<W: World> DiskRecovery<'_, W> {
-    async fn run(self) -> Result<SpaceShare, RecoverError> {
+    async fn open(&self) -> Result<Superblock, RecoverError> {
         self.device.flush().await.map_err(|error| self.device_error(error))?;
-        let superblock = self.superblock().await?;
-        let mut space = self.extents(superblock).await?;
-        space.superblock.clean = false;
-        space.superblock.generation += 1;
+        self.superblock().await
+    }
+
+    /// Makes durable that this start has begun.
+    async fn begin(&self, superblock: &Superblock) -> Result<(), RecoverError> {
         let flush = async || self.device.flush().await;
-        let written = write_superblock(self.world, self.device, &space.superblock, flush).await;
-        written.map_err(|error| self.device_error(error))?;
-        Ok(space)
+        let written = write_superblock(self.world, self.device, superblock, flush).await;
+        written.map_err(|error| self.device_error(error))
     }
 
     async fn superblock(&self) -> Result<Superblock, RecoverError> {
@@ -383,7 +488,6 @@ impl<W: World> DiskRecovery<'_, W> {
         if found_bytes < needed_bytes {
             return Err(RecoverError::Shrunk { disk, found_bytes, needed_bytes });
         }
-        self.gathered.borrow_mut().report.clean &= superblock.clean;
         Ok(superblock)
     }
 

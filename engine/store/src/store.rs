@@ -182,8 +182,8 @@ pub struct DiskSpace {
 }
 
 impl<W: World> Store<W> {
-    /// Opens this core's share: `devices` are the disks given to [`recover`](crate::recover()), in the same order,
-    /// opened on this core. Starts the task that answers the other cores; it runs until [`Self::close`].
+    /// Opens this core's share: `devices` are the disks given to [`recover`](crate::recover()), opened on this core; of
+    /// those that it left out nothing is needed. Starts the task that answers the other cores; it runs until [`Self::close`].
     ///
     /// # Panics
     /// When share, mail, devices and world are not of one core of one start.
@@ -193,14 +193,14 @@ impl<W: World> Store<W> {
         let Mail { core: mail_core, mailbox, addresses } = mail;
         assert_eq!((core, core_count), (world.core(), world.core_count()), "a share is opened on its core");
         assert_eq!((mail_core, addresses.len()), (core, core_count.into()), "a core has its own mailbox");
-        assert_eq!(devices.len(), disks.len(), "all disks are opened on every core");
+        let mut devices: BTreeMap<DiskId, W::Device> = devices.into_iter().collect();
         let mut full = Vec::new();
-        let disks: Vec<_> = devices
+        let disks: Vec<_> = disks
             .into_iter()
-            .zip(disks)
             .enumerate()
-            .map(|(ordinal, ((id, device), share))| {
-                assert_eq!(id, share.id, "the disks are in the order of their recovery");
+            .map(|(ordinal, share)| {
+                let id = share.id;
+                let device = devices.remove(&id).expect("all disks are opened on every core");
                 let home = share.space.map(|share| {
                     let (space, unsealed) = Space::new(share, core_count);
                     full.extend(unsealed.into_iter().map(|partial| (ordinal, partial)));
@@ -324,7 +324,8 @@ impl<W: World> Store<W> {
 
     /// Like [`Self::flush`]; says of each of the disks, in their order, whether its flush succeeded.
     pub async fn flush_each(&self, disks: &[DiskId]) -> Vec<Result<(), DeviceError>> {
-        join_all(disks.iter().map(|&disk| self.inner.flush_disk(self.inner.ordinal(disk)))).await
+        let flush = async |&disk: &DiskId| self.inner.flush_disk(self.inner.find_disk(disk)?).await;
+        join_all(disks.iter().map(flush)).await
     }
 
     /// Takes a disk out of use on this core: nothing more is written to it, and what it holds is read. A write or flush that
@@ -431,6 +432,11 @@ impl<W: World> Inner<W> {
     /// When it is none of this node's.
     pub(crate) fn ordinal(&self, disk: DiskId) -> u16 {
         *self.ordinals.get(&disk).unwrap_or_else(|| panic!("disk {disk} is none of this node's"))
+    }
+
+    /// A disk by its id, which is gone when none here has it: it may be one of this node's that is missing.
+    pub(crate) fn find_disk(&self, disk: DiskId) -> Result<u16, DeviceError> {
+        self.ordinals.get(&disk).copied().ok_or(DeviceError::Gone)
     }
 
     /// The core that gives out a disk's extents and flushes it.

@@ -1,5 +1,6 @@
 //! `anvil dev` and `anvil server`: from a configuration to a running node, and what its operator is told.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -57,11 +58,12 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
 /// Disks are known by their absolute paths, so that a start from another directory finds the same ones. Nothing is made at
 /// a path that held a disk: what is missing there is not mounted.
 fn disk_plans(choices: &[DiskChoice], data: &DataDir) -> Result<Vec<DiskPlan>, Failure> {
-    let known = Identity::read(data).map_err(Failure::run)?.map(|identity| identity.disks).unwrap_or_default();
+    let known = Identity::read(data).map_err(Failure::run)?;
+    let known: BTreeSet<_> = known.iter().flat_map(Identity::known).map(|disk| disk.path).collect();
     let plan = |choice: &DiskChoice| {
         let path = std::path::absolute(&choice.path)?;
         let capacity_bytes = choice.capacity.map(|size| size.bytes);
-        let create = !known.contains_key(&path);
+        let create = !known.contains(&path);
         Ok(DiskPlan { path, options: DiskOptions { capacity_bytes, create, ..DiskOptions::default() } })
     };
     let plans: io::Result<Vec<DiskPlan>> = choices.iter().map(plan).collect();

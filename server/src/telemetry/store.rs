@@ -10,6 +10,7 @@ use anvil_store::{DiskSpace, DiskStats, Stats, Store};
 
 use super::metrics::{Metrics, Sample, SampleKind, float};
 use crate::disk_control::{DiskReport, DiskState};
+use crate::disks::MissingDisk;
 
 /// How old the figures on the page may be.
 const PUBLISHED_EVERY: Duration = Duration::from_secs(1);
@@ -20,22 +21,25 @@ pub struct StoreFigures {
     cores: Vec<Mutex<Stats>>,
     /// What the operator calls each disk, once it is known which is which.
     names: OnceLock<Vec<(DiskId, String)>>,
+    /// Those that are not there.
+    missing: OnceLock<Vec<MissingDisk>>,
 }
 
 impl StoreFigures {
     /// Puts figures for so many cores on the page of `metrics`.
     #[must_use]
     pub fn watched_by(metrics: &Metrics, core_count: u16) -> Arc<Self> {
-        let figures =
-            Arc::new(Self { cores: (0..core_count).map(|_| Mutex::default()).collect(), names: OnceLock::new() });
+        let cores = (0..core_count).map(|_| Mutex::default()).collect();
+        let figures = Arc::new(Self { cores, names: OnceLock::new(), missing: OnceLock::new() });
         let watched = Arc::clone(&figures);
         metrics.watch(move || watched.samples());
         figures
     }
 
-    /// Says once what each disk is called on the page; until then by its id.
-    pub fn name(&self, disks: impl IntoIterator<Item = (DiskId, String)>) {
+    /// Says once what each disk is called on the page, and which are missing; until then by its id.
+    pub fn name(&self, disks: impl IntoIterator<Item = (DiskId, String)>, missing: Vec<MissingDisk>) {
         self.names.get_or_init(|| disks.into_iter().collect());
+        self.missing.get_or_init(|| missing);
     }
 
     /// Publishes the figures of this core, for as long as the future is polled.
@@ -74,13 +78,29 @@ impl StoreFigures {
             }
         };
         let mut disks: Vec<_> = self.names.get().into_iter().flatten().map(report).collect();
+        disks.extend(self.missing.get().into_iter().flatten().map(|MissingDisk { disk, path }| DiskReport {
+            disk: *disk,
+            path: path.clone(),
+            state: DiskState::Missing,
+            error: None,
+            capacity_bytes: 0,
+            used_bytes: 0,
+        }));
         disks.sort_by(|a, b| a.path.cmp(&b.path));
         disks
     }
 
     fn samples(&self) -> Vec<Sample> {
         let cores = self.cores.iter().map(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        samples(&cores.collect::<Vec<_>>(), self.names.get().map_or(&[], Vec::as_slice))
+        let mut samples = samples(&cores.collect::<Vec<_>>(), self.names.get().map_or(&[], Vec::as_slice));
+        let missing = self.missing.get().into_iter().flatten();
+        samples.push(Sample {
+            name: "disk_missing",
+            help: "1 for a disk that the node knows and that was not there at its start",
+            kind: SampleKind::Gauge,
+            values: missing.map(|away| (vec![("disk", away.path.display().to_string())], 1.0)).collect(),
+        });
+        samples
     }
 }
 
@@ -181,7 +201,8 @@ mod tests {
     fn the_figures_of_all_cores_are_added_up_disk_by_disk() {
         let metrics = Metrics::new(2);
         let figures = StoreFigures::watched_by(&metrics, 2);
-        figures.name([(DiskId(1), "/disks/1".to_owned())]);
+        let away = MissingDisk { disk: DiskId(3), path: "/disks/3".into() };
+        figures.name([(DiskId(1), "/disks/1".to_owned())], vec![away]);
         let disk = |id, appends, space, failed| DiskStats {
             disk: DiskId(id),
             appends,
@@ -203,7 +224,8 @@ mod tests {
         figures.set(0, Stats { index_entries: 5, index_bytes: 50, released_blobs: 0, disks });
         let disks = vec![disk(1, 3, None, None), disk(2, 0, None, failed)];
         figures.set(1, Stats { index_entries: 1, index_bytes: 10, released_blobs: 0, disks });
-        let [disk] = figures.disks().try_into().unwrap();
+        let [disk, away] = figures.disks().try_into().unwrap();
+        assert_eq!((away.disk, away.state), (DiskId(3), DiskState::Missing));
         assert_eq!((disk.path.to_str(), disk.state, disk.used_bytes), (Some("/disks/1"), DiskState::Online, 20));
         let page = metrics.render();
         let (one, two) = ("/disks/1", DiskId(2));
@@ -214,6 +236,7 @@ mod tests {
             format!("anvil_store_flushes_total{{disk=\"{one}\"}} 9.0"),
             format!("anvil_disk_failed{{disk=\"{one}\"}} 0.0"),
             format!("anvil_disk_failed{{disk=\"{two}\"}} 1.0"),
+            "anvil_disk_missing{disk=\"/disks/3\"} 1.0".to_owned(),
         ] {
             assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
         }

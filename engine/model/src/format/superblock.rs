@@ -48,6 +48,11 @@ pub struct Superblock {
     pub formatted_at: WallTime,
     /// How far scrub has come.
     pub scrub: ScrubMark,
+    /// The last start of the node that this disk was there for, counted from 1; 0 before the first. Each start counts on
+    /// from the highest that it finds, and is durable on all disks before anything is written in it.
+    pub start: u64,
+    /// Drawn at that start, the same on all disks that were there: of two starts with one number neither knew the other.
+    pub start_id: u128,
 }
 
 /// Where scrub goes on after a restart. A hint: nothing is believed to be whole because of it.
@@ -84,7 +89,10 @@ impl Superblock {
             .u64(self.formatted_at.unix_ms)
             .u64(or_zero(self.scrub.pass_began))
             .u64(or_zero(self.scrub.pass_ended))
-            .u32(self.scrub.next_extent);
+            .u32(self.scrub.next_extent)
+            .u32(0)
+            .u64(self.start)
+            .u128(self.start_id);
         let sum = checksum(&unit[..CHECKSUM_OFFSET]);
         Writer::new(&mut unit[CHECKSUM_OFFSET..]).u64(sum);
     }
@@ -138,6 +146,8 @@ impl Superblock {
                 pass_ended: unless_zero(reader.u64()?),
                 next_extent: reader.u32()?,
             },
+            start: reader.take(4).and_then(|_| reader.u64())?,
+            start_id: reader.u128()?,
             clean: flags & FLAG_CLEAN != 0,
         })
     }

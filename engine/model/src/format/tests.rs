@@ -62,8 +62,8 @@ fn superblocks() -> impl Strategy<Value = Superblock> {
         pass_ended,
         next_extent,
     });
-    (any::<(u64, u64, u64, u64)>(), any::<(u128, u128)>(), sizes, any::<(u32, bool, u64)>(), scrub).prop_map(
-        |(features, ids, extent_bytes, (extents_prepared, clean, unix_ms), scrub)| Superblock {
+    (any::<(u64, u64, u64, u64)>(), any::<(u128, u128, u128)>(), sizes, any::<(u32, bool, u64, u64)>(), scrub).prop_map(
+        |(features, ids, extent_bytes, (extents_prepared, clean, unix_ms, start), scrub)| Superblock {
             format_version: FORMAT_VERSION,
             features_compatible: features.0,
             features_read_only: features.1,
@@ -76,6 +76,8 @@ fn superblocks() -> impl Strategy<Value = Superblock> {
             clean,
             formatted_at: WallTime { unix_ms },
             scrub,
+            start,
+            start_id: ids.2,
         },
     )
 }
@@ -252,6 +254,8 @@ fn a_newer_superblock_is_read_so_that_it_can_be_refused() {
         clean: false,
         formatted_at: WallTime { unix_ms: 0 },
         scrub: ScrubMark::default(),
+        start: 0,
+        start_id: 0,
     };
     let mut unit = vec![0; UNIT_BYTES];
     newer.encode(&mut unit);
@@ -292,6 +296,8 @@ fn version_1_has_these_bytes() {
         clean: true,
         formatted_at: WallTime { unix_ms: 10 },
         scrub: ScrubMark::default(),
+        start: 0,
+        start_id: 0,
     };
     superblock.encode(&mut unit);
     sums.push(checksum(&unit[..504]));

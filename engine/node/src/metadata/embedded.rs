@@ -1,7 +1,7 @@
 //! The embedded metadata: a log on the node's disks is the truth, an index beside it answers.
 //!
-//! A batch goes this way: decided by the index in an open transaction, appended to the log, made durable by one flush
-//! of every disk that the log or the batch's data touched, committed in the index, answered. So
+//! A batch goes this way: decided by the index in an open transaction, appended to every disk of the log, made durable by
+//! one flush of each of them and of every disk that the batch's data touched, committed in the index, answered. So
 //! - the index never contains what is not durable in the log, and no reader sees it;
 //! - the flush that makes the batch durable makes its data durable too;
 //! - after a failed append or flush the batch is void, and the next batch of the log says so; until that one is durable,
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use anvil_model::ids::{DiskId, Incarnation, NodeId, WriteId};
 use anvil_model::io::{DeviceError, World};
 use anvil_model::time::WallTime;
-use anvil_store::{AppendError, LOG_PAYLOAD_BYTES_MAX, LogError, LogWriter, Recovered, Store};
+use anvil_store::{AppendError, LOG_PAYLOAD_BYTES_MAX, LogError, LogRecord, LogWriter, Recovered};
 use tokio::sync::Mutex;
 
 use super::client::RETRY_AFTER;
@@ -83,6 +83,19 @@ pub enum OpenError {
     /// The log belongs to more than one history.
     #[error("the metadata log changes from one history to another at record {0}")]
     Mixed(u64),
+    /// A record takes back what another one says was durable: disks were in use without one another.
+    #[error(
+        "record {number} of the metadata log follows {follows}, and {counted} was durable behind that: disks of this node \
+         were in use without one another; start without those that were away"
+    )]
+    Forked {
+        /// Which record.
+        number: u64,
+        /// The one that it follows.
+        follows: u64,
+        /// The one that counted before.
+        counted: u64,
+    },
     /// The index has seen more of this history than the disks hold. Making it anew would lose what was acknowledged.
     #[error(
         "the metadata log on the disks ends at record {log}, and this node had made changes durable up to record {index}: \
@@ -104,7 +117,7 @@ pub enum OpenError {
 }
 
 /// Where the log ended and the index stands now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replayed {
     /// The history.
     pub lineage: u128,
@@ -118,6 +131,9 @@ pub struct Replayed {
     pub void: Option<u64>,
     /// True when the index was made anew from the log.
     pub rebuilt: bool,
+    /// The last batch, when it counts and the index does not have it yet. A crash may have left it on one disk only, so
+    /// that it goes to the others before anything builds on it.
+    pub tip: Option<Batch>,
 }
 
 /// Brings the index up to the log that recovery found. An index of another history, or that fails, is made anew.
@@ -177,29 +193,29 @@ async fn catch_up<W: World, I: Index>(
     }
     let mut replayed = Replayed {
         lineage: counters.lineage,
-        next: last + 1,
+        next: log.next_number(),
         durable_through: counters.batch,
         applied: 0,
         void: None,
         rebuilt: false,
+        tip: None,
     };
     let Some(oldest) = log.first() else { return Ok(Some(replayed)) };
     let mut due = Due { index, batches: Vec::new(), bytes: 0 };
     let mut latest: Option<(Batch, usize)> = None;
     let mut damaged: Option<u64> = None;
-    for number in counters.batch.max(oldest)..=last {
-        let record = match log.read(number).next().await {
-            Some(Ok(record)) => record,
-            Some(Err(LogError::Damaged(number))) => {
+    let mut records = log.read(counters.batch.max(oldest));
+    while let Some(record) = records.next().await {
+        let LogRecord { number, payload } = match record {
+            Ok(record) => record,
+            Err(LogError::Damaged(number)) => {
                 // The index may have it already; otherwise the next whole record says whether it counts.
-                damaged = damaged.or(Some(number).filter(|&number| number > counters.batch));
+                damaged = Some(number).filter(|&number| number > counters.batch);
                 continue;
             }
-            Some(Err(error)) => return Err(error.into()),
-            None => break,
+            Err(error) => return Err(error.into()),
         };
-        let decoded = log::decode(&record.payload);
-        let batch = decoded.map_err(|source| OpenError::Decode { number, source })?;
+        let batch = log::decode(&payload).map_err(|source| OpenError::Decode { number, source })?;
         if batch.header.number != number {
             let source = DecodeError::Malformed(format!("it says that it is batch {}", batch.header.number));
             return Err(OpenError::Decode { number, source });
@@ -210,23 +226,27 @@ async fn catch_up<W: World, I: Index>(
         if number <= counters.batch {
             continue;
         }
-        if let Some(damaged) = damaged.take().filter(|&damaged| damaged <= batch.header.durable_through) {
-            return Err(LogError::Damaged(damaged).into());
-        }
-        let durable_through = batch.header.durable_through;
+        damaged = None;
+        let follows = batch.header.durable_through;
         // Only now it is known whether the one before it counts.
-        if let Some((before, bytes)) = latest.replace((batch, record.payload.len()))
-            && before.header.number <= durable_through
+        if let Some((before, bytes)) = latest.replace((batch, payload.len()))
+            && before.header.number <= follows
         {
             replayed.durable_through = before.header.number;
             replayed.applied += 1;
             due.push(before, bytes).await?;
         }
+        match replayed.durable_through {
+            counted if counted == follows => {}
+            counted if counted > follows => return Err(OpenError::Forked { number, follows, counted }),
+            _ => return Err(LogError::Damaged(follows).into()),
+        }
     }
     if let Some(damaged) = damaged {
         return Err(LogError::Damaged(damaged).into());
     }
-    if let Some((batch, bytes)) = latest {
+    due.apply().await?;
+    if let Some((batch, _)) = latest {
         if batch
             .mutations
             .iter()
@@ -235,13 +255,12 @@ async fn catch_up<W: World, I: Index>(
         {
             replayed.durable_through = batch.header.number;
             replayed.applied += 1;
-            due.push(batch, bytes).await?;
+            replayed.tip = Some(batch);
         } else {
             tracing::warn!(batch = batch.header.number, "the last batch of the log is void: its data is not there");
             replayed.void = Some(batch.header.number);
         }
     }
-    due.apply().await?;
     Ok(Some(replayed))
 }
 
@@ -286,7 +305,6 @@ const MUTATION_BYTES_MAX: usize = LOG_PAYLOAD_BYTES_MAX - log::HEADER_BYTES_MAX;
 /// The metadata of one node without a database.
 pub struct Embedded<W: World, I: Index> {
     world: W,
-    store: Store<W>,
     index: I,
     /// Held for the whole of a commit: one batch is in flight at a time.
     tail: Mutex<Tail<W>>,
@@ -308,14 +326,12 @@ struct Tail<W: World> {
 }
 
 impl<W: World, I: Index> Embedded<W, I> {
-    /// Goes on behind what was [`replay`]ed and opens the next life of this node, durably. `store` is of the core that
-    /// will write the log.
+    /// Goes on behind what was [`replay`]ed and opens the next life of this node, durably. `writer` is of this core.
     ///
     /// # Errors
     /// When the log cannot be written.
     pub async fn open(
         world: W,
-        store: Store<W>,
         writer: LogWriter<W>,
         index: I,
         replayed: Replayed,
@@ -330,7 +346,10 @@ impl<W: World, I: Index> Embedded<W, I> {
             in_flight: false,
         };
         let write = WriteId(new_id(&world));
-        let embedded = Self { world, store, index, tail: Mutex::new(tail) };
+        let embedded = Self { world, index, tail: Mutex::new(tail) };
+        if let Some(tip) = replayed.tip {
+            embedded.take_tip(tip).await?;
+        }
         let opening = Mutation { write, change: Change::OpenWriter { node } };
         match embedded.commit(Arc::new([opening])).await.pop() {
             Some(Ok(Outcome::WriterOpened(incarnation))) => Ok((embedded, incarnation)),
@@ -381,6 +400,23 @@ fn unavailable<T>() -> Result<T, MetadataError> {
 }
 
 impl<W: World, I: Index> Embedded<W, I> {
+    /// Makes sure of the last batch of the log, and gives it to the index.
+    async fn take_tip(&self, tip: Batch) -> Result<(), OpenError> {
+        let encoded: Vec<_> = tip.mutations.iter().map(log::encode_mutation).collect();
+        let payload = log::encode(&tip.header, encoded.iter().map(Vec::as_slice));
+        let secured = self.tail.lock().await.writer.secure(tip.header.number, &payload).await;
+        secured.map_err(|error| {
+            tracing::error!(%error, "the last batch of the metadata log cannot be copied");
+            MetadataError::Unavailable { retry_after: RETRY_AFTER }
+        })?;
+        let taken = self.index.replay(vec![tip]).await;
+        if let Err(IndexError::Rows(_)) = taken {
+            // It is of no use: the next start makes it anew.
+            self.index.reset(0).await?;
+        }
+        Ok(taken?)
+    }
+
     /// Gives the index the batch that it did not commit.
     async fn catch_up(&self, tail: &mut Tail<W>) -> Result<(), IndexError> {
         let Some(batch) = tail.behind.take() else { return Ok(()) };
@@ -451,7 +487,7 @@ impl<W: World, I: Index> Embedded<W, I> {
         decision.verdicts.into_iter().map(answer).collect()
     }
 
-    /// Appends a record and makes it durable together with the data on `disks`.
+    /// Appends a record and makes it durable together with the data on the disks `data`.
     async fn write(
         &self,
         tail: &mut Tail<W>,
@@ -459,22 +495,22 @@ impl<W: World, I: Index> Embedded<W, I> {
         payload: &[u8],
         data: impl Iterator<Item = DiskId>,
     ) -> Result<(), WriteError> {
-        tail.writer.append(number, payload).await?;
-        // From here on the number is taken, durable or not.
+        // Whatever becomes of it, no other batch gets this number: some disk may have written it.
         tail.next = number + 1;
-        let mut disks: Vec<DiskId> = data.chain(tail.writer.disks().iter().copied()).collect();
-        disks.sort_unstable();
-        disks.dedup();
-        Ok(self.store.flush(&disks).await?)
+        let data: Vec<DiskId> = data.collect();
+        match tail.writer.commit(number, payload, &data).await?.first() {
+            Some(&(_, error)) => Err(WriteError::Flush(error)),
+            None => Ok(()),
+        }
     }
 }
 
 #[derive(Debug, thiserror::Error)]
 enum WriteError {
-    #[error("append: {0}")]
-    Append(#[from] AppendError),
+    #[error("log: {0}")]
+    Log(#[from] AppendError),
     #[error("flush: {0}")]
-    Flush(#[from] DeviceError),
+    Flush(DeviceError),
 }
 
 fn is_change(verdict: &Result<Decided, Refusal>) -> bool {

@@ -179,13 +179,13 @@ impl Parts {
         let core_count = u16::try_from(self.worlds.len()).expect("a few cores");
         let first = self.worlds[0].clone();
         let ids = self.identify().await?;
-        let recovered = recover(&first, self.devices(&ids, &first), core_count).await.map_err(BootError::Recover)?;
+        let recovered = recover(&first, self.devices(&ids, &first), core_count, 0).await.map_err(BootError::Recover)?;
 
         let log_core = self.random.index(self.worlds.len());
         let log_world = self.worlds[log_core].clone();
         let index = self.index.open(&log_world);
         let replayed = replay(&first, &recovered, &index).await.map_err(BootError::Open)?;
-        let start = Start { recovery: recovered.report.clone(), replayed };
+        let start = Start { recovery: recovered.report.clone(), replayed: replayed.clone() };
         let (shares, tail) = recovered.into_shares();
         let stores: Vec<Store<SimWorld>> = self
             .worlds
@@ -196,8 +196,8 @@ impl Parts {
             .collect();
 
         let log_store = stores[log_core].clone();
-        let writer = LogWriter::open(log_store.clone(), tail);
-        let opened = Embedded::open(log_world.clone(), log_store, writer, index, replayed, NodeId(1)).await;
+        let writer = LogWriter::open(log_store.clone(), tail, 1);
+        let opened = Embedded::open(log_world.clone(), writer, index, replayed, NodeId(1)).await;
         let (embedded, incarnation) = opened.map_err(BootError::Open)?;
         for store in &stores {
             store.set_writer(NodeId(1), incarnation);

@@ -11,7 +11,7 @@ use anvil_model::time::WallTime;
 use anvil_sim::{DiskOptions, Life, Random, Sim, SimDisk, SimOptions, SimWorld};
 use anvil_store::{
     AppendError, Cell, FormatOptions, LogError, LogRecord, LogTail, LogWriter, Origin, ReadError, RecoverError,
-    Recovered, RecoveryReport, SmallCopy, Store, extent_bytes, format, mail, recover,
+    Recovered, RecoveredLog, RecoveryReport, SmallCopy, Store, extent_bytes, format, mail, recover,
 };
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -32,6 +32,9 @@ pub(crate) struct Node {
     /// The log as it was found.
     pub(crate) log: Result<Vec<LogRecord>, LogError>,
     pub(crate) tail: Option<LogTail>,
+    pub(crate) recovered_log: Option<RecoveredLog<SimWorld>>,
+    /// The number for the first batch of this life.
+    pub(crate) next_number: u64,
     /// Of the blobs that were asked for at start, those that recovery says are whole.
     pub(crate) held: Vec<BlobId>,
 }
@@ -79,12 +82,22 @@ impl Disks {
         cores: u16,
         wanted: &[(BlobId, Profile, u64)],
     ) -> Result<Node, RecoverError> {
+        self.try_start_without(cores, wanted, 0)
+    }
+
+    /// Starts the node although up to so many of its disks fail.
+    pub(crate) fn try_start_without(
+        &mut self,
+        cores: u16,
+        wanted: &[(BlobId, Profile, u64)],
+        lost_max: usize,
+    ) -> Result<Node, RecoverError> {
         self.lives += 1;
         let life = self.sim.start(cores);
         let open = |core| -> Vec<_> { self.all.iter().map(|(id, disk)| (*id, disk.open(&life.world(core)))).collect() };
         let devices = open(0);
         let (recovered, log) = life.block_on(0, move |world| async move {
-            let recovered = recover(&world, devices, cores).await?;
+            let recovered = recover(&world, devices, cores, lost_max).await?;
             let log = read_log(&recovered).await;
             Ok::<_, RecoverError>((recovered, log))
         })?;
@@ -94,7 +107,9 @@ impl Disks {
             .filter(|(blob, profile, length)| recovered.holds(*blob, *profile, *length))
             .map(|(blob, ..)| *blob);
         let held = held.collect();
-        let (shares, tail) = recovered.into_shares();
+        let next_number = recovered.log.next_number();
+        let (recovered_log, shares, tail) = recovered.into_parts();
+        let recovered_log = Some(recovered_log);
         let stores: Vec<_> = shares
             .into_iter()
             .zip(mail(cores))
@@ -104,7 +119,7 @@ impl Disks {
         for store in &stores {
             store.set_writer(NodeId(1), Incarnation(self.lives));
         }
-        Ok(Node { life, stores, report, log, tail: Some(tail), held })
+        Ok(Node { life, stores, report, log, tail: Some(tail), recovered_log, next_number, held })
     }
 }
 
@@ -140,7 +155,12 @@ impl Node {
     }
 
     pub(crate) fn log_writer(&mut self, core: u16) -> LogWriter<SimWorld> {
-        LogWriter::open(self.stores[usize::from(core)].clone(), self.tail.take().unwrap())
+        self.log_writer_of(core, 1)
+    }
+
+    /// A log with so many copies.
+    pub(crate) fn log_writer_of(&mut self, core: u16, copies: usize) -> LogWriter<SimWorld> {
+        LogWriter::open(self.stores[usize::from(core)].clone(), self.tail.take().unwrap(), copies)
     }
 
     /// Appends to the log and makes it durable.
@@ -163,7 +183,8 @@ impl Node {
 
     /// Closes all cores at once.
     pub(crate) fn close(self) {
-        let Self { life, stores, .. } = self;
+        let Self { life, stores, recovered_log, .. } = self;
+        drop(recovered_log);
         let joins: Vec<_> = stores
             .into_iter()
             .zip(0..)
@@ -175,14 +196,14 @@ impl Node {
     }
 
     pub(crate) fn power_cut(self) {
-        let Self { life, stores, .. } = self;
-        drop(stores);
+        let Self { life, stores, recovered_log, .. } = self;
+        drop((stores, recovered_log));
         life.power_cut();
     }
 
     pub(crate) fn kill(self) {
-        let Self { life, stores, .. } = self;
-        drop(stores);
+        let Self { life, stores, recovered_log, .. } = self;
+        drop((stores, recovered_log));
         life.kill();
     }
 }

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod everyday;
 mod harness;
+mod log;
 mod recall;
 mod reclaim;
 mod scrub;

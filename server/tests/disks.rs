@@ -1,0 +1,144 @@
+//! Goal: a node with several disks starts with those that are left, says what is missing, and loses none of its metadata
+//! with them. Method: the binary with four disks and the profile 2+2, whose directories are taken away, emptied, swapped
+//! and copied between starts.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::node::{Node, Options, scratch, start_to_fail};
+
+const OBJECT_COUNT: usize = 40;
+
+struct Place {
+    _scratch: tempfile::TempDir,
+    data: PathBuf,
+    disks: Vec<PathBuf>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let scratch = scratch();
+        let disks = (0..4).map(|number| scratch.path().join(format!("disk-{number}"))).collect();
+        Self { data: scratch.path().join("data"), disks, _scratch: scratch }
+    }
+
+    fn options(&self) -> Options {
+        let disks = self.disks.iter().flat_map(|disk| ["--disk".to_owned(), format!("{}:4GiB", disk.display())]);
+        let class = ["--storage-class".to_owned(), "STANDARD=2+2".to_owned()];
+        Options { arguments: disks.chain(class).collect(), ..Options::default() }
+    }
+
+    fn start(&self) -> Node {
+        Node::start_with(&self.data, &self.options())
+    }
+
+    fn refused(&self) -> String {
+        start_to_fail(&self.data, &self.options())
+    }
+
+    /// The disks that `/metrics` calls missing, by their numbers.
+    fn missing(&self, node: &Node) -> Vec<usize> {
+        let page = node.metrics();
+        let missing = |disk: &Path| page.contains(&format!("anvil_disk_missing{{disk=\"{}\"}} 1.0", disk.display()));
+        (0..self.disks.len()).filter(|&number| missing(&self.disks[number])).collect()
+    }
+}
+
+/// Objects without bytes: only the metadata knows them.
+fn write(node: &Node) {
+    let mut client = node.client();
+    client.put("/bucket", b"").unwrap().succeeded();
+    for number in 0..OBJECT_COUNT {
+        client.put(&format!("/bucket/key-{number:03}"), b"").unwrap().succeeded();
+    }
+    client.delete("/bucket/key-007").unwrap().succeeded();
+}
+
+fn verify(node: &Node, name: &str) {
+    let keys: Vec<String> = node.client().list("bucket").unwrap().into_iter().map(|(key, _)| key).collect();
+    let expected: Vec<String> =
+        (0..OBJECT_COUNT).filter(|&number| number != 7).map(|number| format!("key-{number:03}")).collect();
+    assert_eq!(keys, expected, "{name}");
+}
+
+#[test]
+fn any_two_disks_and_the_data_directory_may_be_lost() {
+    for lost in [[0, 1], [1, 3], [2, 3]] {
+        let place = Place::new();
+        let node = place.start();
+        write(&node);
+        node.kill();
+        lost.iter().for_each(|&disk| fs::remove_dir_all(&place.disks[disk]).unwrap());
+        fs::remove_dir_all(&place.data).unwrap();
+        let node = place.start();
+        verify(&node, &format!("without {lost:?}"));
+        node.stop();
+    }
+}
+
+#[test]
+fn a_start_with_two_missing_is_ready_and_says_so() {
+    let place = Place::new();
+    let node = place.start();
+    write(&node);
+    assert_eq!(place.missing(&node), Vec::<usize>::new());
+    node.stop();
+    let away = |disk: usize| place.disks[disk].with_extension("away");
+    let take_away = |disk: usize| fs::rename(&place.disks[disk], away(disk)).unwrap();
+    take_away(0);
+    // Something blank is mounted where a disk was: it is never formatted.
+    take_away(2);
+    fs::create_dir(&place.disks[2]).unwrap();
+    for _ in 0..2 {
+        let node = place.start();
+        assert_eq!(place.missing(&node), [0, 2]);
+        verify(&node, "with two missing");
+        node.client().put("/bucket/more", b"").unwrap().succeeded();
+        node.client().delete("/bucket/more").unwrap().succeeded();
+        node.stop();
+        assert!(!place.disks[0].exists(), "nothing is made where a disk was");
+    }
+    take_away(3);
+    let refusal = place.refused();
+    for named in [&place.disks[0], &place.disks[2], &place.disks[3]] {
+        assert!(refusal.contains(&format!("last seen at {}", named.display())), "{refusal}");
+    }
+    // All are back, each in another one's place.
+    fs::remove_dir_all(&place.disks[2]).unwrap();
+    fs::rename(away(0), &place.disks[3]).unwrap();
+    fs::rename(away(2), &place.disks[0]).unwrap();
+    fs::rename(away(3), &place.disks[2]).unwrap();
+    let node = place.start();
+    assert_eq!(place.missing(&node), Vec::<usize>::new());
+    verify(&node, "with all of them again");
+    node.stop();
+}
+
+#[test]
+fn a_cloned_disk_is_refused() {
+    let place = Place::new();
+    place.start().stop();
+    fs::copy(place.disks[0].join("anvil.disk"), place.disks[1].join("anvil.disk")).unwrap();
+    assert!(place.refused().contains("one is a copy of the other"));
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_counts_as_missing() {
+    let place = Place::new();
+    let node = place.start();
+    write(&node);
+    node.stop();
+    let truncate = |disk: usize| {
+        let file = fs::OpenOptions::new().write(true).open(place.disks[disk].join("anvil.disk")).unwrap();
+        file.set_len(2 << 20).unwrap();
+    };
+    truncate(1);
+    // Somebody else's bytes.
+    fs::write(place.disks[2].join("anvil.disk"), vec![0x5a; 8 << 20]).unwrap();
+    let node = place.start();
+    assert_eq!(place.missing(&node), [1, 2]);
+    verify(&node, "with a truncated disk and a foreign one");
+    node.stop();
+}
