@@ -150,7 +150,7 @@ impl Work {
             let appends = (0..count).map(|number| {
                 let payload = Rc::new(vec![number as u8; size]);
                 let copy = SmallCopy { blob: store.new_blob(), profile: Profile::SINGLE, shard: 0, payload };
-                store.append_small(DISK, &origin, copy)
+                store.append_small(DISK, Some(&origin), copy)
             });
             try_join_all(appends).await.context("the disk does not take them all: see --capacity")?;
             left -= count;

@@ -18,6 +18,7 @@ use anvil_node::classes::Classes;
 use anvil_node::metadata::batch::{Inbox, Limits, Service, mailboxes};
 use anvil_node::metadata::client::{Client, Mailboxes};
 use anvil_node::metadata::embedded::{self, Embedded};
+use anvil_node::repair::LostDisks;
 use anvil_node::upkeep::{CurrentLife, Pressure, Upkeep};
 use anvil_runtime::{Core, Disk, DiskOptions, OpenError};
 use anvil_store::{
@@ -128,6 +129,7 @@ struct Shared {
     reclaim_delay: Duration,
     scrub: Option<ScrubOptions>,
     pressure: Pressure,
+    lost: LostDisks,
     places: Vec<Mutex<Option<Place>>>,
     stage: watch::Sender<Stage>,
     stop: watch::Receiver<bool>,
@@ -208,6 +210,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         reclaim_delay: plan.reclaim_delay,
         scrub: plan.scrub,
         pressure: Pressure::new(),
+        lost: LostDisks::new(),
         places: places(core_count, plan.host, index, failed),
         stage,
         stop: stopped,
@@ -593,6 +596,8 @@ fn keep(shared: &Arc<Shared>, node: &Node<Core>, incarnation: Incarnation) -> <C
         look_every: GARBAGE_LOOKED_FOR_EVERY,
         sweep_every: SWEPT_EVERY,
         pressure: shared.pressure.clone(),
+        lost: shared.lost.clone(),
+        repair_bytes_per_second: REPAIRED_PER_SECOND / u64::from(node.world().core_count()),
     };
     let (shared, node) = (Arc::clone(shared), node.clone());
     node.world().clone().spawn_background(async move {
@@ -601,6 +606,8 @@ fn keep(shared: &Arc<Shared>, node: &Node<Core>, incarnation: Incarnation) -> <C
     })
 }
 
+/// What a node repairs per second, at most.
+const REPAIRED_PER_SECOND: u64 = 256 << 20;
 /// A look at an empty list is one query.
 const GARBAGE_LOOKED_FOR_EVERY: Duration = Duration::from_secs(1);
 /// A sweep reads all rows of blobs. The first one, at the start, finds what the life before left; the later ones only

@@ -372,7 +372,7 @@ fn a_last_batch_without_its_data_is_void() {
         let blob = life.store.new_blob();
         let origin = Origin { tenant: TENANT, bucket: "bucket".into(), key: "k".into(), at: WallTime { unix_ms: 1 } };
         let copy = SmallCopy { blob, profile: Profile::SINGLE, shard: 0, payload: Rc::new(vec![7; 100]) };
-        life.store.append_small(DISK, &origin, copy).await.unwrap();
+        life.store.append_small(DISK, Some(&origin), copy).await.unwrap();
         let claim = BlobClaim { blob, profile: Profile::SINGLE, length: 100, places: vec![DISK] };
         life.put(bucket, "written", Some(claim)).await;
         bucket

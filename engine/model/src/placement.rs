@@ -26,6 +26,13 @@ pub struct Placement {
     pub disks: Vec<DiskId>,
 }
 
+/// Shards of a blob that must be durable before anybody is told that it is: one more than it is read from, so that it
+/// survives a loss before it is repaired; all where there are no more.
+#[must_use]
+pub const fn shards_needed(profile: Profile) -> u8 {
+    if profile.parity == 0 { profile.data } else { profile.data + 1 }
+}
+
 /// Fewer disks take writes than a blob needs that survives the loss of one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too few disks take writes")]

@@ -12,7 +12,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anvil_model::io::{Reserve, World};
-use anvil_model::limits::RECORD_HEADER_BYTES_MAX;
 use anvil_model::time::Moment;
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
@@ -20,6 +19,7 @@ use tokio::sync::Notify;
 use crate::Node;
 use crate::body::Body;
 use crate::put::PutError;
+use crate::stripe::Stripe;
 
 /// How a write's windows have come so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,13 +69,14 @@ struct Gathered {
 struct GivenUp;
 
 impl<W: World> Node<W> {
-    /// The next `length` bytes of a body, which owes as many, in a pool buffer behind the room for a record's header.
+    /// The next window of a body, which owes as many bytes, in the data cells of a stripe.
     pub(crate) async fn receive_window<B: Body<W::Buffer>>(
         &self,
         body: &mut B,
-        length: usize,
+        stripe: Stripe,
         pace: &mut Pace,
     ) -> Result<W::Buffer, PutError<B::Error>> {
+        let length = stripe.window_length();
         if *pace == Pace::Slow {
             let began = self.world.now();
             let mut gathered = Gathered::begin(&self.gathering, Vec::new(), began);
@@ -83,7 +84,7 @@ impl<W: World> Node<W> {
             if self.world.now().since(began) <= FAST_WINDOW_MAX {
                 *pace = Pace::Fast;
             }
-            return Ok(self.in_buffer(&gathered.bytes).await);
+            return Ok(self.in_buffer(stripe, &gathered.bytes).await);
         }
 
         // Who has only announced something gets no buffer for it.
@@ -96,26 +97,34 @@ impl<W: World> Node<W> {
             }
         }
         let mut at = lead.len();
-        let buffer = self.in_buffer(&lead).await;
+        let mut buffer = self.in_buffer(stripe, &lead).await;
         drop(lead);
-        let (filled, buffer) = body.fill(buffer, RECORD_HEADER_BYTES_MAX + at..RECORD_HEADER_BYTES_MAX + length).await;
-        at += filled.map_err(PutError::Body)?;
+        for span in stripe.spans(at..length) {
+            let wanted = span.len();
+            let (filled, filled_buffer) = body.fill(buffer, span).await;
+            buffer = filled_buffer;
+            let came = filled.map_err(PutError::Body)?;
+            at += came;
+            if came < wanted {
+                break;
+            }
+        }
         if at == length {
             *pace = Pace::Fast;
             return Ok(buffer);
         }
 
         *pace = Pace::Slow;
-        let here = buffer[RECORD_HEADER_BYTES_MAX..][..at].to_vec();
+        let here = stripe.gather(at, &buffer);
         drop(buffer);
         let mut gathered = Gathered::begin(&self.gathering, here, self.world.now());
         gathered.fill(&self.world, body, length).await?;
-        Ok(self.in_buffer(&gathered.bytes).await)
+        Ok(self.in_buffer(stripe, &gathered.bytes).await)
     }
 
-    async fn in_buffer(&self, bytes: &[u8]) -> W::Buffer {
+    async fn in_buffer(&self, stripe: Stripe, bytes: &[u8]) -> W::Buffer {
         let mut buffer = self.world.buffer(Reserve::Foreground).await;
-        buffer[RECORD_HEADER_BYTES_MAX..][..bytes.len()].copy_from_slice(bytes);
+        stripe.scatter(bytes, &mut buffer);
         buffer
     }
 }

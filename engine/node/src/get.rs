@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use anvil_model::ids::{BlobId, BucketId, Generation};
+use anvil_model::geometry;
+use anvil_model::ids::{BucketId, Generation};
 use anvil_model::io::World;
-use anvil_model::limits::{CHECKSUM_BLOCK_BYTES, RECORD_PAYLOAD_BYTES_MAX};
+use anvil_model::limits::CHECKSUM_BLOCK_BYTES;
 use anvil_model::object::{BucketName, Checksum, Etag, Headers, Key};
 use anvil_model::time::WallTime;
-use anvil_store::{Piece, ReadError};
+use anvil_store::{Located, Piece, ReadError};
 use tokio::sync::oneshot;
 
 use crate::metadata::MetadataError;
@@ -17,9 +18,9 @@ use crate::metadata::query::{FoundObject, FoundPart, FoundParts, ReadFrom};
 use crate::metadata::rows::{Content, SegmentRow, StorageClass};
 use crate::{Caller, Node};
 
-/// Pieces that are read while an earlier one is sent. With the one that is sent they are all that a GET holds, and it
-/// holds them only for a client that takes them at once.
-const PIECES_AHEAD: usize = 1;
+/// Windows that are read while an earlier one is sent. With the one that is sent they are all that a GET holds, a buffer
+/// each, and it holds them only for a client that takes them at once.
+const WINDOWS_AHEAD: usize = 1;
 
 /// An object's current version, found.
 #[derive(Clone, Debug)]
@@ -60,6 +61,8 @@ pub struct Reader<W: World> {
     end: u64,
     /// Asked for, in order.
     ahead: VecDeque<Ahead<W>>,
+    /// Of the window before those, in order.
+    here: VecDeque<Piece<W::Buffer>>,
     /// Where the piece that is given next begins.
     given: u64,
     /// Pieces are small, and none is read before it is asked for.
@@ -80,18 +83,19 @@ pub enum StreamError {
     Gone,
 }
 
-/// A piece on its way. Dropping it cancels the read.
+/// The pieces of a window, in order.
+type Pieces<W> = VecDeque<Piece<<W as World>::Buffer>>;
+
+/// A window on its way. Dropping it cancels the read.
 struct Ahead<W: World> {
-    /// Where in the version it begins.
-    begin: u64,
-    piece: oneshot::Receiver<Result<Piece<W::Buffer>, ReadError>>,
+    pieces: oneshot::Receiver<Result<Pieces<W>, ReadError>>,
     _task: W::Task,
 }
 
-/// Where a piece is.
+/// Bytes of a window.
 struct Place {
-    blob: BlobId,
-    range: Range<u64>,
+    located: Located,
+    range: Range<usize>,
 }
 
 impl<W: World> Node<W> {
@@ -140,7 +144,8 @@ impl<W: World> Node<W> {
             segments: found.segments.clone().into(),
             position: range.start,
             end: range.end,
-            ahead: VecDeque::with_capacity(PIECES_AHEAD + 1),
+            ahead: VecDeque::with_capacity(WINDOWS_AHEAD + 1),
+            here: VecDeque::new(),
             given: range.start,
             slow: false,
         }
@@ -190,7 +195,8 @@ impl From<FoundObject> for Found {
 }
 
 impl<W: World> Reader<W> {
-    /// The next piece, at most 1 MiB, verified; `None` after the last. Reads ahead by itself.
+    /// The next piece, at most 1 MiB, verified; `None` after the last. A piece is a cell, or what is wanted of it; the pieces
+    /// of one window share a buffer. Reads ahead by itself.
     ///
     /// # Errors
     /// When the bytes cannot be had; nothing follows.
@@ -201,6 +207,7 @@ impl<W: World> Reader<W> {
             Some(Err(_)) => {
                 self.position = self.end;
                 self.ahead.clear();
+                self.here.clear();
             }
             None => {}
         }
@@ -210,10 +217,9 @@ impl<W: World> Reader<W> {
     /// Gives back what was read ahead, which [`Self::next`] will read again: whoever wants the pieces takes its time, and
     /// others want the memory.
     pub fn rest(&mut self) {
-        if let Some(first) = self.ahead.front() {
-            self.position = first.begin;
-            self.ahead.clear();
-        }
+        self.position = self.given;
+        self.ahead.clear();
+        self.here.clear();
     }
 
     /// Goes on for a client that takes its bytes slowly: gives back the last `untaken` bytes, which come again, and
@@ -225,8 +231,7 @@ impl<W: World> Reader<W> {
     pub fn slow_down(&mut self, untaken: u64) {
         assert!(untaken <= self.given, "only what was given comes back");
         self.given -= untaken;
-        self.position = self.given;
-        self.ahead.clear();
+        self.rest();
         self.slow = true;
     }
 
@@ -236,46 +241,72 @@ impl<W: World> Reader<W> {
     }
 
     async fn next_piece(&mut self) -> Option<Result<Piece<W::Buffer>, StreamError>> {
-        while self.ahead.len() <= PIECES_AHEAD && self.position < self.end {
-            let place = match self.place().await {
-                Ok(place) => place,
-                Err(error) => return Some(Err(error)),
-            };
-            let begin = self.position;
-            self.position += place.range.end - place.range.start;
-            let last_of_all = self.position == self.end && self.ahead.is_empty();
-            if last_of_all || self.slow {
-                return Some(self.node.store.read(place.blob, place.range).await.map_err(StreamError::Read));
+        loop {
+            if let Err(error) = self.fill().await {
+                return Some(Err(error));
             }
-            let ahead = self.read_ahead(begin, place);
-            self.ahead.push_back(ahead);
+            if let Some(piece) = self.here.pop_front() {
+                return Some(Ok(piece));
+            }
+            match self.ahead.pop_front()?.pieces.await.unwrap_or(Err(ReadError::Closing)) {
+                Ok(pieces) => self.here = pieces,
+                Err(error) => return Some(Err(error.into())),
+            }
         }
-        let piece = self.ahead.pop_front()?.piece.await;
-        Some(piece.unwrap_or(Err(ReadError::Closing)).map_err(StreamError::Read))
     }
 
-    fn read_ahead(&self, begin: u64, place: Place) -> Ahead<W> {
-        let (reply, piece) = oneshot::channel();
-        let store = self.node.store.clone();
+    /// Asks for what may be read ahead; reads at once what nothing is to be read behind.
+    async fn fill(&mut self) -> Result<(), StreamError> {
+        let most = if self.here.is_empty() { WINDOWS_AHEAD + 1 } else { WINDOWS_AHEAD };
+        while self.ahead.len() < most && self.position < self.end {
+            let nothing_before = self.ahead.is_empty() && self.here.is_empty();
+            if self.slow && !nothing_before {
+                return Ok(());
+            }
+            let Place { located, range } = self.place().await?;
+            self.position += range.len() as u64;
+            if nothing_before && (self.slow || self.position == self.end) {
+                self.here = self.node.read_window(&located, range).await?;
+                return Ok(());
+            }
+            self.ahead.push_back(self.read_ahead(located, range));
+        }
+        Ok(())
+    }
+
+    fn read_ahead(&self, located: Located, range: Range<usize>) -> Ahead<W> {
+        let (reply, pieces) = oneshot::channel();
+        let node = self.node.clone();
         let task = self.node.world.spawn(async move {
-            // The reader may be gone; then nobody wants the piece.
-            let _ = reply.send(store.read(place.blob, place.range).await);
+            // The reader may be gone; then nobody wants the pieces.
+            let _ = reply.send(node.read_window(&located, range).await);
         });
-        Ahead { begin, piece, _task: task }
+        Ahead { pieces, _task: task }
     }
 
-    /// Where the piece at `position` is: it ends with its record, its segment or the range, whichever is nearest.
+    /// Where the bytes at `position` are: they end with their window, their segment or the range, whichever is nearest.
     async fn place(&mut self) -> Result<Place, StreamError> {
         let segment = self.segment().await?;
         let slice = segment.slice.expect("a segment that holds a byte has a slice");
         let in_slice = self.position - segment.start;
         let begin = slice.offset + in_slice;
-        let record_end = (begin / RECORD + 1) * RECORD;
-        let mut length = (slice.length - in_slice).min(record_end - begin).min(self.end - self.position);
-        if self.slow {
-            length = length.min(SLOW_PIECE_BYTES - begin % SLOW_PIECE_BYTES);
+        let located = self.node.store.locate(slice.blob, begin).await.map_err(ReadError::from)?;
+        let located = located.ok_or(ReadError::Missing(slice.blob))?;
+        let wanted = (slice.length - in_slice).min(self.end - self.position);
+        let in_window = begin - geometry::window_start(located.profile, located.window);
+        let in_window = usize::try_from(in_window).expect("within a window");
+        let cell_bytes = located.cells[0].bytes;
+        let held_bytes = cell_bytes * usize::from(located.profile.data);
+        if in_window >= held_bytes {
+            return Err(ReadError::Missing(slice.blob).into());
         }
-        Ok(Place { blob: slice.blob, range: begin..begin + length })
+        let mut end = held_bytes.min(in_window + usize::try_from(wanted).unwrap_or(held_bytes));
+        if self.slow {
+            let column = in_window % cell_bytes;
+            let block_end = (column / SLOW_PIECE_BYTES as usize + 1) * SLOW_PIECE_BYTES as usize;
+            end = end.min(in_window - column + block_end.min(cell_bytes));
+        }
+        Ok(Place { located, range: in_window..end })
     }
 
     /// The segment that holds the byte at `position`.
@@ -301,7 +332,6 @@ impl<W: World> Reader<W> {
 
 /// A piece for a slow client, at most. Ends where a checksum's block ends, so that no byte is read twice for it.
 pub const SLOW_PIECE_BYTES: u64 = CHECKSUM_BLOCK_BYTES as u64;
-const RECORD: u64 = RECORD_PAYLOAD_BYTES_MAX as u64;
 
 fn segment_end(segment: &SegmentRow) -> u64 {
     segment.start + segment.slice.map_or(0, |slice| slice.length)

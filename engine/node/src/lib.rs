@@ -14,20 +14,24 @@ pub mod delete;
 mod digests;
 mod gather;
 pub mod get;
+pub mod hedge;
 pub mod list;
 pub mod metadata;
 pub mod multipart;
 mod payload;
 pub mod put;
 mod reclaim;
+pub mod repair;
+mod spread;
+mod stripe;
 mod sweep;
 pub mod upkeep;
+mod window;
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use anvil_digest::Kernel;
-use anvil_model::ids::TenantId;
+use anvil_model::ids::{DiskId, TenantId};
 use anvil_model::io::World;
 use anvil_model::object::{BucketName, Key};
 use anvil_store::{Origin, Store};
@@ -60,27 +64,47 @@ pub struct Node<W: World> {
     store: Store<W>,
     metadata: Client<W>,
     region: Rc<str>,
-    digesting: digests::DigestQueue<W>,
     classes: Arc<Classes>,
+    encoding: anvil_erasure::Kernel,
+    digesting: digests::DigestQueue<W>,
     gathering: gather::Gathering,
     abandoned: Rc<Abandoned>,
     upkeep: Rc<upkeep::Counters>,
+    repairs: Rc<repair::Repairs>,
+    hedging: Rc<hedge::Hedging>,
 }
 
 impl<W: World> Node<W> {
     /// Joins one core's parts. `region` is where its buckets are made; `classes` say how blobs are spread.
     #[must_use]
     pub fn new(world: W, store: Store<W>, metadata: Client<W>, region: &str, classes: Arc<Classes>) -> Self {
-        let (region, gathering) = (region.into(), gather::Gathering::default());
-        let digesting = digests::DigestQueue::new(world.clone(), Kernel::detect());
-        let (abandoned, upkeep) = (Rc::default(), Rc::default());
-        Self { world, store, metadata, region, digesting, classes, gathering, abandoned, upkeep }
+        let digesting = digests::DigestQueue::new(world.clone(), anvil_digest::Kernel::detect());
+        Self {
+            world,
+            store,
+            metadata,
+            region: region.into(),
+            classes,
+            encoding: anvil_erasure::Kernel::best(),
+            digesting,
+            gathering: gather::Gathering::default(),
+            abandoned: Rc::default(),
+            upkeep: Rc::default(),
+            repairs: Rc::default(),
+            hedging: Rc::default(),
+        }
     }
 
     /// Digests with this kernel and no other, so that nothing depends on the CPU: for simulations.
     #[must_use]
-    pub fn digesting_with(self, kernel: Kernel) -> Self {
+    pub fn digesting_with(self, kernel: anvil_digest::Kernel) -> Self {
         Self { digesting: digests::DigestQueue::new(self.world.clone(), kernel), ..self }
+    }
+
+    /// Encodes with this kernel and no other. All give the same bytes; simulations are to take the same time too.
+    #[must_use]
+    pub fn encoding_with(self, kernel: anvil_erasure::Kernel) -> Self {
+        Self { encoding: kernel, ..self }
     }
 
     /// The region that this node serves.
@@ -105,6 +129,12 @@ impl<W: World> Node<W> {
     #[must_use]
     pub fn store(&self) -> &Store<W> {
         &self.store
+    }
+
+    /// What this core read from each disk for clients.
+    #[must_use]
+    pub fn disk_reads(&self) -> Vec<(DiskId, hedge::DiskReads)> {
+        self.hedging.figures()
     }
 
     fn origin(&self, caller: Caller, bucket: &BucketName, key: &Key) -> Origin {

@@ -163,7 +163,8 @@ impl<W: World> Node<W> {
         let expected = expected.of_upload(found.upload.checksum)?;
 
         let origin = self.origin(upload.caller, &upload.bucket, &upload.key);
-        let payload = self.write_payload(&origin, &expected, body).await?;
+        let profile = self.classes.profile(&found.upload.storage_class);
+        let payload = self.write_payload(&origin, profile, &expected, body).await?;
 
         let stored = payload.stored();
         let part = NewPart {

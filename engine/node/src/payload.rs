@@ -1,7 +1,8 @@
-//! The payload of a write on its way to disk: received, digested while it is in cache, appended.
+//! The payload of a write on its way to the disks: received, digested and encoded while it is in cache, appended.
 //!
-//! Shared by PUT and UploadPart. Nothing here becomes visible: it ends with bytes on a disk, not yet durable, and
-//! what they are.
+//! Shared by PUT and UploadPart. Nothing here becomes visible: it ends with bytes on disks, not yet durable, and what they
+//! are. A disk that fails on the way loses its shard: the write goes on as long as enough others are left, and the claim
+//! says that the shard is to be repaired.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -12,11 +13,12 @@ use anvil_digest::Algorithm;
 use anvil_model::geometry;
 use anvil_model::ids::{BlobId, DiskId};
 use anvil_model::io::World;
-use anvil_model::limits::{RECORD_HEADER_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, SMALL_BLOB_BYTES_MAX};
 use anvil_model::object::{Checksum, ChecksumAlgorithm, Etag};
+use anvil_model::placement::{self, Placement};
 use anvil_model::profile::Profile;
 use anvil_store::{AppendError, Cell, Origin, SmallCopy};
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 
 use crate::Node;
@@ -26,16 +28,21 @@ use crate::digests::{Digested, Digests};
 use crate::gather::Pace;
 use crate::metadata::mutation::BlobClaim;
 use crate::put::{Expected, PutError, Stored};
+use crate::spread::ShardSet;
+use crate::stripe::Stripe;
 
-/// Windows of one write between the socket and the disk. Two keep both busy; more only hold memory.
+/// Windows of one write between the socket and the disks, each of which holds a buffer. Two keep both busy; more only hold
+/// memory.
 const WINDOWS_IN_FLIGHT: usize = 3;
 
-/// A blob that was written: where, and how long it is.
+/// A blob that was written: how, where, and how long it is.
 #[derive(Debug)]
 pub(crate) struct WrittenBlob {
     pub(crate) blob: BlobId,
-    pub(crate) disk: DiskId,
     pub(crate) length: u64,
+    profile: Profile,
+    /// One disk per shard; none for those whose disk failed on the way.
+    places: Vec<DiskId>,
     unclaimed: Unclaimed,
 }
 
@@ -66,9 +73,9 @@ impl Written {
     pub(crate) fn claim(&self) -> Option<BlobClaim> {
         self.blob.as_ref().map(|written| BlobClaim {
             blob: written.blob,
-            profile: Profile::SINGLE,
+            profile: written.profile,
             length: written.length,
-            places: vec![written.disk],
+            places: written.places.clone(),
         })
     }
 
@@ -79,21 +86,19 @@ impl Written {
 }
 
 impl<W: World> Node<W> {
-    /// Writes the whole payload of `body`, then verifies it.
+    /// Writes the whole payload of `body`, spread by this profile or a narrower one, then verifies it.
     pub(crate) async fn write_payload<B: Body<W::Buffer>>(
         &self,
         origin: &Origin,
+        profile: Profile,
         expected: &Expected,
         body: &mut B,
     ) -> Result<Written, PutError<B::Error>> {
         let size = body.length();
         let mut digests = self.digesting.begin(expected.algorithm(), size);
-        let blob = match usize::try_from(size) {
-            Ok(0) => Ok(None),
-            Ok(length) if length <= SMALL_BLOB_BYTES_MAX => {
-                self.write_small(origin, &mut digests, body).await.map(Some)
-            }
-            _ => self.write_windows(origin, &mut digests, body).await.map(Some),
+        let blob = match size {
+            0 => Ok(None),
+            _ => self.write_blob(origin, profile, &mut digests, body).await.map(Some),
         };
         if matches!(blob, Err(PutError::Full)) {
             self.upkeep.note_full(self.world.now());
@@ -105,102 +110,173 @@ impl<W: World> Node<W> {
         Ok(written)
     }
 
-    async fn write_small<B: Body<W::Buffer>>(
+    async fn write_blob<B: Body<W::Buffer>>(
         &self,
         origin: &Origin,
+        profile: Profile,
         digests: &mut Digests<W>,
         body: &mut B,
     ) -> Result<WrittenBlob, PutError<B::Error>> {
+        let length = body.length();
+        let Placement { profile, disks } = self.place(profile, length)?;
+        let blob = self.store.new_blob();
+        let unclaimed = Unclaimed::new(blob, &self.abandoned);
+        let mut written = WrittenBlob { blob, length, profile, places: disks, unclaimed };
+        let lost = if geometry::is_packed(profile, length) {
+            self.write_copies(&written, origin, digests, body).await?
+        } else {
+            self.write_windows(&written, origin, digests, body).await?
+        };
+        for (place, shard) in written.places.iter_mut().zip(0..) {
+            if lost.contains(shard) {
+                *place = DiskId::NONE;
+            }
+        }
+        Ok(written)
+    }
+
+    /// A small blob: packed, once on each disk. Gives the copies that are not there.
+    async fn write_copies<B: Body<W::Buffer>>(
+        &self,
+        written: &WrittenBlob,
+        origin: &Origin,
+        digests: &mut Digests<W>,
+        body: &mut B,
+    ) -> Result<ShardSet, PutError<B::Error>> {
+        let WrittenBlob { blob, profile, ref places, .. } = *written;
         let payload = body.collect().await.map_err(PutError::Body)?;
         assert_eq!(payload.len() as u64, body.length(), "a body gives what it declared or an error");
         let payload = digests.payload_in_memory(body, payload).await.map_err(PutError::Body)?;
-        let written = self.new_blob(body.length());
         let payload = Rc::new(payload);
-        let copy = SmallCopy { blob: written.blob, profile: Profile::SINGLE, shard: 0, payload };
-        self.store.append_small(written.disk, origin, copy).await?;
-        Ok(written)
+        let appends = places.iter().zip(0..).map(|(&disk, shard)| {
+            let copy = SmallCopy { blob, profile, shard, payload: Rc::clone(&payload) };
+            async move { (shard, self.store.append_small(disk, Some(origin), copy).await) }
+        });
+        let mut shards = Shards::all(profile);
+        join_all(appends).await.into_iter().for_each(|(shard, result)| shards.note(shard, result));
+        shards.enough()?;
+        Ok(shards.lost)
     }
 
+    /// A stripe for each window, one write for each cell. Gives the shards that are not there wholly.
     async fn write_windows<B: Body<W::Buffer>>(
         &self,
+        written: &WrittenBlob,
         origin: &Origin,
         digests: &mut Digests<W>,
         body: &mut B,
-    ) -> Result<WrittenBlob, PutError<B::Error>> {
-        let written = self.new_blob(body.length());
-        let mut appends = Appends { in_flight: FuturesUnordered::new(), failed: None };
+    ) -> Result<ShardSet, PutError<B::Error>> {
+        let WrittenBlob { profile, length, .. } = *written;
+        let mut appends = Appends { in_flight: FuturesUnordered::new(), shards: Shards::all(profile) };
         let mut pace = Pace::Unknown;
-        let mut offset = 0;
-        while offset < written.length {
-            let length = window_length(written.length - offset);
-            let payload = RECORD_HEADER_BYTES_MAX..RECORD_HEADER_BYTES_MAX + length;
+        for window in 0..geometry::window_count(profile, length) {
+            let stripe = Stripe::new(profile, geometry::window_length(profile, length, window));
 
             appends.room().await?;
-            let buffer = appends.alongside(self.receive_window(body, length, &mut pace)).await?;
-            let digested = appends.alongside(digests.payload_in_buffer(body, buffer, vec![payload])).await;
-            let buffer = digested.map_err(PutError::Body)?;
+            let buffer = appends.alongside(self.receive_window(body, stripe, &mut pace)).await?;
+            let payload = stripe.spans(0..stripe.window_length()).collect();
+            let digested = appends.alongside(digests.payload_in_buffer(body, buffer, payload)).await;
+            let mut buffer = digested.map_err(PutError::Body)?;
+            stripe.encode(self.encoding, &mut buffer);
 
-            let window = geometry::window_at(Profile::SINGLE, offset);
-            let cell =
-                Cell { blob: written.blob, profile: Profile::SINGLE, shard: 0, window, window_length: length, buffer };
-            let origin = (offset == 0).then_some(origin);
-            appends.in_flight.push(self.store.append(written.disk, origin, cell));
-            offset += length as u64;
+            let origin = (window == 0).then_some(origin);
+            let lost = appends.shards.lost;
+            appends.in_flight.push(self.append_stripe(written, origin, (window, stripe), buffer, lost));
         }
-        appends.all().await?;
-        Ok(written)
+        appends.all().await
     }
 
-    fn new_blob(&self, length: u64) -> WrittenBlob {
-        let blob = self.store.new_blob();
-        WrittenBlob { blob, disk: self.store.place(), length, unclaimed: Unclaimed::new(blob, &self.abandoned) }
+    /// Writes the cells of a window to their disks, side by side, but for shards that are lost already.
+    async fn append_stripe(
+        &self,
+        written: &WrittenBlob,
+        origin: Option<&Origin>,
+        (window, stripe): (u32, Stripe),
+        buffer: W::Buffer,
+        lost: ShardSet,
+    ) -> Vec<(u8, AppendError)> {
+        let cells = stripe.split(buffer).into_iter().zip(&written.places).zip(0..);
+        let kept = cells.filter(|&(_, shard)| !lost.contains(shard));
+        let appends = kept.map(|((buffer, &disk), shard)| {
+            let WrittenBlob { blob, profile, .. } = *written;
+            let cell = Cell { blob, profile, shard, window, window_length: stripe.window_length(), buffer };
+            async move { (shard, self.store.append(disk, origin, cell).await) }
+        });
+        let results = join_all(appends).await;
+        results.into_iter().filter_map(|(shard, result)| Some((shard, result.err()?))).collect()
     }
 }
 
-fn window_length(remaining: u64) -> usize {
-    usize::try_from(remaining).unwrap_or(usize::MAX).min(RECORD_PAYLOAD_BYTES_MAX)
+/// Which shards of a write are there in all windows so far.
+struct Shards {
+    profile: Profile,
+    lost: ShardSet,
+    /// What happened to the first one.
+    error: Option<AppendError>,
 }
 
-/// The appends of one write. They make progress whenever the write awaits anything through [`Self::alongside`].
+impl Shards {
+    fn all(profile: Profile) -> Self {
+        Self { profile, lost: ShardSet::default(), error: None }
+    }
+
+    fn note(&mut self, shard: u8, result: Result<(), AppendError>) {
+        if let Err(error) = result {
+            self.lost.insert(shard);
+            self.error.get_or_insert(error);
+        }
+    }
+
+    /// Fails when too few are left for anybody to be told of the blob.
+    fn enough(&self) -> Result<(), AppendError> {
+        let left = self.profile.shards() - self.lost.count();
+        match self.error {
+            Some(error) if left < placement::shards_needed(self.profile) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The windows of one write on their way to the disks. They make progress whenever the write awaits anything through
+/// [`Self::alongside`].
 struct Appends<F> {
     in_flight: FuturesUnordered<F>,
-    failed: Option<AppendError>,
+    shards: Shards,
 }
 
-impl<F: Future<Output = Result<(), AppendError>>> Appends<F> {
+impl<F: Future<Output = Vec<(u8, AppendError)>>> Appends<F> {
     /// Runs `work` and the appends at once; ends with `work`.
     async fn alongside<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|context| {
-            while let Poll::Ready(Some(result)) = self.in_flight.poll_next_unpin(context) {
-                self.note(result);
+            while let Poll::Ready(Some(failed)) = self.in_flight.poll_next_unpin(context) {
+                self.note(failed);
             }
             work.as_mut().poll(context)
         })
         .await
     }
 
-    /// Waits until another append may start; fails when one of them did.
+    /// Waits until another window may start; fails when too few shards are left.
     async fn room(&mut self) -> Result<(), AppendError> {
         while self.in_flight.len() >= WINDOWS_IN_FLIGHT {
-            let result = self.in_flight.next().await.expect("not empty");
-            self.note(result);
+            let failed = self.in_flight.next().await.expect("not empty");
+            self.note(failed);
         }
-        self.failed.map_or(Ok(()), Err)
+        self.shards.enough()
     }
 
-    /// Waits for all of them.
-    async fn all(&mut self) -> Result<(), AppendError> {
-        while let Some(result) = self.in_flight.next().await {
-            self.note(result);
+    /// Waits for all of them; gives the shards that are lost.
+    async fn all<E>(&mut self) -> Result<ShardSet, PutError<E>> {
+        while let Some(failed) = self.in_flight.next().await {
+            self.note(failed);
         }
-        self.failed.map_or(Ok(()), Err)
+        self.shards.enough()?;
+        Ok(self.shards.lost)
     }
 
-    fn note(&mut self, result: Result<(), AppendError>) {
-        if let Err(error) = result {
-            self.failed.get_or_insert(error);
-        }
+    fn note(&mut self, failed: Vec<(u8, AppendError)>) {
+        failed.into_iter().for_each(|(shard, error)| self.shards.note(shard, Err(error)));
     }
 }
 

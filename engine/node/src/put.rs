@@ -2,6 +2,7 @@
 
 use anvil_model::io::{DeviceError, World};
 use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, Etag, Headers, Key, WriteConditions};
+use anvil_model::placement::TooFewDisks;
 use anvil_store::AppendError;
 
 use crate::body::Body;
@@ -72,6 +73,9 @@ pub enum PutError<E> {
     /// No disk has room.
     #[error("the disks are full")]
     Full,
+    /// Too few disks take writes.
+    #[error(transparent)]
+    TooFewDisks(#[from] TooFewDisks),
     /// A disk failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -108,7 +112,7 @@ impl<W: World> Node<W> {
 
         let storage_class = put.storage_class.unwrap_or(prepared.storage_class);
         let origin = self.origin(put.caller, &put.bucket, &put.key);
-        let payload = self.write_payload(&origin, &put.expected, body).await?;
+        let payload = self.write_payload(&origin, self.classes.profile(&storage_class), &put.expected, body).await?;
 
         // The bytes are on a disk; this makes them durable and visible, or leaves them to the sweep.
         let stored = payload.stored();

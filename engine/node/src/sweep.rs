@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use anvil_model::geometry;
 use anvil_model::ids::{BlobId, Incarnation, NodeId};
 use anvil_model::io::World;
 use anvil_model::limits::PAGE_KEYS_MAX;
@@ -86,7 +87,7 @@ impl<W: World> Node<W> {
                 swept.blobs += 1;
                 match rows.remove(&known.blob) {
                     Some(row) if known.length < row.length => drop(rows.insert(row.blob, row)),
-                    Some(_) => {}
+                    Some(row) => self.note_missing_shards(&row).await,
                     None if known.released || !life.closed(known.blob) => {}
                     None => orphans.push(claim(known.blob, known.profile, known.length)),
                 }
@@ -102,6 +103,23 @@ impl<W: World> Node<W> {
             self.look_again(&row, swept).await?;
         }
         Ok(())
+    }
+
+    /// Shards that the row says are on disks that are here, and are not, are to be repaired.
+    async fn note_missing_shards(&self, row: &BlobRow) {
+        if row.profile.parity == 0 || row.state == BlobState::Dead {
+            return;
+        }
+        let last = geometry::window_count(row.profile, row.length) - 1;
+        for window in [0, last] {
+            let located = self.store.locate(row.blob, geometry::window_start(row.profile, window)).await;
+            let Ok(Some(located)) = located else { return };
+            for (&disk, shard) in row.places.iter().zip(0..) {
+                if located.cell(shard).is_none() && self.is_online(disk) {
+                    self.repairs.note_damaged(row.blob, shard, disk);
+                }
+            }
+        }
     }
 
     async fn claim_orphans(&self, blobs: Vec<BlobClaim>) -> Result<u64, MetadataError> {

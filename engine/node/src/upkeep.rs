@@ -1,4 +1,5 @@
-//! What a core does for its disks that no client asked for: garbage is given back, blobs that nobody needs are found.
+//! What a core does for its disks that no client asked for: garbage is given back, blobs that nobody needs are found, shards
+//! that are lost are made again.
 //!
 //! One task per core, behind the tasks of clients. It can be dropped at any moment: what was not done is done by the next
 //! life. What is told here is remembered nowhere but in the metadata.
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::Node;
 use crate::reclaim::Reclaimer;
+use crate::repair::LostDisks;
 pub use crate::sweep::{CurrentLife, Swept};
 
 /// How a node keeps its disks.
@@ -33,6 +35,10 @@ pub struct Upkeep {
     pub sweep_every: Duration,
     /// Whether the disks are nearly full. One for all cores.
     pub pressure: Pressure,
+    /// The disks that were given up. One for all cores.
+    pub lost: LostDisks,
+    /// What one core repairs per second, at most.
+    pub repair_bytes_per_second: u64,
 }
 
 /// What upkeep did on a core since its start.
@@ -126,7 +132,9 @@ impl Counters {
 impl<W: World> Node<W> {
     /// Keeps this core's share of the disks, until it is dropped.
     pub async fn upkeep(&self, upkeep: Upkeep) {
-        future::join(self.keep_reclaiming(&upkeep), self.keep_sweeping(&upkeep)).await;
+        let all =
+            future::join3(self.keep_reclaiming(&upkeep), self.keep_sweeping(&upkeep), self.keep_repairing(&upkeep));
+        all.await;
     }
 
     /// What upkeep did on this core.

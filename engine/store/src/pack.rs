@@ -38,13 +38,13 @@ pub struct SmallCopy {
 #[derive(Debug)]
 struct Small {
     copy: SmallCopy,
-    origin: Origin,
+    origin: Option<Origin>,
     reply: oneshot::Sender<Result<(), AppendError>>,
 }
 
 impl Small {
     fn header_bytes(&self) -> usize {
-        record_header_bytes(self.copy.payload.len(), Some(&self.origin))
+        record_header_bytes(self.copy.payload.len(), self.origin.as_ref())
     }
 
     /// With the padding to where the next record may begin.
@@ -55,14 +55,19 @@ impl Small {
 
 impl<W: World> Store<W> {
     /// Packs one copy of a small blob with others of this moment into one write. Completes and is durable like
-    /// [`Self::append`]. The copies of one blob go to different disks.
+    /// [`Self::append`]. The copies of one blob go to different disks. `origin` is absent where it is not known any more.
     ///
     /// # Errors
     /// When the disk is full or fails.
     ///
     /// # Panics
     /// When the blob is not at home on this core, or the copy is not as [`SmallCopy`] says.
-    pub async fn append_small(&self, disk: DiskId, origin: &Origin, copy: SmallCopy) -> Result<(), AppendError> {
+    pub async fn append_small(
+        &self,
+        disk: DiskId,
+        origin: Option<&Origin>,
+        copy: SmallCopy,
+    ) -> Result<(), AppendError> {
         let inner = &self.inner;
         let SmallCopy { blob, profile, shard, ref payload } = copy;
         inner.check_own(blob);
@@ -73,7 +78,7 @@ impl<W: World> Store<W> {
         inner.allow_profile(disk, profile).await?;
         let (reply, packed) = oneshot::channel();
         let packer = &inner.disk(disk).packer;
-        packer.borrow_mut().waiting.push_back(Small { copy, origin: origin.clone(), reply });
+        packer.borrow_mut().waiting.push_back(Small { copy, origin: origin.cloned(), reply });
         let running = std::mem::replace(&mut packer.borrow_mut().running, true);
         if !running {
             let inner = Rc::clone(inner);
@@ -144,7 +149,7 @@ impl<W: World> Inner<W> {
             let header = RecordHeader::new(slot.name(), offset, subject, payload_offset, payload);
             let record = &mut buffer[at..at + small.record_bytes()];
             let (head, rest) = record.split_at_mut(header_bytes);
-            header.encode(Some(&small.origin), head);
+            header.encode(small.origin.as_ref(), head);
             rest[..payload.len()].copy_from_slice(payload);
             rest[payload.len()..].fill(0);
             records.push(FooterEntry::of(&header));

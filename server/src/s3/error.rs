@@ -297,6 +297,7 @@ impl From<PutError<BodyError>> for S3Error {
             PutError::ChecksumMismatch(algorithm) => checksum_mismatch(algorithm),
             PutError::Metadata(error) => error.into(),
             PutError::TooSlow => Self::new(Code::SLOW_DOWN).retry_after(1),
+            PutError::TooFewDisks(error) => Self::new(Code::SERVICE_UNAVAILABLE).retry_after(5).caused_by(&error),
             PutError::Full => Self::new(Code::INSUFFICIENT_STORAGE),
             PutError::Device(error) => Self::new(Code::INTERNAL_ERROR).caused_by(&error),
         }

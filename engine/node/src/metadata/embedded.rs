@@ -16,7 +16,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use anvil_model::ids::{DiskId, Incarnation, NodeId, WriteId};
-use anvil_model::io::{DeviceError, World};
+use anvil_model::io::World;
+use anvil_model::placement::shards_needed;
 use anvil_model::time::WallTime;
 use anvil_store::{AppendError, LOG_PAYLOAD_BYTES_MAX, LogError, LogRecord, LogWriter, Recovered};
 use tokio::sync::Mutex;
@@ -438,7 +439,7 @@ impl<W: World, I: Index> Embedded<W, I> {
         if tail.behind.is_some() {
             return vec![unavailable(); range.len()];
         }
-        let number = tail.next;
+        let (number, all) = (tail.next, range.clone());
         let decided = self.index.decide(Arc::clone(batch), range.clone(), number, self.world.wall_clock()).await;
         let decision = match decided {
             Ok(decision) => decision,
@@ -470,12 +471,25 @@ impl<W: World, I: Index> Embedded<W, I> {
         let changes: Vec<usize> =
             range.zip(&decision.verdicts).filter(|(_, verdict)| is_change(verdict)).map(|(index, _)| index).collect();
         let payload = log::encode(&header, changes.iter().map(|&change| encoded[change].as_slice()));
-        let data = changes.iter().filter_map(|&change| batch[change].claim()).flat_map(|claim| claim.places.clone());
-        let data = data.filter(|&disk| disk != DiskId::NONE);
-        if let Err(error) = self.write(tail, number, &payload, data).await {
-            tracing::error!(%error, batch = number, "a metadata batch did not become durable");
+        let claims = changes.iter().filter_map(|&change| batch[change].claim());
+        let places = claims.flat_map(|claim| claim.places.iter().copied());
+        let failed = match self.write(tail, number, &payload, places.filter(|&disk| disk != DiskId::NONE)).await {
+            Ok(failed) => failed,
+            Err(error) => {
+                tracing::error!(%error, batch = number, "a metadata batch did not become durable");
+                let _ = self.index.rollback().await;
+                return decision.verdicts.into_iter().map(not_known).collect();
+            }
+        };
+        if !failed.is_empty() {
+            // What the record says of these shards is not so: it is void, and another one says what is.
             let _ = self.index.rollback().await;
-            return decision.verdicts.into_iter().map(not_known).collect();
+            tracing::error!(?failed, batch = number, "disks did not make their shards durable");
+            let Some(batch) = without_shards_on(batch, &failed) else {
+                return decision.verdicts.into_iter().map(not_known).collect();
+            };
+            let encoded: Vec<_> = batch.iter().map(log::encode_mutation).collect();
+            return Box::pin(self.commit_range(tail, &batch, &encoded, all)).await;
         }
         tail.durable_through = number;
         if let Err(error) = self.index.commit().await {
@@ -487,30 +501,40 @@ impl<W: World, I: Index> Embedded<W, I> {
         decision.verdicts.into_iter().map(answer).collect()
     }
 
-    /// Appends a record and makes it durable together with the data on the disks `data`.
+    /// Appends a record and makes it durable together with the data on the disks `data`. Gives those of them that could not
+    /// make theirs durable.
     async fn write(
         &self,
         tail: &mut Tail<W>,
         number: u64,
         payload: &[u8],
         data: impl Iterator<Item = DiskId>,
-    ) -> Result<(), WriteError> {
+    ) -> Result<Vec<DiskId>, WriteError> {
         // Whatever becomes of it, no other batch gets this number: some disk may have written it.
         tail.next = number + 1;
         let data: Vec<DiskId> = data.collect();
-        match tail.writer.commit(number, payload, &data).await?.first() {
-            Some(&(_, error)) => Err(WriteError::Flush(error)),
-            None => Ok(()),
+        let failed = tail.writer.commit(number, payload, &data).await?;
+        Ok(failed.into_iter().map(|(disk, _)| disk).collect())
+    }
+}
+
+/// The same changes, with shards on these disks as repair debt. `None` when too few shards of a blob are left.
+fn without_shards_on(batch: &[Mutation], failed: &[DiskId]) -> Option<Arc<[Mutation]>> {
+    let mut batch: Vec<Mutation> = batch.to_vec();
+    for claim in batch.iter_mut().filter_map(Mutation::claim_mut) {
+        claim.places.iter_mut().filter(|place| failed.contains(place)).for_each(|place| *place = DiskId::NONE);
+        let left = claim.places.iter().filter(|&&place| place != DiskId::NONE).count();
+        if !claim.places.is_empty() && left < shards_needed(claim.profile).into() {
+            return None;
         }
     }
+    Some(batch.into())
 }
 
 #[derive(Debug, thiserror::Error)]
 enum WriteError {
     #[error("log: {0}")]
     Log(#[from] AppendError),
-    #[error("flush: {0}")]
-    Flush(DeviceError),
 }
 
 fn is_change(verdict: &Result<Decided, Refusal>) -> bool {

@@ -382,6 +382,15 @@ impl Mutation {
         }
     }
 
+    /// [`Self::claim`], to say of it where shards are not.
+    pub(super) fn claim_mut(&mut self) -> Option<&mut BlobClaim> {
+        match &mut self.change {
+            Change::PutObject { object, .. } => object.blob.as_mut(),
+            Change::PutPart { part, .. } => part.blob.as_mut(),
+            _ => None,
+        }
+    }
+
     /// About how many bytes the change takes in a batch.
     #[must_use]
     pub fn weight(&self) -> usize {

@@ -12,6 +12,7 @@ use anvil_node::metadata::batch::{Limits, Service, mailboxes};
 use anvil_node::metadata::embedded::{Embedded, OpenError, Replayed, replay};
 use anvil_node::metadata::rows::{BlobState, Rows};
 use anvil_node::metadata::{Client as Metadata, MetadataError, Refusal};
+use anvil_node::repair::LostDisks;
 use anvil_node::upkeep::{CurrentLife, Pressure, Swept, Upkeep};
 use anvil_store::{
     FormatError, FormatOptions, IdentifyError, Identity, LogWriter, RecoverError, RecoveryReport, Store, format,
@@ -74,6 +75,8 @@ impl Running {
             look_every: plan.look_every,
             sweep_every: plan.sweep_every,
             pressure: Pressure::new(),
+            lost: LostDisks::new(),
+            repair_bytes_per_second: 64 << 20,
         };
         let keep = |node: &Node<SimWorld>| {
             let (node, upkeep) = (node.clone(), upkeep.clone());
@@ -212,6 +215,7 @@ impl Parts {
         let node = |((world, store), metadata): ((&SimWorld, &Store<SimWorld>), &Metadata<SimWorld>)| {
             Node::new(world.clone(), store.clone(), metadata.clone(), "sim-1", classes())
                 .digesting_with(anvil_digest::Kernel::SINGLE)
+                .encoding_with(anvil_erasure::Kernel::Naive)
         };
         let nodes: Vec<Node<SimWorld>> = cores.map(node).collect();
         make_bucket(&nodes[0]).await;

@@ -751,7 +751,7 @@ impl Shared {
             PutError::Body(Left) => Fate::Refused,
             PutError::Metadata(error) => fate_of_error(error),
             PutError::Full if tolerance.full || tolerance.device_errors => Fate::Refused,
-            PutError::Device(_) if tolerance.device_errors => Fate::Refused,
+            PutError::Device(_) | PutError::TooFewDisks(_) if tolerance.device_errors => Fate::Refused,
             PutError::Device(DeviceError::Gone) if tolerance.closing => Fate::Refused,
             other => panic!("a healthy node does not say: {other:?}"),
         }

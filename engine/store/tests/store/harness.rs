@@ -220,7 +220,7 @@ pub(crate) async fn write(
     if length <= SMALL_BLOB_BYTES_MAX {
         let payload = Rc::new(bytes(blob, 0, length));
         let copy = SmallCopy { blob, profile: Profile::SINGLE, shard: 0, payload };
-        return store.append_small(disk, &origin, copy).await;
+        return store.append_small(disk, Some(&origin), copy).await;
     }
     for (window, offset) in (0..).zip((0..length).step_by(RECORD_PAYLOAD_BYTES_MAX)) {
         let part = (length - offset).min(RECORD_PAYLOAD_BYTES_MAX);

@@ -44,7 +44,9 @@ async fn append_cell(
     let window_length = window_length(profile, length, window);
     let payload = cell_of(profile, cell, cell_bytes(profile, window_length));
     if is_packed(profile, length) {
-        return store.append_small(disk, &origin, SmallCopy { blob, profile, shard, payload: Rc::new(payload) }).await;
+        return store
+            .append_small(disk, Some(&origin), SmallCopy { blob, profile, shard, payload: Rc::new(payload) })
+            .await;
     }
     let mut buffer = world.buffer(Reserve::Foreground).await;
     let mut view = buffer.split_to((RECORD_HEADER_BYTES_MAX + payload.len()).next_multiple_of(UNIT_BYTES));

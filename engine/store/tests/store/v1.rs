@@ -83,7 +83,7 @@ fn version_1_is_written_as_ever() {
             if length <= 65_536 {
                 let payload = Rc::new(vec![fill; length]);
                 let copy = SmallCopy { blob, profile: Profile::SINGLE, shard: 0, payload };
-                store.append_small(DiskId(1), &origin(blob), copy).await.unwrap();
+                store.append_small(DiskId(1), Some(&origin(blob)), copy).await.unwrap();
                 continue;
             }
             for (window, offset) in (0..).zip((0..length).step_by(RECORD_PAYLOAD_BYTES_MAX)) {
@@ -161,7 +161,7 @@ fn shards_are_written_as_ever() {
                     if is_packed(profile, length) {
                         let payload = Rc::new(vec![fill(shard, window); bytes]);
                         let copy = SmallCopy { blob, profile, shard, payload };
-                        store.append_small(DiskId(1), &origin(blob), copy).await.unwrap();
+                        store.append_small(DiskId(1), Some(&origin(blob)), copy).await.unwrap();
                         continue;
                     }
                     let mut buffer = world.buffer(Reserve::Foreground).await;

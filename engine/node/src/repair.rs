@@ -1,0 +1,316 @@
+//! The story of a shard that is to be made again: any k cells of each window are read, the missing one is made from them and
+//! appended to another disk, that disk is flushed, and the place of the shard is changed from what was seen.
+//!
+//! What is to be repaired is metadata, not memory: shards without a place (a write that lost a disk, a damaged record), and
+//! all shards on disks that were given up. Every core repairs the blobs that are at home on it, one shard after the
+//! other at a bounded rate, behind what clients wait for. A repair that ends anywhere is begun again by the next round or
+//! life, with the shards that are left; what it had appended is replaced, or goes with its blob.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anvil_model::format::Subject;
+use anvil_model::geometry;
+use anvil_model::ids::{BlobId, DiskId};
+use anvil_model::io::{DeviceError, World};
+use anvil_model::limits::{PAGE_KEYS_MAX, RECORD_HEADER_BYTES_MAX};
+use anvil_model::profile::Profile;
+use anvil_store::{AppendError, BadRecord, Cell, Piece, ReadError, SmallCopy};
+use futures_util::future;
+use tokio::sync::watch;
+
+use crate::Node;
+use crate::metadata::mutation::Change;
+use crate::metadata::rows::BlobRow;
+use crate::metadata::{MetadataError, Refusal};
+use crate::upkeep::Upkeep;
+
+/// The disks that were given up: what they held is made again elsewhere. One for all cores; cheap to clone, and to send to a
+/// core.
+#[derive(Clone, Debug)]
+pub struct LostDisks {
+    disks: Arc<watch::Sender<BTreeSet<DiskId>>>,
+}
+
+/// What repair did on a core since its start, and what it has before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RepairFigures {
+    /// Shards that were made again.
+    pub shards: u64,
+    /// Their bytes on disk.
+    pub bytes: u64,
+    /// Attempts that failed: too few cells could be read, or no disk took the shard. They are made again.
+    pub failed: u64,
+    /// Of the round that runs, or of the last one: bytes per second.
+    pub bytes_per_second: u64,
+    /// What is left, as far as the round that runs has counted.
+    pub remaining: Vec<Remaining>,
+}
+
+/// What is left to repair because of one disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remaining {
+    /// Which; [`DiskId::NONE`] for shards without a place.
+    pub disk: DiskId,
+    /// Shards.
+    pub shards: u64,
+    /// Their bytes on disk, about.
+    pub bytes: u64,
+}
+
+/// [`RepairFigures`] as they grow, and the shards that were found damaged and are not yet known to the metadata as such.
+#[derive(Debug, Default)]
+pub(crate) struct Repairs {
+    figures: RefCell<RepairFigures>,
+    damaged: RefCell<BTreeSet<(BlobId, u8, DiskId)>>,
+}
+
+/// Why a shard could not be repaired now.
+#[derive(Debug, thiserror::Error)]
+enum RepairError {
+    #[error("no disk takes it")]
+    NoDisk,
+    #[error("too few of its cells can be read: {0}")]
+    Read(#[from] ReadError),
+    #[error("it cannot be written: {0}")]
+    Append(#[from] AppendError),
+    #[error("it cannot be made durable: {0}")]
+    Flush(#[from] DeviceError),
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+}
+
+/// Damaged shards that are remembered, at most; those beyond are found again.
+const DAMAGED_MAX: usize = 1024;
+/// After an error of the metadata.
+const RETRY: Duration = Duration::from_secs(5);
+/// Failures of one round that are named in the log; the others are counted.
+const NAMED_MAX: u64 = 10;
+/// Shards in a row that no disk takes, after which the round ends: it would go on like this.
+const UNPLACED_MAX: u32 = 16;
+
+impl LostDisks {
+    /// None.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { disks: Arc::new(watch::Sender::new(BTreeSet::new())) }
+    }
+
+    /// From now on these.
+    pub fn set(&self, disks: BTreeSet<DiskId>) {
+        self.disks.send_replace(disks);
+    }
+
+    /// Which they are.
+    #[must_use]
+    pub fn all(&self) -> BTreeSet<DiskId> {
+        self.disks.borrow().clone()
+    }
+}
+
+impl Default for LostDisks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RepairFigures {
+    /// When all that is left will be done at the present rate; `None` while nothing is being done.
+    #[must_use]
+    pub fn estimated_end(&self) -> Option<Duration> {
+        let left: u64 = self.remaining.iter().map(|remaining| remaining.bytes).sum();
+        left.checked_div(self.bytes_per_second).map(Duration::from_secs)
+    }
+}
+
+impl Repairs {
+    /// The record of this shard on this disk is not whole.
+    pub(crate) fn note_damaged(&self, blob: BlobId, shard: u8, disk: DiskId) {
+        let mut damaged = self.damaged.borrow_mut();
+        if damaged.len() < DAMAGED_MAX {
+            damaged.insert((blob, shard, disk));
+        }
+    }
+
+    fn remaining(&self, disk: DiskId, change: impl FnOnce(&mut Remaining)) {
+        let remaining = &mut self.figures.borrow_mut().remaining;
+        let at = remaining.iter().position(|of| of.disk == disk).unwrap_or_else(|| {
+            remaining.push(Remaining { disk, shards: 0, bytes: 0 });
+            remaining.len() - 1
+        });
+        change(&mut remaining[at]);
+    }
+}
+
+impl<W: World> Node<W> {
+    /// What repair did on this core.
+    #[must_use]
+    pub fn repair_figures(&self) -> RepairFigures {
+        self.repairs.figures.borrow().clone()
+    }
+
+    pub(crate) async fn keep_repairing(&self, upkeep: &Upkeep) {
+        let mut lost = upkeep.lost.disks.subscribe();
+        loop {
+            let pause = match self.repair_round(upkeep).await {
+                Ok(()) => upkeep.look_every,
+                Err(error) => {
+                    tracing::debug!(%error, "nothing is repaired at the moment");
+                    RETRY
+                }
+            };
+            future::select(pin!(lost.changed()), pin!(self.world.sleep(pause))).await;
+        }
+    }
+
+    /// Repairs all that there is to repair at this moment.
+    async fn repair_round(&self, upkeep: &Upkeep) -> Result<(), MetadataError> {
+        self.tell_damage().await?;
+        let disks = || std::iter::once(DiskId::NONE).chain(upkeep.lost.all());
+        self.repairs.figures.borrow_mut().remaining.clear();
+        for disk in disks() {
+            self.each_shard_on(disk, async |row, _| {
+                let bytes = geometry::shard_bytes(row.profile, row.length);
+                self.repairs.remaining(disk, |remaining| {
+                    remaining.shards += 1;
+                    remaining.bytes += bytes;
+                });
+                Ok(true)
+            })
+            .await?;
+        }
+        for disk in disks() {
+            self.repair_disk(disk, upkeep.repair_bytes_per_second).await?;
+        }
+        Ok(())
+    }
+
+    /// Shards that reads, scrub or the sweep found damaged lose their places, unless they were moved meanwhile.
+    async fn tell_damage(&self) -> Result<(), MetadataError> {
+        // Where nothing can be made again they are left to whoever asks for them.
+        let taken = if self.classes.standard().parity > 0 { DAMAGED_MAX } else { 0 };
+        for BadRecord { disk, subject, .. } in self.store.bad_records(taken) {
+            if let Subject::Blob { blob, shard, profile: Profile { parity: 1.., .. }, .. } = subject {
+                self.repairs.note_damaged(blob, shard, disk);
+            }
+        }
+        loop {
+            let Some(damaged) = self.repairs.damaged.borrow().first().copied() else { return Ok(()) };
+            let (blob, shard, from) = damaged;
+            match self.metadata.commit(Change::MoveShard { blob, shard, from, to: DiskId::NONE }).await {
+                Ok(_) => tracing::warn!(%blob, shard, disk = %from, "a shard is damaged, and will be made again"),
+                Err(MetadataError::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
+            self.repairs.damaged.borrow_mut().remove(&damaged);
+        }
+    }
+
+    /// Calls `visit` for each shard on a disk of blobs that are at home here, until it says false.
+    async fn each_shard_on(
+        &self,
+        disk: DiskId,
+        mut visit: impl AsyncFnMut(&BlobRow, u8) -> Result<bool, MetadataError>,
+    ) -> Result<(), MetadataError> {
+        let (core, core_count) = (self.world.core(), self.world.core_count());
+        let mut after = None;
+        loop {
+            let page = self.metadata.blobs_on_disk(disk, after, PAGE_KEYS_MAX).await?;
+            for row in page.rows.iter().filter(|row| row.blob.home(core_count) == core) {
+                for (_, shard) in row.places.iter().zip(0..).filter(|&(place, _)| *place == disk) {
+                    if !visit(row, shard).await? {
+                        return Ok(());
+                    }
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn repair_disk(&self, disk: DiskId, bytes_per_second: u64) -> Result<(), MetadataError> {
+        let began = self.world.now();
+        let (mut named, mut unplaced, mut done_bytes) = (0, 0, 0);
+        self.each_shard_on(disk, async |row, shard| {
+            let bytes = geometry::shard_bytes(row.profile, row.length);
+            match self.repair_shard(row.blob, shard, bytes_per_second).await {
+                Ok(()) => {
+                    unplaced = 0;
+                    done_bytes += bytes;
+                    let took = self.world.now().since(began).as_millis().max(1);
+                    let mut figures = self.repairs.figures.borrow_mut();
+                    figures.shards += 1;
+                    figures.bytes += bytes;
+                    figures.bytes_per_second = u64::try_from(u128::from(done_bytes) * 1000 / took).unwrap_or(u64::MAX);
+                }
+                // Moved or not needed any more.
+                Err(RepairError::Metadata(MetadataError::Refused(Refusal::ShardMoved))) => {}
+                Err(RepairError::Metadata(error)) => return Err(error),
+                Err(error) => {
+                    unplaced = if matches!(error, RepairError::NoDisk) { unplaced + 1 } else { 0 };
+                    self.repairs.figures.borrow_mut().failed += 1;
+                    named += 1;
+                    if named <= NAMED_MAX {
+                        tracing::warn!(blob = %row.blob, shard, %error, "a shard could not be made again");
+                    }
+                    return Ok(unplaced < UNPLACED_MAX);
+                }
+            }
+            self.repairs.remaining(disk, |remaining| {
+                remaining.shards = remaining.shards.saturating_sub(1);
+                remaining.bytes = remaining.bytes.saturating_sub(bytes);
+            });
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Makes one shard again on another disk.
+    async fn repair_shard(&self, blob: BlobId, shard: u8, bytes_per_second: u64) -> Result<(), RepairError> {
+        // Another shard of it may have been moved since the page was read.
+        let row = self.metadata.blob(blob).await?.ok_or(MetadataError::Refused(Refusal::ShardMoved))?;
+        let from = *row.places.get(usize::from(shard)).ok_or(MetadataError::Refused(Refusal::ShardMoved))?;
+        let shard_bytes = geometry::shard_bytes(row.profile, row.length);
+        let to = self.place_shard(&row.places, shard_bytes).ok_or(RepairError::NoDisk)?;
+        for window in 0..geometry::window_count(row.profile, row.length) {
+            let began = self.world.now();
+            let written = self.repair_cell(&row, shard, window, to).await?;
+            let within_rate = Duration::from_nanos(written as u64 * 1_000_000_000 / bytes_per_second.max(1));
+            self.world.sleep(within_rate.saturating_sub(self.world.now().since(began))).await;
+        }
+        self.store.flush(&[to]).await?;
+        self.metadata.commit(Change::MoveShard { blob, shard, from, to }).await?;
+        Ok(())
+    }
+
+    /// Gives the bytes of the cell.
+    async fn repair_cell(&self, row: &BlobRow, shard: u8, window: u32, to: DiskId) -> Result<usize, RepairError> {
+        let &BlobRow { blob, profile, length, .. } = row;
+        let missing = ReadError::Missing(blob);
+        let located =
+            self.store.locate(blob, geometry::window_start(profile, window)).await.map_err(ReadError::from)?;
+        let located = located.filter(|located| located.profile == profile).ok_or(missing)?;
+        let window_length = geometry::window_length(profile, length, window);
+        let cell_bytes = geometry::cell_bytes(profile, window_length);
+        if located.cells[0].bytes != cell_bytes {
+            return Err(missing.into());
+        }
+        let Piece { mut buffer, range } = self.make_cell(&located, shard).await?;
+        if geometry::is_packed(profile, length) {
+            let copy = SmallCopy { blob, profile, shard, payload: buffer[range].to_vec().into() };
+            self.store.append_small(to, None, copy).await?;
+            return Ok(cell_bytes);
+        }
+        if range.start != RECORD_HEADER_BYTES_MAX {
+            buffer.copy_within(range, RECORD_HEADER_BYTES_MAX);
+        }
+        let cell = Cell { blob, profile, shard, window, window_length, buffer };
+        self.store.append(to, None, cell).await?;
+        Ok(cell_bytes)
+    }
+}

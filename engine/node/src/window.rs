@@ -1,0 +1,290 @@
+//! The bytes of a window from its cells: k of them side by side into one buffer; what a cell lacks is made from others.
+//!
+//! A cell that is missing, damaged, or on a disk that fails or lets wait, costs a GET the same columns of k other cells, and
+//! nothing else: its bytes are right or they are not given. What is found damaged is noted for `repair`.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::pin::pin;
+
+use anvil_erasure::Code;
+use anvil_model::io::{Reserve, World};
+use anvil_model::profile::Profile;
+use anvil_store::{CellError, DiskState, Located, Piece, ReadError};
+use futures_util::future::{Either, join_all, select};
+
+use crate::Node;
+use crate::spread::ShardSet;
+use crate::stripe::Stripe;
+
+/// What to read of a window, and what to make from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Plan {
+    /// Cells and columns of them, none twice.
+    reads: Vec<(u8, Range<usize>)>,
+    /// What is wanted, in order.
+    wanted: Vec<Wanted>,
+    /// Columns that are made of the cells that are not read.
+    columns: Range<usize>,
+}
+
+/// Columns of a cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Wanted {
+    shard: u8,
+    columns: Range<usize>,
+}
+
+/// Cells that could not be read.
+type Failed = Vec<(u8, CellError)>;
+
+impl<W: World> Node<W> {
+    /// Bytes of a window, verified and in order: one piece for each data cell that they touch.
+    pub(crate) async fn read_window(
+        &self,
+        located: &Located,
+        range: Range<usize>,
+    ) -> Result<VecDeque<Piece<W::Buffer>>, ReadError> {
+        let stripe = stripe_of(located);
+        let touched = (0..stripe.profile().data).filter_map(|shard| {
+            let held = stripe.held(shard);
+            let columns = range.start.max(held.start)..range.end.min(held.end);
+            let shifted = columns.start.saturating_sub(held.start)..columns.end.saturating_sub(held.start);
+            (columns.start < columns.end).then_some(Wanted { shard, columns: shifted })
+        });
+        self.read_cells(located, touched.collect(), ShardSet::default()).await
+    }
+
+    /// All of one cell, made from others, in its slot of a stripe.
+    pub(crate) async fn make_cell(&self, located: &Located, shard: u8) -> Result<Piece<W::Buffer>, ReadError> {
+        let wanted = vec![Wanted { shard, columns: 0..stripe_of(located).cell_bytes() }];
+        let mut pieces = self.read_cells(located, wanted, ShardSet::from_iter([shard])).await?;
+        Ok(pieces.pop_front().expect("one was wanted"))
+    }
+
+    /// Reads and makes what is wanted without the cells that are `lost`.
+    async fn read_cells(
+        &self,
+        located: &Located,
+        wanted: Vec<Wanted>,
+        mut lost: ShardSet,
+    ) -> Result<VecDeque<Piece<W::Buffer>>, ReadError> {
+        let profile = located.profile;
+        let here: ShardSet = (0..profile.shards()).filter(|&shard| located.cell(shard).is_some()).collect();
+        let mut refusal = ReadError::Missing(located.blob);
+        loop {
+            let available = here.without(lost);
+            let avoided = self.avoided(located, available);
+            let plan = Plan::new(profile, located.blob.sequence, &wanted, available.without(avoided))
+                .or_else(|| Plan::new(profile, located.blob.sequence, &wanted, available));
+            let Some(plan) = plan else { return Err(refusal) };
+            match self.read_in_time(located, &plan, &wanted, available).await {
+                Ok(pieces) => return Ok(pieces),
+                Err(failed) => {
+                    for (shard, error) in failed {
+                        refusal = error.into();
+                        match error {
+                            CellError::Closing => return Err(refusal),
+                            CellError::Corrupt(_) if profile.parity > 0 => {
+                                let disk = located.cell(shard).expect("it was read").disk;
+                                self.repairs.note_damaged(located.blob, shard, disk);
+                            }
+                            _ => {}
+                        }
+                        lost.insert(shard);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Shards on disks that failed or are slow: asked only when there is no other way.
+    fn avoided(&self, located: &Located, available: ShardSet) -> ShardSet {
+        let shards = (0..located.profile.shards()).filter(|&shard| available.contains(shard));
+        let disks = self.store.disks();
+        let failed = |disk| disks.iter().any(|view| view.id == disk && view.state != DiskState::Online);
+        let avoided = shards.filter(|&shard| {
+            let disk = located.cell(shard).expect("it is available").disk;
+            failed(disk) || self.hedging.avoids(disk, || self.world.random())
+        });
+        avoided.collect()
+    }
+
+    /// Carries out a plan. When cells let wait for longer than usual, a plan without them is begun beside it, and the
+    /// first of both counts.
+    async fn read_in_time(
+        &self,
+        located: &Located,
+        plan: &Plan,
+        wanted: &[Wanted],
+        available: ShardSet,
+    ) -> Result<VecDeque<Piece<W::Buffer>>, Failed> {
+        let waiting = Cell::new(plan.reads.iter().map(|(shard, _)| *shard).collect::<ShardSet>());
+        let patience = self.hedging.patience();
+        let first = pin!(self.carry_out(located, plan, &waiting));
+        let first = match select(first, pin!(self.world.sleep(patience))).await {
+            Either::Left((done, _)) => return done,
+            Either::Right(((), first)) => first,
+        };
+        let late = waiting.get();
+        let Some(other) = Plan::new(located.profile, located.blob.sequence, wanted, available.without(late)) else {
+            return first.await;
+        };
+        for shard in (0..located.profile.shards()).filter(|&shard| late.contains(shard)) {
+            self.hedging.note(located.cell(shard).expect("it is read").disk, patience, true);
+        }
+        let waiting_too = Cell::new(ShardSet::default());
+        let second = pin!(self.carry_out(located, &other, &waiting_too));
+        match select(first, second).await {
+            Either::Left((Ok(pieces), _)) | Either::Right((Ok(pieces), _)) => Ok(pieces),
+            Either::Left((Err(failed), second)) => second.await.map_err(|_| failed),
+            Either::Right((Err(_), first)) => first.await,
+        }
+    }
+
+    /// Reads what the plan says into one buffer, and makes what is wanted and was not read.
+    async fn carry_out(
+        &self,
+        located: &Located,
+        plan: &Plan,
+        waiting: &Cell<ShardSet>,
+    ) -> Result<VecDeque<Piece<W::Buffer>>, Failed> {
+        let stripe = stripe_of(located);
+        let buffer = self.world.buffer(Reserve::Foreground).await;
+        let began = self.world.now();
+        // A copy may lie in a pack, whose reads want more room than a slot has; and it is read alone.
+        let copies = located.profile.data == 1;
+        let mut slots: Vec<Option<W::Buffer>> = if copies {
+            let mut slots: Vec<_> = (0..located.profile.shards()).map(|_| None).collect();
+            slots[usize::from(plan.reads[0].0)] = Some(buffer);
+            slots
+        } else {
+            stripe.split(buffer).into_iter().map(Some).collect()
+        };
+        let reads = plan.reads.iter().map(|(shard, columns)| {
+            let slot = slots[usize::from(*shard)].take().expect("no cell is read twice");
+            async move {
+                let read = self.store.read_cell(located, *shard, columns.clone(), slot).await;
+                let mut left = waiting.get();
+                left.remove(*shard);
+                waiting.set(left);
+                let disk = located.cell(*shard).expect("plans read what is here").disk;
+                self.hedging.note(disk, self.world.now().since(began), false);
+                read
+            }
+        });
+        let (mut read, mut failed) = (Vec::with_capacity(plan.reads.len()), Failed::new());
+        for ((shard, columns), (result, buffer)) in plan.reads.iter().zip(join_all(reads).await) {
+            match result {
+                Ok(range) => {
+                    let piece = Piece { buffer, range };
+                    read.push(ReadCell { shard: *shard, columns: columns.clone(), piece });
+                }
+                Err(error) => failed.push((*shard, error)),
+            }
+        }
+        if !failed.is_empty() {
+            return Err(failed);
+        }
+        if copies {
+            let ReadCell { columns, piece, .. } = read.pop().expect("one copy is read");
+            let at = piece.range.start + plan.wanted[0].columns.start - columns.start;
+            let range = at..at + plan.wanted[0].columns.len();
+            return Ok(VecDeque::from([Piece { buffer: piece.buffer, range }]));
+        }
+        self.make_lost(stripe, plan, &read, &mut slots);
+        let pieces = plan.wanted.iter().map(|Wanted { shard, columns }| {
+            match read.iter().position(|cell| cell.shard == *shard) {
+                Some(at) => read.swap_remove(at).into_piece(columns),
+                None => {
+                    let buffer = slots[usize::from(*shard)].take().expect("it was made there");
+                    Piece { buffer, range: stripe.in_slot(columns) }
+                }
+            }
+        });
+        Ok(pieces.collect())
+    }
+
+    /// Makes the wanted cells that were not read, in their slots.
+    fn make_lost(&self, stripe: Stripe, plan: &Plan, read: &[ReadCell<W::Buffer>], slots: &mut [Option<W::Buffer>]) {
+        let is_lost = |wanted: &&Wanted| read.iter().all(|cell| cell.shard != wanted.shard);
+        let lost: Vec<u8> = plan.wanted.iter().filter(is_lost).map(|wanted| wanted.shard).collect();
+        if lost.is_empty() {
+            return;
+        }
+        let Profile { data, parity } = stripe.profile();
+        let present: Vec<(u8, &[u8])> = read.iter().map(|cell| (cell.shard, cell.columns(&plan.columns))).collect();
+        let columns = stripe.in_slot(&plan.columns);
+        let mut into: Vec<&mut [u8]> = Vec::with_capacity(lost.len());
+        for (slot, shard) in slots.iter_mut().zip(0..) {
+            if lost.contains(&shard) {
+                into.push(&mut slot.as_mut().expect("it was not read")[columns.clone()]);
+            }
+        }
+        // Both are in the order of shards.
+        Code::new(data, parity, self.encoding).rebuild_all(&lost, &present[..data.into()], &mut into);
+    }
+}
+
+/// A window as long as all its cells: where a byte lies in them does not depend on where the blob ends.
+fn stripe_of(located: &Located) -> Stripe {
+    Stripe::new(located.profile, usize::from(located.profile.data) * located.cells[0].bytes)
+}
+
+/// A cell that was read.
+struct ReadCell<B> {
+    shard: u8,
+    /// Which columns of it.
+    columns: Range<usize>,
+    piece: Piece<B>,
+}
+
+impl<B: std::ops::Deref<Target = [u8]>> ReadCell<B> {
+    fn columns(&self, columns: &Range<usize>) -> &[u8] {
+        &self.piece.buffer[self.piece.range.clone()][columns.start - self.columns.start..][..columns.len()]
+    }
+
+    fn into_piece(self, columns: &Range<usize>) -> Piece<B> {
+        let at = self.piece.range.start + columns.start - self.columns.start;
+        Piece { buffer: self.piece.buffer, range: at..at + columns.len() }
+    }
+}
+
+impl Plan {
+    /// Reads what is wanted where it is available, and makes the rest from as few cells and columns as can be. `None` when
+    /// too few are available. Of copies, `spread` says which one is read, so that all disks have some to do.
+    fn new(profile: Profile, spread: u64, wanted: &[Wanted], available: ShardSet) -> Option<Self> {
+        let present = |shard: &u8| available.contains(*shard);
+        if profile.data == 1 {
+            let shards = profile.shards();
+            let first = u8::try_from(spread % u64::from(shards)).expect("below a u8");
+            let shard = (0..shards).map(|shard| (first + shard) % shards).find(present)?;
+            let columns = wanted[0].columns.clone();
+            return Some(Self { reads: vec![(shard, columns.clone())], wanted: wanted.to_vec(), columns });
+        }
+        let lost = || wanted.iter().filter(|wanted| !available.contains(wanted.shard));
+        let mut plan = Self { reads: Vec::new(), wanted: wanted.to_vec(), columns: 0..0 };
+        if lost().next().is_none() {
+            plan.reads = wanted.iter().map(|Wanted { shard, columns }| (*shard, columns.clone())).collect();
+            return Some(plan);
+        }
+        let start = lost().map(|wanted| wanted.columns.start).min().expect("one is lost");
+        let end = lost().map(|wanted| wanted.columns.end).max().expect("one is lost");
+        plan.columns = start..end;
+        // The wanted ones are read anyway; then data, which a next piece may want from the drive's cache, then parity.
+        let also = |shard: &u8| wanted.iter().all(|wanted| wanted.shard != *shard);
+        let asked = wanted.iter().map(|wanted| wanted.shard);
+        let helpers = asked.chain((0..profile.shards()).filter(also)).filter(present);
+        for shard in helpers {
+            let own = wanted.iter().find(|wanted| wanted.shard == shard);
+            // No more than k give equations; a wanted one beyond them cannot be, as one of k is lost.
+            if plan.reads.len() == usize::from(profile.data) {
+                break;
+            }
+            let columns = own.map_or(start..end, |own| own.columns.start.min(start)..own.columns.end.max(end));
+            plan.reads.push((shard, columns));
+        }
+        (plan.reads.len() == usize::from(profile.data)).then_some(plan)
+    }
+}
