@@ -39,7 +39,7 @@ use crate::metadata::threads::StartError as IndexError;
 use crate::metadata::{self, SqliteIndex};
 use crate::routes::{Readiness, Ready, Routes};
 use crate::s3::{Domains, S3};
-use crate::telemetry::{MetadataFigures, Metrics, ProcessFigures, StoreFigures, UpkeepSamples};
+use crate::telemetry::{MetadataFigures, Metrics, ProcessFigures, RepairBoard, StoreFigures, UpkeepSamples};
 use crate::tls::Tls;
 
 /// Everything that a start needs to know.
@@ -123,6 +123,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     figures: Arc<StoreFigures>,
     disk_control: Arc<DiskControl>,
+    repair: Arc<RepairBoard>,
     authority: Arc<Authority>,
     metadata_figures: Arc<MetadataFigures>,
     upkeep: Arc<UpkeepSamples>,
@@ -203,6 +204,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         readiness: Arc::clone(&readiness),
         figures: StoreFigures::watched_by(&metrics, core_count),
         disk_control: Arc::new(DiskControl::new(core_count)),
+        repair: RepairBoard::watched_by(&metrics, core_count),
         authority: plan.authority,
         metadata_figures: MetadataFigures::watched_by(&metrics),
         upkeep: UpkeepSamples::watched_by(&metrics, core_count),
@@ -569,7 +571,12 @@ async fn welcome(
         store.start_scrub(scrub);
     }
     let _keeping = keep(shared, &node, incarnation);
-    let grpc = Services::new(node.clone(), Arc::clone(&shared.disk_control), Arc::clone(&shared.authority));
+    let grpc = Services::new(
+        node.clone(),
+        Arc::clone(&shared.disk_control),
+        Arc::clone(&shared.repair),
+        Arc::clone(&shared.authority),
+    );
     let s3 =
         S3::new(node, Arc::clone(&shared.authenticator), Arc::clone(&shared.domains), settings.host_id.as_str().into());
     let routes =
@@ -602,7 +609,8 @@ fn keep(shared: &Arc<Shared>, node: &Node<Core>, incarnation: Incarnation) -> <C
     let (shared, node) = (Arc::clone(shared), node.clone());
     node.world().clone().spawn_background(async move {
         let publishing = shared.upkeep.publish(&node);
-        futures_util::future::join(node.upkeep(upkeep), publishing).await;
+        let repairing = shared.repair.publish(&node);
+        futures_util::future::join3(node.upkeep(upkeep), publishing, repairing).await;
     })
 }
 

@@ -1,11 +1,12 @@
 //! `anvil admin`: asks a running node by gRPC.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anvil_model::time::WallTime;
 use anvil_proto::v1;
 use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{Failure, print};
@@ -21,6 +22,9 @@ pub(super) enum AdminCommand {
     /// The disks of a node
     #[command(subcommand)]
     Disk(DiskCommand),
+    /// The repair of lost and damaged shards
+    #[command(subcommand)]
+    Repair(RepairCommand),
     /// The settings of buckets
     #[command(subcommand)]
     Bucket(BucketCommand),
@@ -50,6 +54,18 @@ pub(super) enum DiskCommand {
         /// Where it is
         #[arg(value_name = "PATH")]
         path: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RepairCommand {
+    /// Says how far it is
+    Status {
+        /// Goes on until nothing is left to repair
+        #[arg(long)]
+        watch: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -106,6 +122,7 @@ pub(super) struct Common {
 pub(super) fn run(command: AdminCommand) -> Result<(), Failure> {
     match command {
         AdminCommand::Disk(command) => disk(command),
+        AdminCommand::Repair(RepairCommand::Status { watch, common }) => repair(watch, &common),
         AdminCommand::Bucket(BucketCommand::Update { bucket, storage_class, common }) => {
             let request = v1::UpdateBucketRequest { bucket, storage_class: Some(storage_class) };
             let v1::UpdateBucketResponse { bucket } = Node::open(&common)?.ask("UpdateBucket", &request)?;
@@ -163,6 +180,83 @@ fn disk(command: DiskCommand) -> Result<(), Failure> {
     };
     let disk = disk.unwrap_or_default();
     tell(&common, || disk_to_json(&disk), || table(std::slice::from_ref(&disk)))
+}
+
+fn repair(watch: bool, common: &Common) -> Result<(), Failure> {
+    let mut node = Node::open(common)?;
+    let mut ask = || node.ask::<_, v1::RepairStatusResponse>("RepairStatus", &v1::RepairStatusRequest {});
+    let mut status = ask()?;
+    if watch {
+        let repaired_before = status.repaired_bytes;
+        let bar = bar();
+        while left(&status).0 > 0 {
+            let done = status.repaired_bytes - repaired_before.min(status.repaired_bytes);
+            bar.set_length(done + left(&status).1);
+            bar.set_position(done);
+            bar.set_message(status.remaining_seconds.map_or_else(|| "waiting".to_owned(), in_words));
+            std::thread::sleep(WATCHED_EVERY);
+            status = ask()?;
+        }
+        bar.finish_and_clear();
+    }
+    tell(common, || repair_to_json(&status), || repair_to_text(&status))
+}
+
+/// How often a watcher asks; the node's figures are a second old.
+const WATCHED_EVERY: Duration = Duration::from_secs(1);
+
+/// Shown on stderr when that is a terminal.
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("repair {wide_bar} {binary_bytes}/{binary_total_bytes}, {msg} left");
+    ProgressBar::new(0).with_style(style.expect("the template is sound"))
+}
+
+/// Shards and bytes.
+fn left(status: &v1::RepairStatusResponse) -> (u64, u64) {
+    status.remaining.iter().fold((0, 0), |(shards, bytes), of| (shards + of.shards, bytes + of.bytes))
+}
+
+fn in_words(seconds: u64) -> String {
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m{:02}s", seconds % 60),
+        _ => format!("{hours}h{minutes:02}m"),
+    }
+}
+
+fn repair_to_json(status: &v1::RepairStatusResponse) -> Value {
+    let remaining = status.remaining.iter().map(|of| {
+        let disk = if of.disk.is_empty() { Value::Null } else { json!(of.disk) };
+        json!({ "disk": disk, "shards": of.shards, "bytes": of.bytes })
+    });
+    json!({
+        "repaired_shards": status.repaired_shards,
+        "repaired_bytes": status.repaired_bytes,
+        "failed_attempts": status.failed_attempts,
+        "remaining": remaining.collect::<Vec<_>>(),
+        "bytes_per_second": status.bytes_per_second,
+        "remaining_seconds": status.remaining_seconds,
+    })
+}
+
+fn repair_to_text(status: &v1::RepairStatusResponse) -> String {
+    let (shards, bytes) = left(status);
+    let mut text = format!("repaired: {} shards, {}\n", status.repaired_shards, rounded(status.repaired_bytes));
+    for of in &status.remaining {
+        let of_what = if of.disk.is_empty() { "shards without a disk".to_owned() } else { format!("disk {}", of.disk) };
+        text += &format!("remaining: {} shards, {}, of {of_what}\n", of.shards, rounded(of.bytes));
+    }
+    let end =
+        status.remaining_seconds.map_or_else(|| "not known".to_owned(), |seconds| format!("in {}", in_words(seconds)));
+    match shards {
+        0 => text += "remaining: nothing\n",
+        _ => text += &format!("end: {end} ({} at {}/s)\n", rounded(bytes), rounded(status.bytes_per_second)),
+    }
+    if status.failed_attempts > 0 {
+        text += &format!("failed attempts: {}; the node's log names the shards\n", status.failed_attempts);
+    }
+    text
 }
 
 /// A disk as the node takes it: an id as it is, a path from where the operator stands.
@@ -286,6 +380,26 @@ fn credentials(common: &Common, environment: &Environment) -> Result<(String, Se
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_repair_is_told() {
+        let of = |disk: &str| v1::RemainingRepair { disk: disk.to_owned(), shards: 2, bytes: 3 << 20 };
+        let mut status = v1::RepairStatusResponse {
+            repaired_shards: 5,
+            repaired_bytes: 1 << 20,
+            failed_attempts: 1,
+            remaining: vec![of(""), of("d1")],
+            bytes_per_second: 1 << 10,
+            remaining_seconds: Some(6144),
+        };
+        let expected = "repaired: 5 shards, 1.0MiB\nremaining: 2 shards, 3.0MiB, of shards without a disk\n\
+                        remaining: 2 shards, 3.0MiB, of disk d1\nend: in 1h42m (6.0MiB at 1.0KiB/s)\n\
+                        failed attempts: 1; the node's log names the shards\n";
+        assert_eq!(repair_to_text(&status), expected);
+        status.remaining.clear();
+        assert!(repair_to_text(&status).contains("remaining: nothing\n"));
+        assert_eq!([in_words(59), in_words(61), in_words(7260)], ["59s", "1m01s", "2h01m"]);
+    }
 
     #[test]
     fn a_table_says_why_a_disk_is_offline() {

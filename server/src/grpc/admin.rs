@@ -7,12 +7,14 @@ use anvil_model::object::BucketName;
 use anvil_node::Caller;
 use anvil_node::metadata::rows::StorageClass;
 use anvil_node::metadata::{MetadataError, Refusal};
+use anvil_node::repair::{Remaining, RepairFigures};
 use anvil_proto::v1;
 
 use super::call::{Call, Wire};
 use super::services::Services;
 use super::status::{Code, Status};
 use crate::disk_control::{DiskControlError, DiskName, DiskReport, DiskState};
+use crate::telemetry::is_debt;
 
 /// Its methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,7 @@ pub enum Method {
     OnlineDisk,
     ReplaceDisk,
     AdoptDisk,
+    RepairStatus,
     ListStorageClasses,
     UpdateBucket,
 }
@@ -30,12 +33,13 @@ pub enum Method {
 /// What the paths of its methods begin with.
 pub const PREFIX: &str = "/anvil.v1.AdminService/";
 
-const METHODS: [(Method, &str); 7] = [
+const METHODS: [(Method, &str); 8] = [
     (Method::ListDisks, "ListDisks"),
     (Method::OfflineDisk, "OfflineDisk"),
     (Method::OnlineDisk, "OnlineDisk"),
     (Method::ReplaceDisk, "ReplaceDisk"),
     (Method::AdoptDisk, "AdoptDisk"),
+    (Method::RepairStatus, "RepairStatus"),
     (Method::ListStorageClasses, "ListStorageClasses"),
     (Method::UpdateBucket, "UpdateBucket"),
 ];
@@ -88,6 +92,10 @@ impl Method {
                 let report = disks.adopt(absolute(&path)?).await?;
                 call.answer(&v1::AdoptDiskResponse { disk: Some(disk(report)) }).await
             }
+            Self::RepairStatus => {
+                let v1::RepairStatusRequest {} = call.only_message().await?;
+                call.answer(&repair_status(&services.repair.total())).await
+            }
             Self::ListStorageClasses => {
                 let v1::ListStorageClassesRequest {} = call.only_message().await?;
                 let classes = services.node.classes().iter().map(|(name, profile)| v1::StorageClass {
@@ -132,6 +140,22 @@ async fn update_bucket(
         region: info.region,
         storage_class: info.storage_class.to_string(),
     })
+}
+
+fn repair_status(total: &RepairFigures) -> v1::RepairStatusResponse {
+    let remaining = total.remaining.iter().map(|&Remaining { disk, shards, bytes }| v1::RemainingRepair {
+        disk: if is_debt(disk) { String::new() } else { disk.to_string() },
+        shards,
+        bytes,
+    });
+    v1::RepairStatusResponse {
+        repaired_shards: total.shards,
+        repaired_bytes: total.bytes,
+        failed_attempts: total.failed,
+        remaining: remaining.collect(),
+        bytes_per_second: total.bytes_per_second,
+        remaining_seconds: total.estimated_end().map(|time| time.as_secs()),
+    }
 }
 
 fn disk_name(text: &str) -> Result<DiskName, Status> {

@@ -12,19 +12,21 @@ use super::status::{Code, Status};
 use super::token::Authority;
 use crate::disk_control::DiskControl;
 use crate::http::Head;
+use crate::telemetry::RepairBoard;
 
 /// The gRPC services of one core.
 pub struct Services {
     pub(super) node: Node<Core>,
     pub(super) disks: Arc<DiskControl>,
+    pub(super) repair: Arc<RepairBoard>,
     authority: Arc<Authority>,
 }
 
 impl Services {
     /// The services on this core.
     #[must_use]
-    pub fn new(node: Node<Core>, disks: Arc<DiskControl>, authority: Arc<Authority>) -> Self {
-        Self { node, disks, authority }
+    pub fn new(node: Node<Core>, disks: Arc<DiskControl>, repair: Arc<RepairBoard>, authority: Arc<Authority>) -> Self {
+        Self { node, disks, repair, authority }
     }
 
     /// Serves a call to its end. Reads no message before it knows who asks for what.

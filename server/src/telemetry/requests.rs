@@ -15,7 +15,7 @@ use super::access::{self, Exchange};
 use super::metrics::{SampleKind, encode_latencies, encode_value, float};
 
 /// What requests are counted by: the names of AWS's API, and those of our own.
-pub const OPERATIONS: [&str; 60] = [
+pub const OPERATIONS: [&str; 61] = [
     "Other",
     "Refused",
     "Health",
@@ -73,6 +73,7 @@ pub const OPERATIONS: [&str; 60] = [
     "OnlineDisk",
     "ReplaceDisk",
     "AdoptDisk",
+    "RepairStatus",
     "ListStorageClasses",
     "UpdateBucket",
     "NotImplemented",

@@ -78,6 +78,9 @@ assert disks[0].state == admin_pb2.DISK_STATE_ONLINE and disks[0].path.startswit
 classes = admin.ListStorageClasses(admin_pb2.ListStorageClassesRequest(), metadata=bearer()).storage_classes
 assert [(c.name, c.data_shards, c.parity_shards) for c in classes] == [("STANDARD", 1, 0), ("COLD", 1, 0)], classes
 
+status = admin.RepairStatus(admin_pb2.RepairStatusRequest(), metadata=bearer())
+assert (status.failed_attempts, list(status.remaining)) == (0, []) and not status.HasField("remaining_seconds"), status
+
 # Who may ask.
 ask = admin_pb2.ListDisksRequest()
 refused(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING", admin.ListDisks, ask)
