@@ -41,7 +41,7 @@ pub(super) enum DiskCommand {
     Offline(OneDisk),
     /// Lets a disk that is offline take writes again
     Online(OneDisk),
-    /// Formats a blank disk and puts it into the place of a lost one
+    /// Formats a blank disk and puts it into the place of a lost one (not in this version: refused)
     Replace {
         #[command(flatten)]
         one: OneDisk,
@@ -49,7 +49,7 @@ pub(super) enum DiskCommand {
         #[arg(long, value_name = "PATH")]
         path: Option<PathBuf>,
     },
-    /// Takes over a disk of this cluster that was moved to this node
+    /// Takes over a disk of this cluster that was moved to this node (not in this version: refused)
     Adopt {
         /// Where it is
         #[arg(value_name = "PATH")]
