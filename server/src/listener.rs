@@ -165,6 +165,11 @@ impl<S: Service> Frontdoor<S> {
     }
 }
 
+/// What a connection's socket takes beside what is on its way. Else the kernel keeps up to 4 MiB for each client that
+/// does not read: a thousand downloads that hang would be read from the disks for megabytes each, and take the host's
+/// memory for sockets from all others.
+const UNSENT_BYTES_MAX: u32 = 512 << 10;
+
 async fn accept<S: Service>(door: &Rc<Frontdoor<S>>, listener: &mut Listener) {
     loop {
         match listener.accept().await {
@@ -179,7 +184,7 @@ async fn accept<S: Service>(door: &Rc<Frontdoor<S>>, listener: &mut Listener) {
 
 fn admit<S: Service>(door: &Rc<Frontdoor<S>>, connection: Connection, peer: SocketAddr) {
     // Answers are sent whole; waiting for more to send along would only delay them.
-    if connection.set_nodelay(true).is_err() {
+    if connection.set_nodelay(true).is_err() || connection.set_unsent_max(UNSENT_BYTES_MAX).is_err() {
         return;
     }
     let guests = &door.guests;

@@ -85,6 +85,38 @@ fn an_echo_answers() {
     });
 }
 
+/// A peer that reads nothing gets no more than the limit beside what its own socket takes, and all of it when it reads.
+#[test]
+fn a_peer_that_does_not_read_is_not_sent_much() {
+    const UNSENT_BYTES_MAX: usize = 128 << 10;
+    const ALL_BYTES: usize = 8 << 20;
+    run_one(|core| async move {
+        let (mut connection, mut peer) = pair(&core).await;
+        connection.set_unsent_max(UNSENT_BYTES_MAX as u32).unwrap();
+        let (mut bytes, mut sent) = (pattern_bytes(0, ALL_BYTES), 0);
+        loop {
+            let (result, returned) = connection.send_within(bytes, sent..ALL_BYTES, Duration::from_millis(200)).await;
+            let taken = result.unwrap();
+            (bytes, sent) = (returned, sent + taken);
+            if taken == 0 {
+                break;
+            }
+        }
+        // What the peer's socket takes is up to its kernel: 64 KiB at first, hardly more for who does not read.
+        assert!((UNSENT_BYTES_MAX / 2..1 << 20).contains(&sent), "{sent} bytes are in the sockets");
+        let reading = thread::spawn(move || {
+            let mut read = Vec::new();
+            peer.read_to_end(&mut read).unwrap();
+            read
+        });
+        let (result, bytes) = connection.send(bytes, sent..ALL_BYTES).await;
+        result.unwrap();
+        connection.shutdown().unwrap();
+        drop(connection);
+        assert!(reading.join().unwrap() == bytes, "other bytes came");
+    });
+}
+
 /// A head and a body arrive as one stream, also with an empty head, an empty body, and a body larger than what the
 /// socket takes at once.
 #[test]

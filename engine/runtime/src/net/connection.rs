@@ -124,6 +124,14 @@ impl Connection {
         self.writer.set_nodelay(on)
     }
 
+    /// See [`Writer::set_unsent_max`].
+    ///
+    /// # Errors
+    /// When the connection is already gone.
+    pub fn set_unsent_max(&self, bytes: u32) -> io::Result<()> {
+        self.writer.set_unsent_max(bytes)
+    }
+
     /// Completes when the peer sends nothing more, or the connection is broken: during a request, a sign that nobody
     /// waits for the answer (or that the client has closed only its sending direction, which few do). Takes no byte
     /// from who receives. The connection stays open until this is dropped too.

@@ -39,8 +39,8 @@ impl Listener {
     pub fn bind(core: &Core, address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::tcp(RawAddress::from(address).family())?;
         // A restart must not wait for connections of the last run; and every core has a socket at the same address.
-        socket.set_option(libc::SOL_SOCKET, libc::SO_REUSEADDR, true)?;
-        socket.set_option(libc::SOL_SOCKET, libc::SO_REUSEPORT, true)?;
+        socket.set_option(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        socket.set_option(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
         socket.bind(address)?;
         socket.listen()?;
         let address = socket.local_addr()?;

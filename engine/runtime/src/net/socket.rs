@@ -66,8 +66,7 @@ impl Socket {
         check(unsafe { libc::shutdown(self.fd(), how) })
     }
 
-    pub(crate) fn set_option(&self, level: libc::c_int, name: libc::c_int, on: bool) -> io::Result<()> {
-        let value = libc::c_int::from(on);
+    pub(crate) fn set_option(&self, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
         let length = size_of_val(&value) as libc::socklen_t;
         // SAFETY: the kernel reads an int from a local variable.
         check(unsafe { libc::setsockopt(self.fd(), level, name, (&raw const value).cast(), length) })

@@ -185,7 +185,17 @@ impl Writer {
     /// # Errors
     /// When the connection is already gone.
     pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        self.socket.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, on)
+        self.socket.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, on.into())
+    }
+
+    /// The socket takes about so many bytes beside those on their way (`TCP_NOTSENT_LOWAT`, tcp(7)). Without a limit the
+    /// kernel keeps megabytes for a peer that does not read them.
+    ///
+    /// # Errors
+    /// When the connection is already gone.
+    pub fn set_unsent_max(&self, bytes: u32) -> io::Result<()> {
+        let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+        self.socket.set_option(libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes)
     }
 
     /// As [`Self::sent`], of a send that is cancelled when its time is over.
