@@ -288,6 +288,7 @@ pub struct LogWriter<W: World> {
     left: BTreeSet<DiskId>,
     /// So many copies the last batch had when that was told.
     told: usize,
+    one_is_enough: bool,
 }
 
 impl<W: World> LogWriter<W> {
@@ -306,7 +307,7 @@ impl<W: World> LogWriter<W> {
             let extent = OpenExtent::resume(disk, Lane::Log, inner.disk(disk).extent_bytes, partial);
             inner.resume_extent(disk, Lane::Log, extent);
         }
-        Self { store, last, copies, disks: holders, left: BTreeSet::new(), told: copies }
+        Self { store, last, copies, disks: holders, left: BTreeSet::new(), told: copies, one_is_enough: false }
     }
 
     /// Appends batch `number`, which is above that of every batch before. Completes when enough devices have written it;
@@ -427,9 +428,14 @@ impl<W: World> LogWriter<W> {
         if self.disks.len() < self.copies_min() { Err(refusal) } else { Ok(()) }
     }
 
+    /// From now on one copy of a batch is enough, or no longer: for what nobody was told of.
+    pub fn allow_one_copy(&mut self, allowed: bool) {
+        self.one_is_enough = allowed;
+    }
+
     /// So many copies a batch must have to count: one more failure is survived.
     fn copies_min(&self) -> usize {
-        self.copies.min(2)
+        if self.one_is_enough { 1 } else { self.copies.min(2) }
     }
 
     /// Where the copies that are missing should go. Disks that failed are tried only for those that there must be.

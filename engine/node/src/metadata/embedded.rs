@@ -348,11 +348,15 @@ impl<W: World, I: Index> Embedded<W, I> {
         };
         let write = WriteId(new_id(&world));
         let embedded = Self { world, index, tail: Mutex::new(tail) };
+        // A node of which one disk is left can be read, and told to replace the others. No client relies on this.
+        embedded.tail.lock().await.writer.allow_one_copy(true);
         if let Some(tip) = replayed.tip {
             embedded.take_tip(tip).await?;
         }
         let opening = Mutation { write, change: Change::OpenWriter { node } };
-        match embedded.commit(Arc::new([opening])).await.pop() {
+        let opened = embedded.commit(Arc::new([opening])).await.pop();
+        embedded.tail.lock().await.writer.allow_one_copy(false);
+        match opened {
             Some(Ok(Outcome::WriterOpened(incarnation))) => Ok((embedded, incarnation)),
             Some(Err(error)) => Err(error.into()),
             other => unreachable!("opening a writer gives a life, not {other:?}"),
