@@ -71,6 +71,7 @@ fn number(text: &str) -> Result<u64, String> {
 }
 
 fn replay(seed: u64) -> ExitCode {
+    tracing_subscriber::fmt().without_time().with_ansi(false).init();
     let report = run(seed, HistoryOptions { verbose: true, ..HistoryOptions::default() });
     println!("seed {seed} holds: {report:#?}");
     ExitCode::SUCCESS

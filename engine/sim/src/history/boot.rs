@@ -1,5 +1,8 @@
 //! The start of a node as `server` does it, without the server.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use anvil_model::format::Subject;
@@ -22,6 +25,7 @@ use anvil_store::{
 use super::Reached;
 use super::client::{CALLER, bucket};
 use super::plan::UpkeepPlan;
+use crate::device::SimDevice;
 use crate::disk::SimDisk;
 use crate::index::IndexFile;
 use crate::lossy::{Line, Lossy};
@@ -34,12 +38,17 @@ pub(super) struct Parts {
     pub(super) worlds: Vec<SimWorld>,
     /// None where one is missing.
     pub(super) disks: Vec<Option<SimDisk>>,
+    pub(super) known: Known,
+    pub(super) profile: Profile,
     pub(super) extent_bytes: u64,
     pub(super) index: IndexFile,
     pub(super) limits: Limits,
     pub(super) line: Line,
     pub(super) random: Random,
 }
+
+/// The disks that the node knows, by number: these are never formatted again.
+pub(super) type Known = Rc<RefCell<BTreeMap<usize, DiskId>>>;
 
 /// A node that runs: per core what a client talks to.
 pub(super) struct Running {
@@ -48,6 +57,8 @@ pub(super) struct Running {
     pub(super) stores: Vec<Store<SimWorld>>,
     pub(super) life: CurrentLife,
     pub(super) start: Start,
+    pub(super) profile: Profile,
+    known: Known,
 }
 
 /// What a start found.
@@ -102,7 +113,11 @@ impl Running {
 
     /// Nothing rots in this life: neither scrub nor reclaim may have named what an object needs. What a crash tore was
     /// acknowledged to nobody, and may be named until the sweep has claimed it.
-    pub(super) fn is_whole(&self, index: &IndexFile) -> Result<(), String> {
+    ///
+    /// This is said of the disks of these numbers.
+    pub(super) fn is_whole(&self, index: &IndexFile, sound: &[usize]) -> Result<(), String> {
+        let known = self.known.borrow();
+        let sound: Vec<DiskId> = sound.iter().filter_map(|number| known.get(number).copied()).collect();
         let rows = index.rows();
         let is_live = |blob| {
             let row = rows.blob(blob).expect("rows in maps can always be had");
@@ -110,14 +125,15 @@ impl Running {
         };
         for store in &self.stores {
             let bad = store.bad_records(usize::MAX);
-            let needed = bad.iter().find(|bad| match bad.subject {
+            let needed = bad.iter().filter(|bad| sound.contains(&bad.disk)).find(|bad| match bad.subject {
                 Subject::Blob { blob, .. } => is_live(blob),
                 Subject::Log { .. } => true,
             });
             if let Some(bad) = needed {
                 return Err(format!("a record is named as damaged and nothing rots: {bad:?}"));
             }
-            let spaces = store.stats().disks.into_iter().filter_map(|disk| disk.space);
+            let disks = store.stats().disks.into_iter().filter(|disk| sound.contains(&disk.disk));
+            let spaces = disks.filter_map(|disk| disk.space);
             let unclear: u64 = spaces.map(|space| space.scrubbed.unclear_extents).sum();
             if unclear > 0 {
                 return Err(format!("{unclear} extents seem to lack records and nothing rots"));
@@ -171,7 +187,7 @@ const SWEEP_ATTEMPTS: u32 = 10;
 pub(super) enum BootError {
     Identify(IdentifyError),
     Foreign,
-    Missing,
+    Missing(usize),
     Format(FormatError),
     Recover(RecoverError),
     Open(OpenError),
@@ -181,8 +197,14 @@ impl Parts {
     pub(super) async fn boot(mut self) -> Result<Running, BootError> {
         let core_count = u16::try_from(self.worlds.len()).expect("a few cores");
         let first = self.worlds[0].clone();
-        let ids = self.identify().await?;
-        let recovered = recover(&first, self.devices(&ids, &first), core_count, 0).await.map_err(BootError::Recover)?;
+        let lost_max = usize::from(self.profile.parity);
+        let devices = self.identify().await?;
+        let missing = self.disks.len() - devices.len();
+        if missing > lost_max || devices.is_empty() {
+            return Err(BootError::Missing(missing));
+        }
+        let opened = self.open(&devices, &first);
+        let recovered = recover(&first, opened, core_count, lost_max - missing).await.map_err(BootError::Recover)?;
 
         let log_core = self.random.index(self.worlds.len());
         let log_world = self.worlds[log_core].clone();
@@ -195,11 +217,11 @@ impl Parts {
             .iter()
             .zip(shares)
             .zip(mail(core_count))
-            .map(|((world, share), mail)| Store::open(world.clone(), self.devices(&ids, world), share, mail))
+            .map(|((world, share), mail)| Store::open(world.clone(), self.open(&devices, world), share, mail))
             .collect();
 
         let log_store = stores[log_core].clone();
-        let writer = LogWriter::open(log_store.clone(), tail, 1);
+        let writer = LogWriter::open(log_store.clone(), tail, lost_max + 1);
         let opened = Embedded::open(log_world.clone(), writer, index, replayed, NodeId(1)).await;
         let (embedded, incarnation) = opened.map_err(BootError::Open)?;
         for store in &stores {
@@ -212,40 +234,46 @@ impl Parts {
         let metadata: Vec<Metadata<SimWorld>> =
             self.worlds.iter().map(|world| Metadata::new(world.clone(), mailboxes.clone())).collect();
         let cores = self.worlds.iter().zip(&stores).zip(&metadata);
+        let classes = Arc::new(Classes::standard_only(self.profile));
         let node = |((world, store), metadata): ((&SimWorld, &Store<SimWorld>), &Metadata<SimWorld>)| {
-            Node::new(world.clone(), store.clone(), metadata.clone(), "sim-1", classes())
+            Node::new(world.clone(), store.clone(), metadata.clone(), "sim-1", Arc::clone(&classes))
                 .digesting_with(anvil_digest::Kernel::SINGLE)
-                .encoding_with(anvil_erasure::Kernel::Naive)
+                .encoding_with(anvil_erasure::Kernel::best())
         };
         let nodes: Vec<Node<SimWorld>> = cores.map(node).collect();
         make_bucket(&nodes[0]).await;
         let life = CurrentLife { node: NodeId(1), incarnation };
-        Ok(Running { nodes, metadata, stores, life, start })
+        Ok(Running { nodes, metadata, stores, life, start, profile: self.profile, known: self.known })
     }
 
-    /// Whose the disks are; those that are blank become ours.
-    async fn identify(&mut self) -> Result<Vec<DiskId>, BootError> {
+    /// The disks that are there and ours, in any order; those that are blank and were never known become ours.
+    async fn identify(&mut self) -> Result<Vec<(DiskId, SimDisk)>, BootError> {
         let world = self.worlds[0].clone();
-        let mut ids = Vec::new();
-        for disk in &self.disks {
-            let disk = disk.as_ref().ok_or(BootError::Missing)?;
+        let mut ours = Vec::new();
+        for (number, disk) in self.disks.iter().enumerate() {
+            let Some(disk) = disk else { continue };
             let device = disk.open(&world);
-            match identify(&world, &device).await.map_err(BootError::Identify)? {
-                Identity::Anvil(identity) => ids.push(identity.disk),
-                Identity::Foreign => return Err(BootError::Foreign),
-                Identity::Blank => {
+            let known = self.known.borrow().get(&number).copied();
+            let id = match identify(&world, &device).await {
+                Ok(Identity::Anvil(identity)) => identity.disk,
+                Ok(Identity::Foreign) if known.is_none() => return Err(BootError::Foreign),
+                Ok(Identity::Blank) if known.is_none() => {
                     let id = DiskId(u128::from(self.random.next()));
                     let options = FormatOptions { disk: id, cluster: 1, extent_bytes: self.extent_bytes };
                     format(&world, &device, options).await.map_err(BootError::Format)?;
-                    ids.push(id);
+                    id
                 }
-            }
+                Err(error) if known.is_none() => return Err(BootError::Identify(error)),
+                Ok(Identity::Foreign | Identity::Blank) | Err(_) => continue,
+            };
+            self.known.borrow_mut().insert(number, id);
+            ours.insert(self.random.index(ours.len() + 1), (id, disk.clone()));
         }
-        Ok(ids)
+        Ok(ours)
     }
 
-    fn devices(&self, ids: &[DiskId], world: &SimWorld) -> Vec<(DiskId, crate::device::SimDevice)> {
-        ids.iter().copied().zip(self.disks.iter().flatten().map(|disk| disk.open(world))).collect()
+    fn open(&self, disks: &[(DiskId, SimDisk)], world: &SimWorld) -> Vec<(DiskId, SimDevice)> {
+        disks.iter().map(|(id, disk)| (*id, disk.open(world))).collect()
     }
 }
 
@@ -258,9 +286,4 @@ async fn make_bucket(node: &Node<SimWorld>) {
             Err(MetadataError::Unknown) => {}
         }
     }
-}
-
-/// One copy on one disk, for every class.
-fn classes() -> Arc<Classes> {
-    Arc::new(Classes::standard_only(Profile::SINGLE))
 }

@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub(super) reclaimed: Cell<u64>,
     /// True while clients use the node.
     pub(super) serving: Cell<bool>,
+    /// True once the node has started with all its disks.
+    pub(super) settled: Cell<bool>,
     values: RefCell<BTreeMap<Value, About>>,
     /// What was computed of them already.
     etags: RefCell<BTreeMap<Value, Etag>>,
@@ -59,8 +61,10 @@ const ROOM_ATTEMPTS: u32 = 120;
 /// What may go wrong in this history.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tolerance {
-    /// Operations of devices may fail.
-    pub(super) device_errors: bool,
+    /// Reads of devices may fail, of more disks than can be lost.
+    pub(super) reads_fail: bool,
+    /// Writes may be refused because devices fail.
+    pub(super) writes_fail: bool,
     /// Disks may be full.
     pub(super) full: bool,
     /// Bytes on the medium may be wrong: what is read may be missing or damaged, but never something else.
@@ -118,6 +122,7 @@ impl Shared {
             bytes_checked: Cell::default(),
             reclaimed: Cell::default(),
             serving: Cell::default(),
+            settled: Cell::default(),
             values: RefCell::default(),
             etags: RefCell::default(),
             pending: RefCell::default(),
@@ -535,6 +540,17 @@ impl Client {
         }
     }
 
+    /// Writes until that goes on: what failed is left behind.
+    pub(super) async fn goes_on(self) {
+        for _ in 0..ROOM_ATTEMPTS {
+            if self.attempt(0, 1 << 16, None, None).await {
+                return;
+            }
+            self.world.sleep(Duration::from_secs(1)).await;
+        }
+        panic!("a node with enough disks takes no writes");
+    }
+
     /// Deletes everything, which a full disk must take, and writes until that goes on.
     pub(super) async fn make_room(mut self) {
         for key in 0..self.shared.keys {
@@ -750,8 +766,8 @@ impl Shared {
         match error {
             PutError::Body(Left) => Fate::Refused,
             PutError::Metadata(error) => fate_of_error(error),
-            PutError::Full if tolerance.full || tolerance.device_errors => Fate::Refused,
-            PutError::Device(_) | PutError::TooFewDisks(_) if tolerance.device_errors => Fate::Refused,
+            PutError::Full if tolerance.full || tolerance.writes_fail => Fate::Refused,
+            PutError::Device(_) | PutError::TooFewDisks(_) if tolerance.writes_fail => Fate::Refused,
             PutError::Device(DeviceError::Gone) if tolerance.closing => Fate::Refused,
             other => panic!("a healthy node does not say: {other:?}"),
         }
@@ -777,7 +793,7 @@ impl Tolerance {
     /// Panics when a read must not have failed like this.
     fn accept(self, error: &StreamError) {
         let accepted = match error {
-            StreamError::Read(ReadError::Device(_)) => self.device_errors,
+            StreamError::Read(ReadError::Device(_)) => self.reads_fail,
             StreamError::Read(ReadError::Missing(_) | ReadError::Corrupt(_)) => self.damage,
             StreamError::Read(ReadError::Closing) => self.closing,
             StreamError::Metadata(MetadataError::Unavailable { .. }) | StreamError::Gone => true,

@@ -35,6 +35,8 @@ pub(super) enum Before {
 /// What begins so long after clients came, and ends before the life does, or not.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct During {
+    /// It begins before the node starts instead.
+    pub(super) at_start: bool,
     pub(super) after: Duration,
     pub(super) trouble: Trouble,
     pub(super) until: Option<Duration>,
@@ -85,6 +87,11 @@ impl Misfortune {
         let during = (kind >= 4).then(|| During::draw(random));
         (before.is_some() || during.is_some()).then_some(Self { disk, before, during })
     }
+
+    /// Whether a start meets it.
+    pub(super) fn is_at_start(&self) -> bool {
+        self.before.is_some() || self.during.is_some_and(|during| during.at_start)
+    }
 }
 
 impl Before {
@@ -124,7 +131,7 @@ impl During {
         let span = *random.pick(&SPANS_NANOS);
         let after = Duration::from_nanos(random.below(span));
         let until = random.one_in(3).then(|| after + Duration::from_nanos(random.below(200_000_000)));
-        Self { after, trouble: Trouble::draw(random), until }
+        Self { at_start: random.one_in(4), after, trouble: Trouble::draw(random), until }
     }
 }
 
@@ -148,6 +155,11 @@ impl Trouble {
             7 => Faults { slow_times: 100, ..faults },
             _ => Faults { misdirected_write: 50_000, write_bit_flip: 50_000, read_bit_flip: 20_000, ..faults },
         })
+    }
+
+    /// Writes are refused by the disk, and everything else is well.
+    pub(super) fn takes_nothing(self) -> bool {
+        matches!(self, Self::Faults(faults) if faults.write_no_space > 0 || faults.write_error > 0)
     }
 
     /// Begins it.

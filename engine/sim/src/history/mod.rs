@@ -26,7 +26,7 @@ use crate::life::{Join, Life, Sim};
 use crate::lossy::Line;
 use crate::random::Random;
 use crate::world::{SimTask, SimWorld};
-use boot::{Parts, Running};
+use boot::{Known, Parts, Running};
 pub use campaign::{Campaign, Failure, Summary};
 use client::{Client, Shared};
 use fates::Before;
@@ -130,7 +130,9 @@ pub fn run(seed: u64, options: HistoryOptions) -> Report {
     let saved = vec![Vec::new(); plan.disks];
     let shared = Rc::new(Shared::new(plan.keys, plan.large, plan.tolerance));
     let index = IndexFile::new(random.fork());
-    let mut history = History { sim, disks, saved, index, shared, plan, options, random, report: Report::default() };
+    let known = Known::default();
+    let mut history =
+        History { sim, disks, known, saved, index, shared, plan, options, random, report: Report::default() };
     history.play();
     history.report
 }
@@ -138,6 +140,8 @@ pub fn run(seed: u64, options: HistoryOptions) -> Report {
 struct History {
     sim: Sim,
     disks: Vec<SimDisk>,
+    /// The disks that the node was told of and took, by number.
+    known: Known,
     /// By disk, what it was when each life ended.
     saved: Vec<Vec<Saved>>,
     index: IndexFile,
@@ -170,8 +174,19 @@ impl History {
     fn live(&mut self, plan: &LifePlan) {
         // The life before may have ended in the middle of its accidents.
         self.disks.iter().for_each(fates::heal);
+        // Whoever makes a node on broken disks sees it at once.
+        let mut plan = plan.clone();
+        if !self.shared.settled.get() {
+            plan.misfortunes.retain(|one| !one.is_at_start());
+        }
+        let plan = &plan;
         for (disk, before) in plan.misfortunes.iter().filter_map(|one| Some((one.disk, one.before?))) {
             self.shared.suffer(|counts| before.happen(&self.disks[disk], &self.saved[disk], counts));
+        }
+        for (disk, during) in plan.misfortunes.iter().filter_map(|one| Some((one.disk, one.during?))) {
+            if during.at_start {
+                self.shared.suffer(|counts| during.trouble.begin(&self.disks[disk], counts));
+            }
         }
         self.shared.set_closing(false);
         self.shared.serving.set(false);
@@ -224,6 +239,8 @@ impl History {
         let parts = Parts {
             worlds: (0..plan.cores).map(|core| life.world(core)).collect(),
             disks: self.found(plan),
+            known: Rc::clone(&self.known),
+            profile: self.plan.profile,
             extent_bytes: self.plan.extent_bytes,
             index: self.index.clone(),
             limits: self.plan.limits,
@@ -236,12 +253,14 @@ impl History {
             disks: self.disks.clone(),
             line,
             plan: plan.clone(),
+            victims: self.plan.victims.clone(),
             random: self.random.fork(),
         };
         let core = u16::try_from(self.random.index(usize::from(plan.cores))).expect("a few cores");
         life.spawn(core, |world| async move {
             match parts.boot().await {
                 Ok(running) => {
+                    town.shared.settled.set(true);
                     town.shared.reach(|reached| running.start.count(reached));
                     town.live(world, running).await;
                 }
@@ -253,6 +272,9 @@ impl History {
         })
     }
 }
+
+/// With fewer disks a write with parity is refused.
+const DISKS_TO_WRITE_MIN: usize = 2;
 
 /// How soon a life that is cut in reclaim notices that it runs.
 const RECLAIM_LOOKED_AT_EVERY: Duration = Duration::from_millis(5);
@@ -305,6 +327,8 @@ struct Town {
     disks: Vec<SimDisk>,
     line: Line,
     plan: LifePlan,
+    /// The disks that something happens to in this history.
+    victims: Vec<usize>,
     random: Random,
 }
 
@@ -336,14 +360,22 @@ impl Town {
         join_all(done.collect::<Vec<_>>()).await.into_iter().for_each(|done| done.expect("clients end by themselves"));
         self.set_accidents(false);
         self.client(&running).verify().await;
-        if self.shared.tolerance.get().full && !self.shared.tolerance.get().damage {
+        if self.shared.tolerance.get().full && self.victims.is_empty() {
             self.client(&running).make_room().await;
+        }
+        let sound = self.disks.len() - self.victims.len();
+        // One that has room and takes nothing is chosen again and again: it is neither full nor broken.
+        let stingy =
+            self.plan.misfortunes.iter().any(|one| one.during.is_some_and(|during| during.trouble.takes_nothing()));
+        if !self.victims.is_empty() && !stingy && sound >= DISKS_TO_WRITE_MIN {
+            self.client(&running).goes_on().await;
         }
         self.account(&running).await;
         let tolerance = self.shared.tolerance.get();
         // What cannot be read, or was torn by a write that failed, is damaged too.
-        if !tolerance.damage && !tolerance.device_errors {
-            running.is_whole(&self.index).unwrap_or_else(|problem| panic!("{problem}"));
+        if !tolerance.damage && !tolerance.reads_fail {
+            let sound: Vec<usize> = (0..self.disks.len()).filter(|disk| !self.victims.contains(disk)).collect();
+            running.is_whole(&self.index, &sound).unwrap_or_else(|problem| panic!("{problem}"));
         }
         if self.plan.rot {
             let client = self.client(&running);
@@ -364,7 +396,7 @@ impl Town {
         let tolerance = self.shared.tolerance.get();
         match running.account(&self.index).await.unwrap_or_else(|problem| panic!("{problem}")) {
             Some(missing) => assert!(missing == 0 || tolerance.damage, "{missing} blobs that objects need are missing"),
-            None => assert!(tolerance.device_errors || tolerance.full, "a healthy node takes no changes"),
+            None => assert!(tolerance.writes_fail || tolerance.full, "a healthy node takes no changes"),
         }
     }
 
@@ -395,7 +427,9 @@ impl Town {
             let (world, disk, shared) = (world.clone(), self.disks[number].clone(), Rc::clone(&self.shared));
             tasks.push(world.clone().spawn(async move {
                 world.sleep(during.after).await;
-                shared.suffer(|counts| during.trouble.begin(&disk, counts));
+                if !during.at_start {
+                    shared.suffer(|counts| during.trouble.begin(&disk, counts));
+                }
                 if let Some(until) = during.until {
                     world.sleep(until.saturating_sub(during.after)).await;
                     fates::heal(&disk);

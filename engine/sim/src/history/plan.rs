@@ -1,7 +1,10 @@
 //! What a history will be like, drawn from its seed before it begins.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use anvil_model::geometry;
+use anvil_model::profile::Profile;
 use anvil_node::metadata::batch::Limits;
 use anvil_store::{EXTENTS_MIN, Rate, ScrubOptions};
 
@@ -17,7 +20,10 @@ pub(super) struct Plan {
     pub(super) sim: SimOptions,
     pub(super) disk: DiskOptions,
     pub(super) disks: usize,
-    /// Those of the disks that something happens to, if to single ones.
+    /// How blobs are spread, as the operator wants it.
+    pub(super) profile: Profile,
+    /// Those of the disks that something happens to, if to single ones: all through the history, so that what the others
+    /// hold is all that can be relied on.
     pub(super) victims: Vec<usize>,
     pub(super) extent_bytes: u64,
     pub(super) limits: Limits,
@@ -97,7 +103,9 @@ enum Accidents {
     Full,
     Damage,
     Rot,
-    /// To more single disks than can be lost.
+    /// To as many disks as the profile bears losses.
+    Loss,
+    /// To more.
     Ruin,
 }
 
@@ -106,7 +114,30 @@ const EXTENT_BYTES: [u64; 4] = [EXTENT_BYTES_MIN, EXTENT_BYTES_MIN, 3 << 20, 8 <
 const EXTENT_BYTES_MIN: u64 = (1 << 20) + (64 << 10);
 
 /// One disk, and as many as every default profile wants.
-const DISKS: [usize; 10] = [1, 1, 1, 2, 2, 3, 4, 4, 5, 6];
+const DISKS: [usize; 10] = [1, 1, 2, 2, 3, 3, 4, 4, 5, 6];
+
+/// What an operator may choose instead of that.
+const PROFILES: [Profile; 12] = [
+    profile(1, 0),
+    profile(1, 0),
+    profile(2, 0),
+    profile(1, 1),
+    profile(1, 2),
+    profile(2, 1),
+    profile(1, 3),
+    profile(2, 2),
+    profile(3, 1),
+    profile(2, 3),
+    profile(3, 2),
+    profile(3, 3),
+];
+
+const fn profile(data: u8, parity: u8) -> Profile {
+    Profile { data, parity }
+}
+
+/// Batches that meet a bad line, of a million.
+const LOSSY_SHARE: u32 = 250_000;
 
 /// Of an operation of a disk, at most: a fast SSD, a busy one, a hard disk.
 const LATENCY_NANOS: [u64; 3] = [20_000, 300_000, 5_000_000];
@@ -117,13 +148,17 @@ const BUFFERS_RESERVED_MIN: usize = 2;
 
 impl Plan {
     pub(super) fn draw(random: &mut Random) -> Self {
+        let disks = *random.pick(&DISKS);
+        let profile = Self::draw_profile(random, disks);
         let accidents = match random.below(100) {
-            0..44 => Accidents::None,
-            44..64 => Accidents::LossyLine,
-            64..78 => Accidents::DeviceErrors,
-            78..84 => Accidents::Full,
-            84..87 => Accidents::Damage,
-            87..89 => Accidents::Rot,
+            0..24 => Accidents::None,
+            24..36 => Accidents::LossyLine,
+            36..46 => Accidents::DeviceErrors,
+            46..51 => Accidents::Full,
+            51..54 => Accidents::Damage,
+            54..56 => Accidents::Rot,
+            56..94 if profile.parity > 0 => Accidents::Loss,
+            56..90 => Accidents::None,
             _ => Accidents::Ruin,
         };
         let tight = random.one_in(3);
@@ -144,9 +179,16 @@ impl Plan {
             life.rot = rots && number == last;
             life.scrub = (life.rot || aside.one_in(4)).then(|| draw_scrub(&mut aside));
         }
-        let disks = *random.pick(&DISKS);
-        let victims = if accidents == Accidents::Ruin { Self::draw_victims(random, disks) } else { Vec::new() };
+        let (bearable, bad_line) = (usize::from(profile.parity), accidents == Accidents::Loss && random.one_in(5));
+        let victims = match accidents {
+            Accidents::Loss => Self::draw_victims(random, disks, 1..=bearable),
+            Accidents::Ruin => Self::draw_victims(random, disks, bearable + 1..=disks),
+            _ => Vec::new(),
+        };
         for life in &mut lives {
+            if bad_line && life.clients > 0 {
+                life.lossy_share = LOSSY_SHARE;
+            }
             life.misfortunes = victims.iter().filter_map(|disk| Misfortune::draw(random, *disk)).collect();
         }
         let large = random.one_in(5);
@@ -159,14 +201,16 @@ impl Plan {
             },
             disk: Self::draw_disk(random, accidents, extent_bytes),
             disks,
+            profile,
             victims,
             extent_bytes,
             limits: Self::draw_limits(random, tight),
             keys: random.index(6) + 1,
             large,
             tolerance: Tolerance {
-                device_errors: matches!(accidents, Accidents::DeviceErrors | Accidents::Ruin),
-                full: matches!(accidents, Accidents::Full | Accidents::Ruin),
+                reads_fail: matches!(accidents, Accidents::DeviceErrors | Accidents::Ruin),
+                writes_fail: matches!(accidents, Accidents::DeviceErrors | Accidents::Loss | Accidents::Ruin),
+                full: matches!(accidents, Accidents::Full | Accidents::Loss | Accidents::Ruin),
                 damage: matches!(accidents, Accidents::Damage | Accidents::Ruin),
                 closing: false,
             },
@@ -174,10 +218,20 @@ impl Plan {
         }
     }
 
+    /// Mostly the one that a node chooses by itself.
+    fn draw_profile(random: &mut Random, disks: usize) -> Profile {
+        if random.one_in(3) {
+            let fits = |profile: &&Profile| usize::from(profile.shards()) <= disks;
+            let others: Vec<&Profile> = PROFILES.iter().filter(fits).collect();
+            return **random.pick(&others);
+        }
+        geometry::default_profile(disks)
+    }
+
     /// Any of the disks, in the order of their numbers.
-    fn draw_victims(random: &mut Random, disks: usize) -> Vec<usize> {
+    fn draw_victims(random: &mut Random, disks: usize, count: RangeInclusive<usize>) -> Vec<usize> {
         let mut left: Vec<usize> = (0..disks).collect();
-        let count = random.index(disks) + 1;
+        let count = random.between(*count.start() as u64, *count.end() as u64);
         let mut victims: Vec<usize> = (0..count).map(|_| left.swap_remove(random.index(left.len()))).collect();
         victims.sort_unstable();
         victims
@@ -245,7 +299,7 @@ impl LifePlan {
             verify_first: random.one_in(2),
             close: random.one_in(2),
             faults: Self::draw_faults(random, accidents),
-            lossy_share: if accidents == Accidents::LossyLine { 250_000 } else { 0 },
+            lossy_share: if accidents == Accidents::LossyLine { LOSSY_SHARE } else { 0 },
             upkeep: (!random.one_in(4)).then(|| UpkeepPlan::draw(random)),
             scrub: None,
             rot: false,
@@ -281,9 +335,7 @@ impl LifePlan {
                 read_bit_flip: share(20_000),
                 ..Faults::default()
             },
-            Accidents::None | Accidents::LossyLine | Accidents::Full | Accidents::Rot | Accidents::Ruin => {
-                Faults::default()
-            }
+            _ => Faults::default(),
         }
     }
 }
