@@ -347,7 +347,7 @@ impl Node {
         let now = WallTime { unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) };
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(Failure::run)?;
-        let token = token::make(&self.access_key, &self.secret, now, u128::from_ne_bytes(random));
+        let token = token::make(&self.access_key, &self.secret, now, u128::from_le_bytes(random));
         let path = format!("{PREFIX}{method}");
         self.runtime.block_on(self.client.call(&path, &token, request)).map_err(Failure::run)
     }

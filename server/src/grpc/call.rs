@@ -36,7 +36,7 @@ impl<'a, W: Wire> Call<'a, W> {
     /// When it does not come, is too large, or is not of its type.
     pub async fn message<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
         loop {
-            if let Some(message) = self.messages.next()? {
+            if let Some(message) = self.messages.take()? {
                 let decoded = M::decode(message);
                 return decoded.map(Some).map_err(|_| malformed("a message is not what its method takes"));
             }

@@ -160,7 +160,7 @@ impl Client {
             // It fails only for more than what came.
             let _ = body.flow_control().release_capacity(bytes.len());
             messages.push(&bytes);
-            if let Some(message) = messages.next().map_err(|status| self.unreachable(status))? {
+            if let Some(message) = messages.take().map_err(|status| self.unreachable(status))? {
                 answer = Some(R::decode(message).map_err(|error| self.unreachable(error))?);
             }
         }

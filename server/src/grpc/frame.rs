@@ -25,7 +25,7 @@ impl Messages {
     ///
     /// # Errors
     /// When it is compressed, which nobody agreed to, or larger than a message may be.
-    pub fn next(&mut self) -> Result<Option<Bytes>, Status> {
+    pub fn take(&mut self) -> Result<Option<Bytes>, Status> {
         let Some((prefix, _)) = self.buffer.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
         let [flag, length @ ..] = *prefix;
         match flag {
@@ -99,7 +99,7 @@ mod tests {
                 let (some, more) = rest.split_at(cut.min(rest.len()));
                 messages.push(some);
                 rest = more;
-                while let Some(message) = messages.next().unwrap() {
+                while let Some(message) = messages.take().unwrap() {
                     found.push(OfflineDiskRequest::decode(message).unwrap());
                 }
             }
@@ -111,7 +111,7 @@ mod tests {
         fn any_bytes_are_messages_or_one_status(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut messages = Messages::default();
             messages.push(&bytes);
-            while let Ok(Some(message)) = messages.next() {
+            while let Ok(Some(message)) = messages.take() {
                 prop_assert!(message.len() <= bytes.len());
             }
         }
@@ -122,13 +122,13 @@ mod tests {
         let refused = |bytes: &[u8]| {
             let mut messages = Messages::default();
             messages.push(bytes);
-            messages.next().unwrap_err().code
+            messages.take().unwrap_err().code
         };
         assert_eq!(refused(&[0, 0, 0x40, 0, 1]), Code::ResourceExhausted);
         assert_eq!(refused(&[0, 0xff, 0xff, 0xff, 0xff]), Code::ResourceExhausted);
         assert_eq!((refused(&[1, 0, 0, 0, 1]), refused(&[2, 0, 0, 0, 0])), (Code::Internal, Code::Internal));
         let mut largest = Messages::default();
         largest.push(&[0, 0, 0x40, 0, 0]);
-        assert_eq!(largest.next(), Ok(None));
+        assert_eq!(largest.take(), Ok(None));
     }
 }

@@ -89,8 +89,8 @@ fn a_damaged_copy_is_read_elsewhere() {
 /// Flips a bit in the payload of a batch.
 fn spoil(disk: &anvil_sim::SimDisk, number: u64) {
     let bytes = disk.bytes(0, usize::try_from(disk.size_bytes()).unwrap());
-    let starts = (0..bytes.len()).step_by(8).filter(|&at| bytes[at..].starts_with(b"AnvR"));
-    let found = starts.filter(|&at| bytes[at + 40..at + 48] == number.to_le_bytes()).last().expect("it is there");
+    let mut starts = (0..bytes.len()).step_by(8).filter(|&at| bytes[at..].starts_with(b"AnvR"));
+    let found = starts.rfind(|&at| bytes[at + 40..at + 48] == number.to_le_bytes()).expect("it is there");
     let payload_offset = u32::from_le_bytes(bytes[found + 60..found + 64].try_into().unwrap());
     disk.flip_bit((found + payload_offset as usize) as u64, 3);
 }
