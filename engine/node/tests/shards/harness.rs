@@ -229,6 +229,11 @@ impl Running {
         self.nodes.iter().map(keep).collect()
     }
 
+    /// Lets what runs by itself come to its end.
+    pub(crate) fn settle(&self) {
+        self.life.run_for(Duration::from_secs(10));
+    }
+
     /// Runs on until this holds.
     pub(crate) fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         for _ in 0..600 {
