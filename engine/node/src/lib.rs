@@ -72,6 +72,7 @@ pub struct Node<W: World> {
     upkeep: Rc<upkeep::Counters>,
     repairs: Rc<repair::Repairs>,
     hedging: Rc<hedge::Hedging>,
+    refusals: Rc<spread::Refusals>,
 }
 
 impl<W: World> Node<W> {
@@ -92,6 +93,7 @@ impl<W: World> Node<W> {
             upkeep: Rc::default(),
             repairs: Rc::default(),
             hedging: Rc::default(),
+            refusals: Rc::default(),
         }
     }
 

@@ -150,7 +150,7 @@ impl<W: World> Node<W> {
         let payload = Rc::new(payload);
         let appends = places.iter().zip(0..).map(|(&disk, shard)| {
             let copy = SmallCopy { blob, profile, shard, payload: Rc::clone(&payload) };
-            async move { (shard, self.store.append_small(disk, Some(origin), copy).await) }
+            async move { (shard, self.heeding(disk, self.store.append_small(disk, Some(origin), copy)).await) }
         });
         let mut shards = Shards::all(profile);
         join_all(appends).await.into_iter().for_each(|(shard, result)| shards.note(shard, result));
@@ -200,7 +200,7 @@ impl<W: World> Node<W> {
         let appends = kept.map(|((buffer, &disk), shard)| {
             let WrittenBlob { blob, profile, .. } = *written;
             let cell = Cell { blob, profile, shard, window, window_length: stripe.window_length(), buffer };
-            async move { (shard, self.store.append(disk, origin, cell).await) }
+            async move { (shard, self.heeding(disk, self.store.append(disk, origin, cell)).await) }
         });
         let results = join_all(appends).await;
         results.into_iter().filter_map(|(shard, result)| Some((shard, result.err()?))).collect()

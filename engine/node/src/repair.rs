@@ -303,14 +303,14 @@ impl<W: World> Node<W> {
         let Piece { mut buffer, range } = self.make_cell(&located, shard).await?;
         if geometry::is_packed(profile, length) {
             let copy = SmallCopy { blob, profile, shard, payload: buffer[range].to_vec().into() };
-            self.store.append_small(to, None, copy).await?;
+            self.heeding(to, self.store.append_small(to, None, copy)).await?;
             return Ok(cell_bytes);
         }
         if range.start != RECORD_HEADER_BYTES_MAX {
             buffer.copy_within(range, RECORD_HEADER_BYTES_MAX);
         }
         let cell = Cell { blob, profile, shard, window, window_length, buffer };
-        self.store.append(to, None, cell).await?;
+        self.heeding(to, self.store.append(to, None, cell)).await?;
         Ok(cell_bytes)
     }
 }

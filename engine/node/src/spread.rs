@@ -1,12 +1,31 @@
 //! Where the shards of a new blob go, and when enough of them are written.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use anvil_model::ids::DiskId;
 use anvil_model::io::World;
 use anvil_model::placement::{self, Candidate, Placement, TooFewDisks};
 use anvil_model::profile::Profile;
-use anvil_store::DiskState;
+use anvil_model::time::Moment;
+use anvil_store::{AppendError, DiskState};
 
 use crate::Node;
+
+/// For how long a disk that refused a shard is not asked for another one, where others will do. It may be full though it seems
+/// to have room, or fail each write without being known as failed.
+const REFUSAL_TIME: Duration = Duration::from_secs(10);
+
+/// The disks that refused a shard of this core, and when they did so last.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals(RefCell<BTreeMap<DiskId, Moment>>);
+
+impl Refusals {
+    fn is_recent(&self, disk: DiskId, now: Moment) -> bool {
+        self.0.borrow().get(&disk).is_some_and(|&at| now.since(at) < REFUSAL_TIME)
+    }
+}
 
 /// Shards of one blob.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,25 +64,42 @@ impl FromIterator<u8> for ShardSet {
 impl<W: World> Node<W> {
     /// The disks for a new blob of so many bytes.
     pub(crate) fn place(&self, profile: Profile, length: u64) -> Result<Placement, TooFewDisks> {
-        let random = || self.world.random();
-        let placed = placement::place(&self.candidates(|state| state == DiskState::Online), profile, length, random);
-        match placed {
+        let place = |candidates: Vec<Candidate>| placement::place(&candidates, profile, length, || self.world.random());
+        place(self.willing())
+            .or_else(|_| place(self.candidates(|state| state == DiskState::Online)))
             // Who wants no redundancy hears from the disk itself what is wrong with it.
-            Err(_) if profile.parity == 0 => placement::place(&self.candidates(|_| true), profile, length, random),
-            placed => placed,
-        }
+            .or_else(|refused| if profile.parity == 0 { place(self.candidates(|_| true)) } else { Err(refused) })
     }
 
     /// The disk for a shard that is made anew, none of those that hold others of its blob.
     pub(crate) fn place_shard(&self, taken: &[DiskId], shard_bytes: u64) -> Option<DiskId> {
-        placement::place_one(&self.candidates(|state| state == DiskState::Online), taken, shard_bytes, || {
-            self.world.random()
-        })
+        placement::place_one(&self.willing(), taken, shard_bytes, || self.world.random())
+    }
+
+    /// The outcome of an append to a disk; the disk is spared for a while when it refused.
+    pub(crate) async fn heeding<T>(
+        &self,
+        disk: DiskId,
+        append: impl Future<Output = Result<T, AppendError>>,
+    ) -> Result<T, AppendError> {
+        let outcome = append.await;
+        if outcome.is_err() {
+            self.refusals.0.borrow_mut().insert(disk, self.world.now());
+        }
+        outcome
     }
 
     /// Whether a disk is here and works.
     pub(crate) fn is_online(&self, disk: DiskId) -> bool {
         self.store.disks().iter().any(|view| view.id == disk && view.state == DiskState::Online)
+    }
+
+    /// The disks that take writes and refused none of late.
+    fn willing(&self) -> Vec<Candidate> {
+        let now = self.world.now();
+        let mut online = self.candidates(|state| state == DiskState::Online);
+        online.retain(|candidate| !self.refusals.is_recent(candidate.disk, now));
+        online
     }
 
     fn candidates(&self, may_be: impl Fn(DiskState) -> bool) -> Vec<Candidate> {
