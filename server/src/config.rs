@@ -13,8 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anvil_model::geometry;
 use anvil_model::limits::BUFFER_BYTES;
-use anvil_model::profile::Profile;
 use anvil_node::classes::Classes;
 use anvil_runtime::{Io, Options};
 use anvil_store::{Rate, ScrubOptions};
@@ -215,7 +215,7 @@ fn read_disks(reader: &mut Reader<'_>, data_dir: &Path) -> Result<Vec<DiskChoice
 }
 
 fn read_classes(reader: &mut Reader<'_>, disks: usize) -> Result<Classes, ConfigError> {
-    let standard = standard_by_default(disks);
+    let standard = geometry::default_profile(disks);
     let default = format!("STANDARD={standard}");
     let chosen = reader.list(&reader.flags.storage_classes, "ANVIL_STORAGE_CLASSES", value::class, &default)?;
     let mut classes = Classes::standard_only(standard);
@@ -236,11 +236,6 @@ fn read_classes(reader: &mut Reader<'_>, disks: usize) -> Result<Classes, Config
         classes = classes.with(class.clone(), *profile);
     }
     Ok(classes)
-}
-
-/// What `STANDARD` is when the operator does not say.
-fn standard_by_default(_disks: usize) -> Profile {
-    Profile::SINGLE
 }
 
 fn read_scrub(reader: &mut Reader<'_>) -> Result<Option<ScrubOptions>, ConfigError> {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anvil_model::ids::CoreId;
+use anvil_model::profile::Profile;
 use anvil_runtime::DiskOptions;
 
 use super::Failure;
@@ -37,6 +38,7 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
     let disks = disk_plans(&config.disks, &data)?;
     let last_core = u16::try_from(runtime.cpus.len() - 1).expect("the configuration bounds the cores");
     let host = CoreId(config.control_core.unwrap_or(last_core));
+    let standard = config.classes.standard();
     let plan = Plan {
         data,
         disks,
@@ -52,7 +54,8 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
         reclaim_delay: config.reclaim_delay,
         scrub: config.scrub,
     };
-    start::run(plan, |addresses| announce(scheme, &config.region, &credentials, addresses)).map_err(Failure::run)
+    start::run(plan, |addresses| announce(scheme, standard, &config.region, &credentials, addresses))
+        .map_err(Failure::run)
 }
 
 /// Disks are known by their absolute paths, so that a start from another directory finds the same ones. Nothing is made at
@@ -71,13 +74,16 @@ fn disk_plans(choices: &[DiskChoice], data: &DataDir) -> Result<Vec<DiskPlan>, F
 }
 
 /// Tells on stdout how clients get in, once they can. The log goes to stderr.
-fn announce(scheme: &str, region: &str, credentials: &Credentials, addresses: &[SocketAddr]) {
+fn announce(scheme: &str, standard: Profile, region: &str, credentials: &Credentials, addresses: &[SocketAddr]) {
     let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-    let head = format!(
-        "# Anvil {} serves S3 on {}. Profile 1+0: every byte is on one disk, and lost with it.\n",
-        env!("CARGO_PKG_VERSION"),
-        all.join(" and ")
-    );
+    let promise = match standard.parity {
+        0 if standard.data == 1 => "every byte is on one disk, and lost with it".to_owned(),
+        0 => "every object is lost with any one of its disks".to_owned(),
+        1 => "any one disk may be lost".to_owned(),
+        parity => format!("any {parity} disks may be lost"),
+    };
+    let (version, addressed) = (env!("CARGO_PKG_VERSION"), all.join(" and "));
+    let head = format!("# Anvil {version} serves S3 on {addressed}. Profile {standard}: {promise}.\n");
     let lines = credentials.paste_lines(scheme, addresses[0], region);
     // A node whose stdout is closed serves all the same.
     let _ = super::print(&(head + &lines));

@@ -20,7 +20,8 @@ pub struct Flags {
     #[arg(long = "disk", value_name = "PATH[:SIZE]")]
     pub disks: Vec<String>,
     /// A storage class and how its objects are spread: k data and m parity shards, each on a disk of its own. Repeat it
-    /// for several [env: ANVIL_STORAGE_CLASSES, separated by commas; default: STANDARD=1+0]
+    /// for several [env: ANVIL_STORAGE_CLASSES, separated by commas; default: STANDARD by the number of disks, from
+    /// 1+0 on one to 4+2 on six]
     #[arg(long = "storage-class", value_name = "NAME=K+M")]
     pub storage_classes: Vec<String>,
     /// Address for clients [env: HTTP_BIND_ADDR, default: 127.0.0.1:50051 for dev, 0.0.0.0:50051 for server]
