@@ -164,19 +164,22 @@ impl<W: World> Inner<W> {
     /// Waits until the next pass is due; not at all when one is under way.
     async fn wait_for_pass(&self, disk: u16, every: Duration) {
         let every_ms = u64::try_from(every.as_millis()).unwrap_or(u64::MAX).max(1);
+        let waits_since = self.world.now();
         loop {
-            let wait_ms = {
+            let waited = self.world.now().since(waits_since);
+            let wait = {
                 let scrubbed = &mut self.space(disk).borrow_mut().scrubbed;
                 let Some(began) = scrubbed.pass_began.filter(|_| scrubbed.next_extent == 0) else { return };
                 let due = WallTime { unix_ms: began.unix_ms.saturating_add(every_ms) };
                 scrubbed.pass_due = Some(due);
-                // A clock that was far ahead when the last pass began does not put off the next one for ever.
-                due.unix_ms.saturating_sub(self.world.wall_clock().unix_ms).min(every_ms)
+                let until_due = due.unix_ms.saturating_sub(self.world.wall_clock().unix_ms);
+                // A clock that was far ahead when the last pass began does not put off the next one for longer than this.
+                Duration::from_millis(until_due).min(every.saturating_sub(waited))
             };
-            if wait_ms == 0 {
+            if wait.is_zero() {
                 return;
             }
-            self.world.sleep(Duration::from_millis(wait_ms).min(LOOK_AT_CLOCK)).await;
+            self.world.sleep(wait.min(LOOK_AT_CLOCK)).await;
         }
     }
 
