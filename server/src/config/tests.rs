@@ -1,3 +1,5 @@
+use anvil_model::profile::Profile;
+
 use super::*;
 
 fn read(form: Form, flags: &Flags, variables: &[(&str, &str)]) -> Result<Checked, ConfigError> {
@@ -67,7 +69,8 @@ fn storage_classes_have_profiles_that_fit_the_disks() {
         let classes = classes(text).unwrap().config.classes;
         classes.iter().map(|(name, profile)| format!("{name}={profile}")).collect::<Vec<_>>().join(",")
     };
-    assert_eq!(told("COLD=1+1, STANDARD=2+2"), "STANDARD=2+2,COLD=1+1");
+    assert_eq!(told("COLD=1+1, STANDARD=2+1"), "STANDARD=2+1,COLD=1+1");
+    assert_eq!(told("COLD=1+1"), "STANDARD=2+2,COLD=1+1", "by the number of disks");
     let flags = Flags { storage_classes: vec!["STANDARD=1+0".to_owned()], ..Flags::default() };
     let flagged = read(Form::Dev, &flags, &[("ANVIL_STORAGE_CLASSES", "STANDARD=9+9")]).unwrap();
     assert_eq!(flagged.config.classes, Classes::standard_only(Profile::SINGLE));
