@@ -47,14 +47,12 @@ fn chunks_that_are_not_the_clients_change_nothing() {
     for (length, chunk_bytes) in [(40_000, 10_000), (4 << 20, 1 << 20)] {
         let (kept, other) = (Content { seed: 1, length }.bytes(), Content { seed: 2, length }.bytes());
         put(&mut client, &kept, chunk_bytes, Flaw::None).succeeded();
-        for (flaw, code) in [
-            (Flaw::ChangedByte, "SignatureDoesNotMatch"),
-            (Flaw::SwappedChunks, "SignatureDoesNotMatch"),
-            (Flaw::ForgedEnd, "SignatureDoesNotMatch"),
-            (Flaw::MissingChunk, "SignatureDoesNotMatch"),
-        ] {
+        for flaw in [Flaw::ChangedByte, Flaw::SwappedChunks, Flaw::ForgedEnd, Flaw::MissingChunk] {
             let answer = put(&mut client, &other, chunk_bytes, flaw);
-            assert_eq!(answer.elements("Code"), [code], "{flaw:?}: {}", answer.text());
+            // Signatures are seen with their window: a body that ends too early within it is refused for that first.
+            let too_short = matches!(flaw, Flaw::MissingChunk) && answer.elements("Code") == ["IncompleteBody"];
+            let forged = answer.elements("Code") == ["SignatureDoesNotMatch"];
+            assert!(forged || too_short, "{flaw:?}: {}", answer.text());
             assert!(client.get("/chunked/key").unwrap().succeeded().body == kept, "{flaw:?} changed the object");
         }
     }
