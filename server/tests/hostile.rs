@@ -127,7 +127,10 @@ fn forged_chunks(node: &Node, client: &mut Client) {
                 let _ = raw.0.shutdown(Shutdown::Write);
                 let answers = raw.rest();
                 let (first, second) = answers.split_once("</Error>").expect("a refusal");
-                assert!(first.starts_with("HTTP/1.1 403 ") && first.contains("<Code>SignatureDoesNotMatch"), "{first}");
+                let forged = first.starts_with("HTTP/1.1 403 ") && first.contains("<Code>SignatureDoesNotMatch");
+                // Signatures are seen with their window: a body that ends too early within it is refused for that first.
+                let too_short = first.starts_with("HTTP/1.1 400 ") && first.contains("<Code>IncompleteBody");
+                assert!(forged || too_short && matches!(flaw, Flaw::MissingChunk), "{flaw:?}: {first}");
                 let as_ever = second.starts_with("HTTP/1.1 200 ") && second.as_bytes().ends_with(KEPT);
                 assert!(second.is_empty() || as_ever, "{flaw:?}: {second}");
             }
