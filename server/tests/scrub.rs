@@ -209,7 +209,7 @@ fn a_stopped_node_is_looked_at_and_a_running_one_is_not() {
     place.fill();
     let (data, disk) = (place.data.to_str().unwrap(), place.disk.to_str().unwrap());
     for path in [data, disk] {
-        for (command, last) in [("inspect", "metadata log: batches 1 to"), ("verify", "records read, 0 damaged")] {
+        for (command, last) in [("inspect", "metadata log: batches "), ("verify", "records read, 0 damaged")] {
             let output = place.store(&[command, path]);
             let (table, errors) = (text(&output.stdout), text(&output.stderr));
             assert!(output.status.success() && errors.is_empty(), "{command} {path}: {errors}");
