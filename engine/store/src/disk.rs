@@ -95,10 +95,11 @@ pub enum FormatError {
     Device(#[from] DeviceError),
 }
 
-/// Reads whose disk this is. Writes nothing.
+/// Reads whose disk this is. Writes nothing, but makes durable what it tells of: a node remembers its disks, and one that was
+/// just being formatted when its process was killed must not be blank again after a power cut.
 ///
 /// # Errors
-/// When the disk is ours but damaged, newer, or cannot be read.
+/// When the disk is ours but damaged, newer, or cannot be read or flushed.
 pub async fn identify<W: World>(world: &W, device: &W::Device) -> Result<Identity, IdentifyError> {
     let superblock = match read_superblock(world, device).await? {
         Superblocks::Whole(superblock) => superblock,
@@ -106,6 +107,7 @@ pub async fn identify<W: World>(world: &W, device: &W::Device) -> Result<Identit
         Superblocks::Foreign => return Ok(Identity::Foreign),
         Superblocks::Damaged => return Err(IdentifyError::Damaged),
     };
+    device.flush().await?;
     Ok(Identity::Anvil(DiskIdentity {
         disk: superblock.disk,
         cluster: superblock.cluster,

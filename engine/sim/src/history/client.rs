@@ -712,7 +712,10 @@ impl Client {
                 let parts = page.parts.into_iter();
                 let found: Vec<PartName> =
                     parts.map(|part| PartName { number: part.number, etag: part.etag, checksum: None }).collect();
-                assert_eq!(found, upload.parts, "the parts that were acknowledged");
+                // Where a write that went astray was the data of the last batch, that batch is void (ADR 0003).
+                let may_lack =
+                    self.shared.tolerance.get().damage && found.iter().all(|part| upload.parts.contains(part));
+                assert!(may_lack || found == upload.parts, "acknowledged {:?}, listed {found:?}", upload.parts);
             }
             Err(MetadataError::Unavailable { .. }) => {}
             Err(error) => panic!("an upload that is there has no parts: {error:?}"),
