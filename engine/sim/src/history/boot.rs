@@ -1,7 +1,7 @@
 //! The start of a node as `server` does it, without the server.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -123,10 +123,19 @@ impl Running {
             let row = rows.blob(blob).expect("rows in maps can always be had");
             row.is_some_and(|row| row.state == BlobState::Live)
         };
+        let parity = usize::from(self.profile.parity);
         for store in &self.stores {
             let bad = store.bad_records(usize::MAX);
+            // A batch that a crash cut short counts when its blobs can be read: shards that were torn then are made again.
+            let shards_of = |of| {
+                let shards = bad.iter().filter_map(|bad| match bad.subject {
+                    Subject::Blob { blob, shard, .. } if blob == of => Some(shard),
+                    _ => None,
+                });
+                shards.collect::<BTreeSet<_>>().len()
+            };
             let needed = bad.iter().filter(|bad| sound.contains(&bad.disk)).find(|bad| match bad.subject {
-                Subject::Blob { blob, .. } => is_live(blob),
+                Subject::Blob { blob, .. } => is_live(blob) && shards_of(blob) > parity,
                 // Of several copies a crash may tear one, which then is named; the others make up for it.
                 Subject::Log { .. } => self.profile.parity == 0,
             });
