@@ -11,6 +11,7 @@ mod ec;
 mod host;
 mod latency;
 mod s3;
+mod sample;
 mod signals;
 mod store;
 mod target;

@@ -7,10 +7,7 @@ use anyhow::ensure;
 
 use super::report::Row;
 use super::streams::{Code, Digested, Streams};
-use crate::clock::{gigahertz, thread_ns};
-
-/// CPU time that a sample takes at least.
-const SAMPLE_NS: u64 = 400_000;
+use crate::sample::Sample;
 
 /// Every case that there is.
 pub(super) struct Plan {
@@ -26,12 +23,6 @@ struct Case {
     lanes: u16,
     streams: Streams,
     samples: Vec<Sample>,
-}
-
-#[derive(Clone, Copy)]
-struct Sample {
-    cycles_per_byte: f64,
-    gigahertz: f64,
 }
 
 impl Plan {
@@ -78,35 +69,26 @@ pub(super) fn run(mut plan: Plan, duration: Duration, interrupted: &AtomicBool) 
 }
 
 impl Case {
-    /// One sample, after a turn that brings the bytes into the caches and says how many turns make a sample.
     fn sample(&mut self, bytes: &[Vec<u8>]) -> anyhow::Result<()> {
         let bytes = &bytes[..usize::from(self.lanes)];
-        let warming = thread_ns()?;
-        self.streams.update(bytes);
-        let once_ns = (thread_ns()? - warming).max(1);
-        let times = u32::try_from((SAMPLE_NS / once_ns).clamp(2, 1 << 16))?;
-        let begun = thread_ns()?;
-        for _ in 0..times {
-            self.streams.update(bytes);
-        }
-        let nanos = thread_ns()? - begun;
-        let gigahertz = gigahertz()?;
-        let taken = f64::from(times) * f64::from(self.lanes) * f64::from(u32::try_from(bytes[0].len())?);
-        #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-        self.samples.push(Sample { cycles_per_byte: nanos as f64 * gigahertz / taken, gigahertz });
+        let of_all = f64::from(self.lanes) * f64::from(u32::try_from(bytes[0].len())?);
+        let streams = &mut self.streams;
+        let sample = Sample::take(of_all, |turns| {
+            (0..turns).for_each(|_| streams.update(bytes));
+            Ok(())
+        })?;
+        self.samples.push(sample);
         Ok(())
     }
 
-    /// The lower quartile: others on the machine can only make a sample slower.
     fn row(mut self) -> Option<Row> {
-        self.samples.sort_by(|a, b| a.cycles_per_byte.total_cmp(&b.cycles_per_byte));
-        let quartile = *self.samples.get(self.samples.len() / 4)?;
+        let quartile = Sample::lower_quartile(&mut self.samples)?;
         Some(Row {
             algorithm: self.what,
             code: self.code,
             lanes: self.lanes,
             samples: self.samples.len(),
-            gigabytes_per_second: quartile.gigahertz / quartile.cycles_per_byte,
+            gigabytes_per_second: quartile.gigabytes_per_second(),
             cycles_per_byte: quartile.cycles_per_byte,
             gigahertz: quartile.gigahertz,
         })

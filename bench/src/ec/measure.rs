@@ -12,10 +12,7 @@ use super::Operation;
 use super::library::{Coder, Library};
 use super::report::Row;
 use super::stripe::Stripe;
-use crate::clock::{gigahertz, thread_ns};
-
-/// CPU time that a sample takes at least.
-const SAMPLE_NS: u64 = 400_000;
+use crate::sample::Sample;
 
 /// What is measured: every task of every library with every shape of stripe.
 pub(super) struct Plan {
@@ -39,12 +36,6 @@ struct Case {
     library: &'static str,
     task: Task,
     samples: Vec<Sample>,
-}
-
-#[derive(Clone, Copy)]
-struct Sample {
-    cycles_per_byte: f64,
-    gigahertz: f64,
 }
 
 impl Plan {
@@ -126,19 +117,9 @@ fn check(coder: &mut dyn Coder, stripe: &mut Stripe) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One sample, after a turn that brings the stripe into the caches and says how many turns make a sample.
 fn sample(coder: &mut dyn Coder, stripe: &mut Stripe, task: Task) -> anyhow::Result<Sample> {
-    let warming = thread_ns()?;
-    perform(coder, stripe, task, 1)?;
-    let once_ns = (thread_ns()? - warming).max(1);
-    let times = u32::try_from((SAMPLE_NS / once_ns).clamp(2, 1 << 16))?;
-    let begun = thread_ns()?;
-    perform(coder, stripe, task, times)?;
-    let nanos = thread_ns()? - begun;
-    let gigahertz = gigahertz()?;
-    let bytes = f64::from(times) * f64::from(stripe.profile().data) * f64::from(u32::try_from(stripe.cell_bytes())?);
-    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-    Ok(Sample { cycles_per_byte: nanos as f64 * gigahertz / bytes, gigahertz })
+    let bytes = f64::from(stripe.profile().data) * f64::from(u32::try_from(stripe.cell_bytes())?);
+    Sample::take(bytes, |turns| perform(coder, stripe, task, turns))
 }
 
 fn perform(coder: &mut dyn Coder, stripe: &mut Stripe, task: Task, times: u32) -> anyhow::Result<()> {
@@ -153,10 +134,8 @@ fn perform(coder: &mut dyn Coder, stripe: &mut Stripe, task: Task, times: u32) -
 }
 
 impl Case {
-    /// The lower quartile: others on the machine can only make a sample slower.
     fn row(mut self) -> Option<Row> {
-        self.samples.sort_by(|a, b| a.cycles_per_byte.total_cmp(&b.cycles_per_byte));
-        let quartile = *self.samples.get(self.samples.len() / 4)?;
+        let quartile = Sample::lower_quartile(&mut self.samples)?;
         Some(Row {
             operation: match self.task {
                 Task::Encode => Operation::Encode,
@@ -168,7 +147,7 @@ impl Case {
             cell_bytes: self.cell_bytes,
             library: self.library,
             samples: self.samples.len(),
-            gigabytes_per_second: quartile.gigahertz / quartile.cycles_per_byte,
+            gigabytes_per_second: quartile.gigabytes_per_second(),
             cycles_per_byte: quartile.cycles_per_byte,
             gigahertz: quartile.gigahertz,
         })
