@@ -8,7 +8,7 @@
 //! - A turn is short ([`TURN_BYTES`]), and other tasks of the core run between two turns.
 //! - In a turn every digest of a job takes the same bytes, which the first one has pulled into the cache.
 //! - A batch that is not full waits for those who are about to bring more, but no job waits for longer than [`WAIT`], and
-//!   who is alone does not wait at all.
+//!   who is alone does not wait at all. Nobody is waited for who took long the last time.
 //! - A job whose giver has gone is dropped before the next turn.
 
 use std::cell::{Cell, RefCell};
@@ -64,7 +64,8 @@ impl<W: World> DigestQueue<W> {
             digests: algorithms.map(Digest::new).collect(),
             length,
             taken: 0,
-            expected_in: None,
+            is_prompt: true,
+            away: None,
         }
     }
 }
@@ -79,8 +80,9 @@ pub(crate) struct Digests<W: World> {
     /// Payload bytes in all, and so far.
     length: u64,
     taken: u64,
-    /// The round of the queue in which it counts as one that will bring more.
-    expected_in: Option<u64>,
+    /// Whether its last job came soon after it had the one before back.
+    is_prompt: bool,
+    away: Option<Away>,
 }
 
 /// What a payload is, by its digests.
@@ -146,7 +148,9 @@ impl<W: World> Digests<W> {
         pieces: Vec<Range<usize>>,
         spans: Vec<Span>,
     ) -> (Bytes<W::Buffer>, Vec<Span>) {
-        self.queue.came(&mut self.expected_in);
+        if let Some(away) = self.away.take() {
+            self.is_prompt = self.queue.came(&away);
+        }
         let length = pieces.iter().map(Range::len).sum();
         let own = std::mem::take(&mut self.digests);
         let (own_count, before) = (own.len(), self.taken);
@@ -163,7 +167,7 @@ impl<W: World> Digests<W> {
 
         self.taken += length as u64;
         if self.taken < self.length {
-            self.queue.went(&mut self.expected_in);
+            self.away = Some(self.queue.went(self.is_prompt));
         }
         let promised = done.stretches.split_off(own_count);
         self.digests = done.stretches.into_iter().map(|stretch| stretch.digest).collect();
@@ -178,8 +182,17 @@ impl<W: World> Digests<W> {
 
 impl<W: World> Drop for Digests<W> {
     fn drop(&mut self) {
-        self.queue.came(&mut self.expected_in);
+        if let Some(away) = self.away.take() {
+            self.queue.came(&away);
+        }
     }
+}
+
+/// A payload that has its job back, and will bring the next one or end.
+struct Away {
+    since: Moment,
+    /// The round of the queue in which it counts as expected; `None` for who is not waited for.
+    expected_in: Option<u64>,
 }
 
 /// Memory that a job owns.
@@ -294,7 +307,7 @@ struct Queue<W: World> {
     runs: Cell<bool>,
     /// Counts how often those who were expected did not come.
     round: Cell<u64>,
-    /// Payloads that brought a job in this round, have it back, and will bring the next one soon, or end.
+    /// Payloads that are [away](Away) since this round began, and are likely to come back soon.
     expected: Cell<usize>,
     /// As many jobs are here as are worth waiting for.
     enough: Notify,
@@ -313,18 +326,22 @@ impl<W: World> Queue<W> {
         receive.await.expect("every job of one who waits is done")
     }
 
-    /// A payload is no longer expected: it has come, or ended.
-    fn came(&self, expected_in: &mut Option<u64>) {
-        if expected_in.take() == Some(self.round.get()) {
+    /// A payload is no longer expected: it has come, or ended. Says whether that was soon.
+    fn came(&self, away: &Away) -> bool {
+        if away.expected_in == Some(self.round.get()) {
             self.expected.set(self.expected.get() - 1);
             self.tell_when_enough();
         }
+        self.world.now().since(away.since) <= PROMPT_MAX
     }
 
     /// A payload has its job back and will bring the next one.
-    fn went(&self, expected_in: &mut Option<u64>) {
-        *expected_in = Some(self.round.get());
-        self.expected.set(self.expected.get() + 1);
+    fn went(&self, is_prompt: bool) -> Away {
+        let expected_in = is_prompt.then(|| self.round.get());
+        if is_prompt {
+            self.expected.set(self.expected.get() + 1);
+        }
+        Away { since: self.world.now(), expected_in }
     }
 
     fn is_enough(&self) -> bool {
@@ -418,8 +435,11 @@ const TURN_BYTES: usize = 256 << 10;
 /// Payload of one job in one turn.
 const STEP_BYTES_MIN: usize = 16 << 10;
 const STEP_BYTES_MAX: usize = 128 << 10;
-/// How long a job waits for others. The MD5 of a window takes about 1.5 ms alone, and 0.2 ms in good company.
+/// How long a job waits for others.
 const WAIT: Duration = Duration::from_micros(200);
+/// Who takes longer than this for the next 64 KiB has a client that does not keep up: 64 MB/s. Longer than [`WAIT`], because
+/// it has the core's work for all others in it.
+const PROMPT_MAX: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {
@@ -594,6 +614,37 @@ mod tests {
         assert_eq!(life.buffers_out(), 0, "their buffers are back");
         drop(queue);
         life.kill();
+    }
+
+    /// Who comes, but always too late to share the lanes, costs nobody a wait for each of their pieces.
+    #[test]
+    fn who_is_never_prompt_is_not_waited_for() {
+        let busy_takes = |late_pieces: u64| {
+            let life = Sim::new(7, SimOptions { stalls: false, ..SimOptions::default() }).start(1);
+            let queue = queue(&life, Kernel::SINGLE);
+            let upload = |count: u64, pause: Duration| {
+                let queue = queue.clone();
+                spawn(&life, move |world| async move {
+                    let mut digests = queue.begin(None, count << 16);
+                    for _ in 0..count {
+                        let buffer = world.buffer(Reserve::Foreground).await;
+                        digests.buffer(buffer, pieces(1 << 16)).await;
+                        world.sleep(pause).await;
+                    }
+                })
+            };
+            let began = life.world(0).now();
+            let late = upload(late_pieces, 2 * PROMPT_MAX);
+            let busy = upload(1000, PROMPT_MAX / 20);
+            life.run_while(|| !busy.is_done());
+            let took = life.world(0).now().since(began);
+            life.run_while(|| !late.is_done());
+            drop(queue);
+            life.kill();
+            took
+        };
+        let (alone, beside) = (busy_takes(0), busy_takes(50));
+        assert!(beside < alone + 10 * WAIT, "{alone:?} alone, {beside:?} beside one who is late 50 times");
     }
 
     /// One that is expected and does not come costs the others one short wait, not one for each of their windows.

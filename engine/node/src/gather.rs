@@ -1,4 +1,4 @@
-//! A window of payload comes in, at the pace of its client and at nobody else's cost.
+//! A window of payload comes in, at the pace of its client and at nobody else's cost, and is hashed while it is in cache.
 //!
 //! Pool buffers are few, and what is in one is on its way to the disk: a client holds one only while its bytes come
 //! as fast as they are taken. What comes slowly is gathered in ordinary memory, of which a core gives all slow windows
@@ -8,6 +8,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tokio::sync::Notify;
 
 use crate::Node;
 use crate::body::Body;
+use crate::digests::Digests;
 use crate::put::PutError;
 use crate::stripe::Stripe;
 
@@ -69,10 +71,11 @@ struct Gathered {
 struct GivenUp;
 
 impl<W: World> Node<W> {
-    /// The next window of a body, which owes as many bytes, in the data cells of a stripe.
+    /// The next window of a body, which owes as many bytes, in the data cells of a stripe, digested.
     pub(crate) async fn receive_window<B: Body<W::Buffer>>(
         &self,
         body: &mut B,
+        digests: &mut Digests<W>,
         stripe: Stripe,
         pace: &mut Pace,
     ) -> Result<W::Buffer, PutError<B::Error>> {
@@ -84,7 +87,8 @@ impl<W: World> Node<W> {
             if self.world.now().since(began) <= FAST_WINDOW_MAX {
                 *pace = Pace::Fast;
             }
-            return Ok(self.in_buffer(stripe, &gathered.bytes).await);
+            let buffer = self.in_buffer(stripe, &gathered.bytes).await;
+            return digested(body, digests, buffer, stripe, 0..length).await;
         }
 
         // Who has only announced something gets no buffer for it.
@@ -96,10 +100,18 @@ impl<W: World> Node<W> {
                 body.read(&mut lead, left).await.map_err(PutError::Body)?;
             }
         }
-        let mut at = lead.len();
+        let (mut at, mut hashed) = (lead.len(), 0);
         let mut buffer = self.in_buffer(stripe, &lead).await;
         drop(lead);
-        for span in stripe.spans(at..length) {
+        loop {
+            if at == length || at - hashed >= PIECE_BYTES {
+                buffer = digested(body, digests, buffer, stripe, hashed..at).await?;
+                hashed = at;
+            }
+            let Some(span) = stripe.spans(at..length.min(hashed + PIECE_BYTES)).next() else {
+                *pace = Pace::Fast;
+                return Ok(buffer);
+            };
             let wanted = span.len();
             let (filled, filled_buffer) = body.fill(buffer, span).await;
             buffer = filled_buffer;
@@ -109,17 +121,14 @@ impl<W: World> Node<W> {
                 break;
             }
         }
-        if at == length {
-            *pace = Pace::Fast;
-            return Ok(buffer);
-        }
 
         *pace = Pace::Slow;
         let here = stripe.gather(at, &buffer);
         drop(buffer);
         let mut gathered = Gathered::begin(&self.gathering, here, self.world.now());
         gathered.fill(&self.world, body, length).await?;
-        Ok(self.in_buffer(stripe, &gathered.bytes).await)
+        let buffer = self.in_buffer(stripe, &gathered.bytes).await;
+        digested(body, digests, buffer, stripe, hashed..length).await
     }
 
     async fn in_buffer(&self, stripe: Stripe, bytes: &[u8]) -> W::Buffer {
@@ -127,6 +136,18 @@ impl<W: World> Node<W> {
         stripe.scatter(bytes, &mut buffer);
         buffer
     }
+}
+
+/// Digests a part of the window, together with what others bring at this moment.
+async fn digested<W: World, B: Body<W::Buffer>>(
+    body: &mut B,
+    digests: &mut Digests<W>,
+    buffer: W::Buffer,
+    stripe: Stripe,
+    part: Range<usize>,
+) -> Result<W::Buffer, PutError<B::Error>> {
+    let pieces = stripe.spans(part).collect();
+    digests.payload_in_buffer(body, buffer, pieces).await.map_err(PutError::Body)
 }
 
 impl Gathering {
@@ -262,6 +283,9 @@ const GATHERED_BYTES_MAX: usize = 32 << 20;
 const GATHER_TIME: Duration = Duration::from_secs(10);
 /// Bytes that must have come before a write gets its first buffer.
 const LEAD_BYTES: usize = 64 << 10;
+/// What is hashed at once: little enough that eight of them are still in the cache of the second level when the lanes are
+/// full. A gain of a tenth to a fifth beside whole windows, at eight uploads.
+const PIECE_BYTES: usize = 64 << 10;
 /// What a slow window asks for at once, so that it waits for room often enough.
 const STEP_BYTES: usize = 64 << 10;
 /// A window that is gathered in this time could have been taken as it came.
@@ -270,7 +294,6 @@ const FAST_WINDOW_MAX: Duration = Duration::from_millis(400);
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::ops::Range;
 
     use anvil_sim::{Sim, SimBuffer, SimOptions, SimWorld};
 

@@ -173,10 +173,8 @@ impl<W: World> Node<W> {
             let stripe = Stripe::new(profile, geometry::window_length(profile, length, window));
 
             appends.room().await?;
-            let buffer = appends.alongside(self.receive_window(body, stripe, &mut pace)).await?;
-            let payload = stripe.spans(0..stripe.window_length()).collect();
-            let digested = appends.alongside(digests.payload_in_buffer(body, buffer, payload)).await;
-            let mut buffer = digested.map_err(PutError::Body)?;
+            let received = self.receive_window(body, digests, stripe, &mut pace);
+            let mut buffer = appends.alongside(received).await?;
             stripe.encode(self.encoding, &mut buffer);
 
             let origin = (window == 0).then_some(origin);
