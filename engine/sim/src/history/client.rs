@@ -1,95 +1,28 @@
 //! Clients: tasks that do what users do, and note what they were told.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anvil_model::ids::{TenantId, UploadId};
-use anvil_model::io::{DeviceError, Task, World};
-use anvil_model::object::{BucketName, Etag, Headers, Key, WriteConditions};
+use anvil_model::ids::TenantId;
+use anvil_model::io::{Task, World};
+use anvil_model::object::{BucketName, Headers, Key, WriteConditions};
 use anvil_node::copy::{CopyError, CopyObject, Source};
 use anvil_node::get::{Found, StreamError};
 use anvil_node::list::{After, Entry, ListObjects};
-use anvil_node::metadata::client::RETRY_AFTER;
 use anvil_node::metadata::query::{BucketPath, ReadFrom};
 use anvil_node::metadata::{Client as Metadata, MetadataError, Refusal};
-use anvil_node::multipart::{CreateUpload, PartName, UploadName};
-use anvil_node::put::{Expected, PutError, PutObject, Stored};
+use anvil_node::put::{Expected, PutObject};
 use anvil_node::{Caller, Node};
 use anvil_store::ReadError;
 
-use super::payload::{self, Left, Payload};
-use super::record::{Fate, Record, Running, Seen, Value};
-use super::{Misfortunes, Reached};
+use super::answers::{fate, fate_of_error, seen_by_error};
+use super::payload::{self, Payload};
+use super::record::{Fate, Running, Seen, Value};
+use super::shared::Shared;
 use crate::random::Random;
 use crate::world::SimWorld;
-
-/// What all clients of a history share, over all its lives.
-pub(super) struct Shared {
-    pub(super) record: RefCell<Record>,
-    pub(super) keys: usize,
-    /// Most objects are about as large as a window.
-    pub(super) large: bool,
-    /// What a client may be told beyond what a healthy node says.
-    pub(super) tolerance: Cell<Tolerance>,
-    pub(super) reached: Cell<Reached>,
-    pub(super) misfortunes: Cell<Misfortunes>,
-    /// Bytes that were read and compared.
-    pub(super) bytes_checked: Cell<u64>,
-    /// Records that were moved and extents that were given back in this life, as far as somebody looked.
-    pub(super) reclaimed: Cell<u64>,
-    /// True while clients use the node.
-    pub(super) serving: Cell<bool>,
-    /// True once the node has started with all its disks.
-    pub(super) settled: Cell<bool>,
-    values: RefCell<BTreeMap<Value, About>>,
-    /// What was computed of them already.
-    etags: RefCell<BTreeMap<Value, Etag>>,
-    /// Uploads whose parts were acknowledged and that nobody completes or aborts at the moment.
-    pending: RefCell<Vec<Upload>>,
-}
-
-const VERIFY_ATTEMPTS: u32 = 60;
-/// A slow client's breaks, which several sweeps fit into.
-const SLOW_BREAK_NANOS: u64 = 400_000_000;
-
-/// How often a write is tried after everything was deleted, a second apart.
-const ROOM_ATTEMPTS: u32 = 120;
-
-/// What may go wrong in this history.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tolerance {
-    /// Reads of devices may fail, of more disks than can be lost.
-    pub(super) reads_fail: bool,
-    /// Writes may be refused because devices fail.
-    pub(super) writes_fail: bool,
-    /// Disks may be full.
-    pub(super) full: bool,
-    /// Bytes on the medium may be wrong: what is read may be missing or damaged, but never something else.
-    pub(super) damage: bool,
-    /// The node is stopping: what still runs may be cut off.
-    pub(super) closing: bool,
-}
-
-/// A value: how its object was made.
-#[derive(Clone)]
-pub(super) struct About {
-    size: u64,
-    /// The parts' ranges; none when it was a PUT.
-    parts: Vec<Range<u64>>,
-    /// Whose bytes it has: its own, or those of the value that it is a copy of.
-    pub(super) bytes: Value,
-}
-
-#[derive(Clone)]
-struct Upload {
-    key: usize,
-    upload: UploadId,
-    value: Value,
-    parts: Vec<PartName>,
-}
 
 /// One client, on one core of one life.
 pub(super) struct Client {
@@ -106,103 +39,12 @@ pub(super) fn bucket() -> BucketName {
     BucketName::new("bucket").expect("a name by the rules")
 }
 
-fn key(index: usize) -> Key {
+pub(super) fn key(index: usize) -> Key {
     Key::new(format!("key-{index}").into_bytes()).expect("a short text")
 }
 
-impl Shared {
-    pub(super) fn new(keys: usize, large: bool, tolerance: Tolerance) -> Self {
-        Self {
-            record: RefCell::default(),
-            keys,
-            large,
-            tolerance: Cell::new(tolerance),
-            reached: Cell::default(),
-            misfortunes: Cell::default(),
-            bytes_checked: Cell::default(),
-            reclaimed: Cell::default(),
-            serving: Cell::default(),
-            settled: Cell::default(),
-            values: RefCell::default(),
-            etags: RefCell::default(),
-            pending: RefCell::default(),
-        }
-    }
-
-    pub(super) fn set_closing(&self, closing: bool) {
-        self.tolerance.set(Tolerance { closing, ..self.tolerance.get() });
-    }
-
-    pub(super) fn reach(&self, note: impl FnOnce(&mut Reached)) {
-        let mut reached = self.reached.get();
-        note(&mut reached);
-        self.reached.set(reached);
-    }
-
-    pub(super) fn suffer(&self, note: impl FnOnce(&mut Misfortunes)) {
-        let mut counts = self.misfortunes.get();
-        note(&mut counts);
-        self.misfortunes.set(counts);
-    }
-
-    fn new_value(&self, size: u64, parts: Vec<Range<u64>>) -> Value {
-        let mut values = self.values.borrow_mut();
-        let value = values.len() as Value + 1;
-        values.insert(value, About { size, parts, bytes: value });
-        value
-    }
-
-    /// Values are either copied or named by conditions: a copy has the tag of its origin, so that a condition would hold
-    /// for either.
-    fn may_be_copied(&self, value: Value) -> bool {
-        self.about(value).bytes.is_multiple_of(2)
-    }
-
-    /// A value with the bytes of another one.
-    fn new_copy(&self, origin: Value) -> Value {
-        let about = self.about(origin);
-        let mut values = self.values.borrow_mut();
-        let value = values.len() as Value + 1;
-        values.insert(value, about);
-        value
-    }
-
-    pub(super) fn about(&self, value: Value) -> About {
-        self.values.borrow()[&value].clone()
-    }
-
-    fn etag(&self, value: Value) -> Etag {
-        let known = self.etags.borrow().get(&value).cloned();
-        known.unwrap_or_else(|| {
-            let etag = self.about(value).etag();
-            self.etags.borrow_mut().insert(value, etag.clone());
-            etag
-        })
-    }
-
-    /// The value with this tag and size; `None` when there are several, as for empty objects.
-    fn value_of(&self, etag: &Etag, size: u64) -> Option<Value> {
-        let candidates: Vec<Value> =
-            self.values.borrow().iter().filter(|(_, about)| about.size == size).map(|(value, _)| *value).collect();
-        let mut found = candidates.into_iter().filter(|value| self.etag(*value) == *etag);
-        let first = found.next().unwrap_or_else(|| panic!("nobody wrote an object of {size} bytes with tag {etag}"));
-        found.next().is_none().then_some(first)
-    }
-}
-
-impl About {
-    fn etag(&self) -> Etag {
-        if self.parts.is_empty() {
-            return Etag(hex(&payload::md5(self.bytes, 0..self.size)));
-        }
-        let sums: Vec<u8> = self.parts.iter().flat_map(|part| payload::md5(self.bytes, part.clone())).collect();
-        Etag(format!("{}-{}", hex(&anvil_digest::md5(&sums)), self.parts.len()))
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
+/// A slow client's breaks, which several sweeps fit into.
+const SLOW_BREAK_NANOS: u64 = 400_000_000;
 
 impl Client {
     /// Does so many things, one after the other.
@@ -236,7 +78,7 @@ impl Client {
 
 /// Writes.
 impl Client {
-    fn size(&mut self) -> u64 {
+    pub(super) fn size(&mut self) -> u64 {
         if self.shared.large && self.random.one_in(2) {
             return self.random.between(700 << 10, 1100 << 10);
         }
@@ -281,7 +123,7 @@ impl Client {
         end.detach();
     }
 
-    fn attempt(
+    pub(super) fn attempt(
         &self,
         index: usize,
         size: u64,
@@ -324,7 +166,7 @@ impl Client {
         }
     }
 
-    async fn delete(&mut self, index: usize) {
+    pub(super) async fn delete(&mut self, index: usize) {
         let write = self.shared.record.borrow_mut().begin_write(index, None, None);
         let result = self.node.delete_object(CALLER, bucket(), key(index), WriteConditions::default()).await;
         self.shared.record.borrow_mut().end_write(write, fate(&result));
@@ -413,7 +255,7 @@ impl Client {
     }
 
     /// Only a version that is not the current one any more may be missing: what was replaced is given back.
-    async fn must_be_replaced(&mut self, key: usize, found: &Found) {
+    pub(super) async fn must_be_replaced(&mut self, key: usize, found: &Found) {
         if self.shared.tolerance.get().damage {
             return;
         }
@@ -470,7 +312,7 @@ impl Client {
         let _ = self.seen(key).await;
     }
 
-    async fn seen(&mut self, index: usize) -> Option<Seen> {
+    pub(super) async fn seen(&mut self, index: usize) -> Option<Seen> {
         let read = self.shared.record.borrow_mut().begin_read(index);
         let path = BucketPath::new(CALLER.tenant, bucket());
         let seen = match self.metadata.object(path, key(index), None).await {
@@ -485,7 +327,7 @@ impl Client {
         seen
     }
 
-    async fn list(&mut self) {
+    pub(super) async fn list(&mut self) {
         let begin = |index| self.shared.record.borrow_mut().begin_read(index);
         let reads: Vec<Running> = (0..self.shared.keys).map(begin).collect();
         let listed = self.listed().await;
@@ -521,313 +363,13 @@ impl Client {
             }
         }
     }
-
-    /// Reads everything that is there, wholly, and demands an answer: at a moment when hardly anything else happens.
-    pub(super) async fn verify(mut self) {
-        self.list().await;
-        for key in 0..self.shared.keys {
-            self.answered(key).await;
-            let Some(found) = self.open(key).await else { continue };
-            match self.read(&found, 0..found.size).await {
-                Ok(()) => {}
-                // A change that was sent long ago may still come.
-                Err(StreamError::Read(ReadError::Missing(_))) => self.must_be_replaced(key, &found).await,
-                Err(error) => {
-                    let excused = self.shared.tolerance.get().damage || error == StreamError::Gone;
-                    assert!(excused, "value {} cannot be read: {error:?}", value_in(&found.headers));
-                }
-            }
-        }
-    }
-
-    /// Writes until that goes on: what failed is left behind.
-    pub(super) async fn goes_on(self) {
-        for _ in 0..ROOM_ATTEMPTS {
-            if self.attempt(0, 1 << 16, None, None).await {
-                return;
-            }
-            self.world.sleep(Duration::from_secs(1)).await;
-        }
-        panic!("a node with enough disks takes no writes");
-    }
-
-    /// Deletes everything, which a full disk must take, and writes until that goes on.
-    pub(super) async fn make_room(mut self) {
-        for key in 0..self.shared.keys {
-            self.delete(key).await;
-        }
-        let pending = self.shared.pending.take();
-        for upload in pending {
-            self.abort(upload).await;
-        }
-        for _ in 0..ROOM_ATTEMPTS {
-            if self.attempt(0, 1 << 16, None, None).await {
-                self.shared.reach(|reached| reached.recovered += reached.full);
-                return;
-            }
-            self.world.sleep(Duration::from_secs(1)).await;
-        }
-        // Extents that cores have open are not given back, dead or not, and those of the log never: see ADR 0002.
-        self.shared.reach(|reached| reached.stayed_full += 1);
-    }
-
-    /// What a key is, asked for until the metadata has room for the question.
-    async fn answered(&mut self, key: usize) -> Seen {
-        for _ in 0..VERIFY_ATTEMPTS {
-            if let Some(seen) = self.seen(key).await {
-                return seen;
-            }
-            self.world.sleep(RETRY_AFTER).await;
-        }
-        panic!("a node that has nothing to do does not answer");
-    }
 }
 
-/// Uploads.
-impl Client {
-    async fn upload(&mut self, index: usize) {
-        let mut parts = Vec::new();
-        if self.random.one_in(8) {
-            parts.push(0..5 << 20);
-        }
-        let start = parts.last().map_or(0, |part: &Range<u64>| part.end);
-        parts.push(start..start + self.size());
-        let size = parts.last().map_or(0, |part| part.end);
-        let value = self.shared.new_value(size, parts.clone());
-
-        let headers = headers(value);
-        let (bucket, key) = (bucket(), key(index));
-        let create = CreateUpload { caller: CALLER, bucket, key, headers, checksum: None, storage_class: None };
-        let upload = match self.node.create_upload(create).await {
-            Ok(upload) => upload,
-            Err(error) => {
-                assert_ne!(fate_of_error(&error), Fate::Done);
-                return;
-            }
-        };
-        let mut upload = Upload { key: index, upload, value, parts: Vec::new() };
-        for (number, range) in (1..).zip(parts) {
-            let Some(part) = self.put_part(&upload, number * 3, range).await else { return };
-            upload.parts.push(part);
-        }
-        if self.random.one_in(3) {
-            self.shared.pending.borrow_mut().push(upload);
-        } else {
-            self.complete(upload).await;
-        }
-    }
-
-    async fn put_part(&mut self, upload: &Upload, number: u16, range: Range<u64>) -> Option<PartName> {
-        // Put once and then again, now and then: the last one counts.
-        loop {
-            let mut body = Payload::new(self.world.clone(), upload.value, range.clone(), None);
-            let result = self.node.put_part(name(upload), number, Expected::default(), &mut body).await;
-            let fate = match &result {
-                Ok(_) => Fate::Done,
-                Err(error) => self.shared.fate_of_put_error(error),
-            };
-            let Ok(Stored { etag, size, .. }) = result else {
-                assert_ne!(fate, Fate::Done);
-                return None;
-            };
-            assert_eq!(size, range.end - range.start);
-            if !self.random.one_in(6) {
-                return Some(PartName { number, etag, checksum: None });
-            }
-        }
-    }
-
-    /// Goes on with an upload that some client left, in this life or an earlier one.
-    async fn pending(&mut self) {
-        let upload = {
-            let mut pending = self.shared.pending.borrow_mut();
-            if pending.is_empty() {
-                return;
-            }
-            let position = self.random.index(pending.len());
-            pending.swap_remove(position)
-        };
-        match self.random.below(4) {
-            0 => self.list_parts(upload).await,
-            1 => self.abort(upload).await,
-            _ => self.complete(upload).await,
-        }
-    }
-
-    async fn complete(&mut self, upload: Upload) {
-        let write = self.shared.record.borrow_mut().begin_write(upload.key, Some(upload.value), None);
-        let mut outcome = self.try_complete(&upload).await;
-        if outcome == Fate::Unknown {
-            // Asking again is how a client finds out.
-            self.world.sleep(Duration::from_nanos(self.random.below(1_000_000_000))).await;
-            if self.try_complete(&upload).await == Fate::Done {
-                outcome = Fate::Done;
-            }
-        }
-        self.shared.record.borrow_mut().end_write(write, outcome);
-        match outcome {
-            // A repeat answers the same and overwrites nothing, also when another write came between.
-            Fate::Done if self.random.one_in(2) => {
-                self.try_complete(&upload).await;
-            }
-            Fate::Done | Fate::Unknown => {}
-            Fate::Refused => self.shared.pending.borrow_mut().push(upload),
-        }
-    }
-
-    async fn try_complete(&mut self, upload: &Upload) -> Fate {
-        let conditions = WriteConditions::default();
-        let result = self.node.complete_upload(name(upload), upload.parts.clone(), None, conditions).await;
-        match result {
-            Ok(stored) => {
-                let about = self.shared.about(upload.value);
-                assert_eq!((stored.size, &stored.etag), (about.size, &self.shared.etag(upload.value)));
-                Fate::Done
-            }
-            Err(MetadataError::Refused(_)) if self.shared.tolerance.get().damage => Fate::Refused,
-            Err(MetadataError::Refused(refusal)) => panic!("an upload that is there is not completed: {refusal}"),
-            Err(error) => fate_of_error(&error),
-        }
-    }
-
-    async fn abort(&mut self, upload: Upload) {
-        match self.node.abort_upload(name(&upload)).await {
-            Ok(()) => {
-                let parts = self.node.list_parts(name(&upload), 0, 10).await;
-                let gone = matches!(
-                    parts,
-                    Err(MetadataError::Refused(Refusal::NoSuchUpload(_)) | MetadataError::Unavailable { .. })
-                );
-                assert!(gone, "an upload that was aborted has parts: {parts:?}");
-            }
-            Err(MetadataError::Unavailable { .. }) => self.shared.pending.borrow_mut().push(upload),
-            Err(MetadataError::Unknown) => {}
-            Err(MetadataError::Refused(refusal)) => panic!("an upload that is there is not aborted: {refusal}"),
-        }
-    }
-
-    async fn list_parts(&mut self, upload: Upload) {
-        match self.node.list_parts(name(&upload), 0, 10).await {
-            Ok(page) => {
-                let parts = page.parts.into_iter();
-                let found: Vec<PartName> =
-                    parts.map(|part| PartName { number: part.number, etag: part.etag, checksum: None }).collect();
-                // Where a write that went astray was the data of the last batch, that batch is void (ADR 0003).
-                let may_lack =
-                    self.shared.tolerance.get().damage && found.iter().all(|part| upload.parts.contains(part));
-                assert!(may_lack || found == upload.parts, "acknowledged {:?}, listed {found:?}", upload.parts);
-            }
-            Err(MetadataError::Unavailable { .. }) => {}
-            Err(error) => panic!("an upload that is there has no parts: {error:?}"),
-        }
-        self.shared.pending.borrow_mut().push(upload);
-    }
-}
-
-fn name(upload: &Upload) -> UploadName {
-    UploadName { caller: CALLER, bucket: bucket(), key: key(upload.key), upload: upload.upload }
-}
-
-fn headers(value: Value) -> Headers {
+pub(super) fn headers(value: Value) -> Headers {
     Headers { user: vec![("value".to_owned(), value.to_string())], ..Headers::default() }
 }
 
 pub(super) fn value_in(headers: &Headers) -> Value {
     let text = headers.user.first().map(|(_, value)| value.as_str());
     text.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("nobody wrote these headers: {headers:?}"))
-}
-
-/// What answers mean.
-impl Shared {
-    /// The value that an object says it is; its size and tag must agree.
-    fn identify(&self, headers: &Headers, size: u64, etag: &Etag) -> Value {
-        let value = value_in(headers);
-        let about = self.about(value);
-        assert_eq!((size, etag), (about.size, &self.etag(value)), "value {value} is mixed with another");
-        value
-    }
-
-    fn fate_of_put(&self, result: Result<(Value, &Stored), &PutError<Left>>) -> Fate {
-        match result {
-            Ok((value, stored)) => {
-                let about = self.about(value);
-                assert_eq!((stored.size, &stored.etag), (about.size, &self.etag(value)));
-                Fate::Done
-            }
-            Err(error) => self.fate_of_put_error(error),
-        }
-    }
-
-    fn fate_of_put_error(&self, error: &PutError<Left>) -> Fate {
-        let tolerance = self.tolerance.get();
-        match error {
-            PutError::Full => self.reach(|reached| reached.full = 1),
-            PutError::Device(_) => self.reach(|reached| reached.device_errors = 1),
-            PutError::Metadata(MetadataError::Unknown) => self.reach(|reached| reached.unknown += 1),
-            _ => {}
-        }
-        match error {
-            PutError::Body(Left) => Fate::Refused,
-            PutError::Metadata(error) => fate_of_error(error),
-            PutError::Full if tolerance.full || tolerance.writes_fail => Fate::Refused,
-            PutError::Device(_) | PutError::TooFewDisks(_) if tolerance.writes_fail => Fate::Refused,
-            PutError::Device(DeviceError::Gone) if tolerance.closing => Fate::Refused,
-            other => panic!("a healthy node does not say: {other:?}"),
-        }
-    }
-
-    /// A condition that does not hold says what was there.
-    fn seen_by_refusal(
-        &self,
-        result: &Result<Stored, PutError<Left>>,
-        expected: Option<Option<Value>>,
-    ) -> Option<Seen> {
-        match (result, expected) {
-            (Err(PutError::Metadata(MetadataError::Refused(Refusal::PreconditionFailed))), Some(_)) => {
-                Some(Seen::Present)
-            }
-            (Err(PutError::Metadata(MetadataError::Refused(Refusal::NoSuchKey))), Some(_)) => Some(Seen::Absent),
-            _ => None,
-        }
-    }
-}
-
-impl Tolerance {
-    /// Panics when a read must not have failed like this.
-    fn accept(self, error: &StreamError) {
-        let accepted = match error {
-            StreamError::Read(ReadError::Device(_)) => self.reads_fail,
-            StreamError::Read(ReadError::Missing(_) | ReadError::Corrupt(_)) => self.damage,
-            StreamError::Read(ReadError::Closing) => self.closing,
-            StreamError::Metadata(MetadataError::Unavailable { .. }) | StreamError::Gone => true,
-            StreamError::Metadata(_) => false,
-        };
-        assert!(accepted, "a read failed: {error:?}");
-    }
-}
-
-fn fate<T>(result: &Result<T, MetadataError>) -> Fate {
-    match result {
-        Ok(_) => Fate::Done,
-        Err(error) => fate_of_error(error),
-    }
-}
-
-fn fate_of_error(error: &MetadataError) -> Fate {
-    match error {
-        MetadataError::Refused(
-            Refusal::PreconditionFailed | Refusal::NoSuchKey | Refusal::ConditionalRequestConflict,
-        )
-        | MetadataError::Unavailable { .. } => Fate::Refused,
-        MetadataError::Refused(refusal) => panic!("nobody gave a reason to refuse: {refusal}"),
-        MetadataError::Unknown => Fate::Unknown,
-    }
-}
-
-fn seen_by_error(error: &MetadataError) -> Option<Seen> {
-    match error {
-        MetadataError::Refused(Refusal::NoSuchKey) => Some(Seen::Absent),
-        MetadataError::Unavailable { .. } => None,
-        other => panic!("a look-up failed: {other:?}"),
-    }
 }

@@ -4,14 +4,18 @@
 //! the index file (maps for SQLite) and the line between service and metadata. [`run`] panics when an acknowledged
 //! operation is lost or undone, when anything is read that nobody wrote, and when nothing moves any more.
 
+mod answers;
 mod boot;
 mod campaign;
+mod checks;
 mod client;
 mod fates;
 mod payload;
 mod plan;
 mod record;
 mod rot;
+mod shared;
+mod uploads;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -28,10 +32,11 @@ use crate::random::Random;
 use crate::world::{SimTask, SimWorld};
 use boot::{Known, Parts, Running};
 pub use campaign::{Campaign, Failure, Summary};
-use client::{Client, Shared};
+use client::Client;
 use fates::Before;
 pub use fates::Misfortunes;
 use plan::{Cut, End, LifePlan, Plan};
+use shared::Shared;
 
 /// What is changed in a history beside what its seed says.
 #[derive(Clone, Copy, Debug, Default)]

@@ -8,7 +8,7 @@ use anvil_model::profile::Profile;
 use anvil_node::metadata::batch::Limits;
 use anvil_store::{EXTENTS_MIN, Rate, ScrubOptions};
 
-use super::client::Tolerance;
+use super::answers::Tolerance;
 use super::fates::Misfortune;
 use crate::disk::{DiskOptions, Faults};
 use crate::life::SimOptions;

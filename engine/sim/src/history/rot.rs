@@ -8,8 +8,9 @@ use anvil_model::io::World;
 use anvil_node::get::StreamError;
 use anvil_store::ReadError;
 
+use super::answers::Tolerance;
 use super::boot::Running;
-use super::client::{Client, Tolerance, value_in};
+use super::client::{Client, value_in};
 use super::payload;
 use crate::disk::SimDisk;
 
