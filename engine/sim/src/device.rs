@@ -20,7 +20,8 @@
 //!
 //! What is never done, because nothing could survive it or the seam forbids it:
 //! - A flush that completed is true (but for [`DiskOptions::flush_lies`](crate::DiskOptions::flush_lies)), and what it
-//!   made durable stays, unless a fault above hits it.
+//!   made durable stays, unless a fault above hits it. Bytes are not wrong under good checksums (but for
+//!   [`SimDisk::set_tamper`]).
 //! - A sector of 512 bytes is not torn.
 //! - A write of a process that was killed does not land after the next process has begun.
 //!

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use anvil_model::io::{DeviceError, Geometry};
 
+use crate::counters::counters;
 use crate::device::SimDevice;
 use crate::image::Image;
 use crate::random::Random;
@@ -105,32 +106,21 @@ pub struct DiskCounts {
     pub injected: Injected,
 }
 
-/// What went wrong with a disk, or with all disks of many histories.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Injected {
-    /// Operations that failed with EIO, or because there was no disk.
-    pub errors: u64,
-    /// Operations that failed for lack of room.
-    pub no_space: u64,
-    /// Bits that were wrong: at rest, written, or read.
-    pub bit_flips: u64,
-    /// Writes that went to another place.
-    pub misdirected: u64,
-    /// Writes that no flush covered and that a crash dropped.
-    pub lost_writes: u64,
-    /// Of such writes, those of which a part was left.
-    pub torn_writes: u64,
-}
-
-impl Injected {
-    /// Adds those of another disk.
-    pub fn add(&mut self, other: &Self) {
-        self.errors += other.errors;
-        self.no_space += other.no_space;
-        self.bit_flips += other.bit_flips;
-        self.misdirected += other.misdirected;
-        self.lost_writes += other.lost_writes;
-        self.torn_writes += other.torn_writes;
+counters! {
+    /// What went wrong with a disk, or with all disks of many histories.
+    pub struct Injected {
+        /// Operations that failed with EIO, or because there was no disk.
+        pub errors: u64,
+        /// Operations that failed for lack of room.
+        pub no_space: u64,
+        /// Bits that were wrong: at rest, written, or read.
+        pub bit_flips: u64,
+        /// Writes that went to another place.
+        pub misdirected: u64,
+        /// Writes that no flush covered and that a crash dropped.
+        pub lost_writes: u64,
+        /// Of such writes, those of which a part was left.
+        pub torn_writes: u64,
     }
 }
 
@@ -152,6 +142,7 @@ pub(crate) struct DiskState {
     pub(crate) faults: Faults,
     pub(crate) scripted: VecDeque<(Operation, DeviceError)>,
     pub(crate) gone: bool,
+    tamper: Option<Tamper>,
     pub(crate) random: Random,
     pub(crate) counts: DiskCounts,
     pub(crate) size: u64,
@@ -182,6 +173,9 @@ impl Landed {
     }
 }
 
+/// What somebody does to the bytes of a write on their way to the medium.
+pub type Tamper = Rc<dyn Fn(&mut [u8])>;
+
 /// A write that the device still owns.
 pub(crate) struct Writing {
     pub(crate) offset: u64,
@@ -198,6 +192,7 @@ impl SimDisk {
             faults: Faults::default(),
             scripted: VecDeque::new(),
             gone: false,
+            tamper: None,
             random,
             counts: DiskCounts::default(),
             size: 0,
@@ -241,6 +236,11 @@ impl SimDisk {
     /// From now on flushes lie, or not; see [`DiskOptions::flush_lies`].
     pub fn set_flush_lies(&self, flush_lies: bool) {
         self.state.borrow_mut().options.flush_lies = flush_lies;
+    }
+
+    /// From now on the bytes of every write pass through here before they land: for proving that tests notice.
+    pub fn set_tamper(&self, tamper: Tamper) {
+        self.state.borrow_mut().tamper = Some(tamper);
     }
 
     /// What the disk did so far.
@@ -425,7 +425,7 @@ impl DiskState {
 
     /// A write that the device says is done.
     pub(crate) fn land_whole(&mut self, writing: &Writing) {
-        let mut bytes = writing.buffer[writing.range.clone()].to_vec();
+        let mut bytes = self.bytes_of(writing);
         let mut offset = writing.offset;
         if self.random.per_million(self.faults.write_bit_flip) {
             self.flip_one_bit(&mut bytes);
@@ -441,11 +441,19 @@ impl DiskState {
 
     /// A write of which nobody knows how much happened.
     pub(crate) fn land_some(&mut self, writing: &Writing) {
-        for part in self.fate_of(writing.range.len()) {
+        let bytes = self.bytes_of(writing);
+        for part in self.fate_of(bytes.len()) {
             let offset = writing.offset + part.start as u64;
-            let from = writing.range.start;
-            self.land(offset, writing.buffer[from + part.start..from + part.end].to_vec());
+            self.land(offset, bytes[part].to_vec());
         }
+    }
+
+    fn bytes_of(&self, writing: &Writing) -> Vec<u8> {
+        let mut bytes = writing.buffer[writing.range.clone()].to_vec();
+        if let Some(tamper) = &self.tamper {
+            tamper(&mut bytes);
+        }
+        bytes
     }
 
     fn land(&mut self, offset: u64, bytes: Vec<u8>) {

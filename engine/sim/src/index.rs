@@ -16,7 +16,7 @@ use anvil_model::time::WallTime;
 use anvil_node::metadata::decide::{self, Decision};
 use anvil_node::metadata::embedded::{Index, IndexError};
 use anvil_node::metadata::log::Batch;
-use anvil_node::metadata::mutation::Mutation;
+use anvil_node::metadata::mutation::{Change, Mutation};
 use anvil_node::metadata::query::{self, Answer, Query};
 use anvil_node::metadata::rows::{Counters, Rows};
 use anvil_node::metadata::{MetadataError, Refusal};
@@ -38,6 +38,8 @@ struct State {
     older: VecDeque<MemoryRows>,
     /// The transaction of the process that lives.
     open: Option<MemoryRows>,
+    /// A shard is moved from wherever it is.
+    moves_blindly: bool,
 }
 
 const OPERATION_NANOS_MAX: u64 = 200_000;
@@ -50,7 +52,8 @@ impl IndexFile {
     /// A file without rows.
     #[must_use]
     pub fn new(random: Random) -> Self {
-        let state = State { random, committed: MemoryRows::new(0), older: VecDeque::new(), open: None };
+        let (committed, older) = (MemoryRows::new(0), VecDeque::new());
+        let state = State { random, committed, older, open: None, moves_blindly: false };
         Self { state: Rc::new(RefCell::new(state)) }
     }
 
@@ -58,6 +61,12 @@ impl IndexFile {
     #[must_use]
     pub fn open(&self, world: &SimWorld) -> SimIndex {
         SimIndex { world: world.clone(), file: self.clone() }
+    }
+
+    /// From now on a change of a shard's place is made wherever the shard is, and not compared with what its sender saw: for
+    /// proving that tests notice.
+    pub fn set_moves_blindly(&self, blindly: bool) {
+        self.state.borrow_mut().moves_blindly = blindly;
     }
 
     /// The rows that are committed.
@@ -97,6 +106,19 @@ impl IndexFile {
 }
 
 impl State {
+    /// The changes as they are to be decided.
+    fn taken(&self, rows: &MemoryRows, mutations: &[Mutation]) -> Vec<Mutation> {
+        let mut mutations = mutations.to_vec();
+        for mutation in mutations.iter_mut().filter(|_| self.moves_blindly) {
+            let Change::MoveShard { blob, shard, from, .. } = &mut mutation.change else { continue };
+            let row = rows.blob(*blob).expect("rows in maps can always be had");
+            if let Some(place) = row.and_then(|row| row.places.get(usize::from(*shard)).copied()) {
+                *from = place;
+            }
+        }
+        mutations
+    }
+
     fn commit(&mut self, rows: MemoryRows) {
         if self.random.one_in(CHECKPOINT_ONE_IN) {
             self.older.clear();
@@ -135,7 +157,10 @@ impl Index for SimIndex {
     async fn replay(&self, batches: Vec<Batch>) -> Result<(), IndexError> {
         let replayed = self.run(|state| {
             let mut rows = state.committed.clone();
-            batches.iter().try_for_each(|batch| decide::replay(&mut rows, batch))?;
+            for Batch { header, mutations } in batches {
+                let mutations = state.taken(&rows, &mutations);
+                decide::replay(&mut rows, &Batch { header, mutations })?;
+            }
             state.commit(rows);
             Ok(())
         });
@@ -152,7 +177,8 @@ impl Index for SimIndex {
         let decided = self.run(|state| {
             assert!(state.open.is_none(), "one transaction at a time");
             let mut rows = state.committed.clone();
-            let decision = decide::decide(&mut rows, &batch[range], number, now)?;
+            let taken = state.taken(&rows, &batch[range]);
+            let decision = decide::decide(&mut rows, &taken, number, now)?;
             state.open = Some(rows);
             Ok(decision)
         });

@@ -25,6 +25,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod counters;
 mod device;
 mod disk;
 mod executor;
@@ -39,7 +40,7 @@ mod wait;
 mod world;
 
 pub use device::SimDevice;
-pub use disk::{DiskCounts, DiskOptions, Faults, Injected, Operation, Saved, SimDisk};
+pub use disk::{DiskCounts, DiskOptions, Faults, Injected, Operation, Saved, SimDisk, Tamper};
 pub use index::{IndexFile, SimIndex};
 pub use life::{Join, Life, Sim, SimOptions};
 pub use lossy::{Line, Lossy};

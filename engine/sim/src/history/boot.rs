@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anvil_model::format::Subject;
+use anvil_model::geometry;
 use anvil_model::ids::{DiskId, NodeId};
 use anvil_model::io::{Task, World};
 use anvil_model::profile::Profile;
@@ -13,7 +14,7 @@ use anvil_node::Node;
 use anvil_node::classes::Classes;
 use anvil_node::metadata::batch::{Limits, Service, mailboxes};
 use anvil_node::metadata::embedded::{Embedded, OpenError, Replayed, replay};
-use anvil_node::metadata::rows::{BlobState, Rows};
+use anvil_node::metadata::rows::{BlobRow, BlobState, Rows};
 use anvil_node::metadata::{Client as Metadata, MetadataError, Refusal};
 use anvil_node::repair::LostDisks;
 use anvil_node::upkeep::{CurrentLife, Pressure, Swept, Upkeep};
@@ -21,6 +22,8 @@ use anvil_store::{
     FormatError, FormatOptions, IdentifyError, Identity, LogWriter, RecoverError, RecoveryReport, Store, format,
     identify, mail, recover,
 };
+
+use tokio::sync::oneshot;
 
 use super::Reached;
 use super::client::{CALLER, bucket};
@@ -39,6 +42,8 @@ pub(super) struct Parts {
     /// None where one is missing.
     pub(super) disks: Vec<Option<SimDisk>>,
     pub(super) known: Known,
+    /// Disks that were given up.
+    pub(super) lost: BTreeSet<DiskId>,
     pub(super) profile: Profile,
     pub(super) extent_bytes: u64,
     pub(super) index: IndexFile,
@@ -58,6 +63,11 @@ pub(super) struct Running {
     pub(super) life: CurrentLife,
     pub(super) start: Start,
     pub(super) profile: Profile,
+    /// The disks that are given up.
+    pub(super) lost: LostDisks,
+    /// Copies the log of former lives to more disks, and tells when that is done.
+    pub(super) refill: Option<SimTask>,
+    refilled: Option<oneshot::Receiver<u64>>,
     known: Known,
 }
 
@@ -86,7 +96,7 @@ impl Running {
             look_every: plan.look_every,
             sweep_every: plan.sweep_every,
             pressure: Pressure::new(),
-            lost: LostDisks::new(),
+            lost: self.lost.clone(),
             repair_bytes_per_second: 64 << 20,
         };
         let keep = |node: &Node<SimWorld>| {
@@ -96,8 +106,61 @@ impl Running {
         self.nodes.iter().map(keep).collect()
     }
 
+    /// The id of a disk, if it is here.
+    pub(super) fn id(&self, number: usize) -> Option<DiskId> {
+        let id = self.known.borrow().get(&number).copied();
+        id.filter(|id| self.stores[0].disks().iter().any(|view| view.id == *id))
+    }
+
+    /// The numbers of the disks that are here.
+    pub(super) fn present(&self) -> Vec<usize> {
+        let numbers: Vec<usize> = self.known.borrow().keys().copied().collect();
+        numbers.into_iter().filter(|number| self.id(*number).is_some()).collect()
+    }
+
+    /// Takes disks out of use on all cores.
+    pub(super) fn put_offline(&self, disks: &BTreeSet<DiskId>) {
+        for store in &self.stores {
+            let here = store.disks().into_iter().map(|view| view.id).filter(|id| disks.contains(id));
+            here.for_each(|id| store.set_offline(id));
+        }
+    }
+
+    /// Takes all disks in again that were taken out of use.
+    pub(super) fn put_online(&self) {
+        for store in &self.stores {
+            for view in store.disks() {
+                // One that failed stays as it is.
+                let _ = store.set_online(view.id);
+            }
+        }
+    }
+
+    /// Waits until the log of former lives has all its copies, as far as it can.
+    pub(super) async fn log_is_refilled(&mut self) -> u64 {
+        let refilled = self.refilled.take().expect("it is waited for once");
+        refilled.await.expect("it ends by itself")
+    }
+
+    /// Where the store finds the shards of all cells of a blob, by shard; none for those that it does not find wholly.
+    pub(super) async fn found(&self, row: &BlobRow) -> Vec<Option<DiskId>> {
+        let core_count = self.nodes[0].world().core_count();
+        let store = &self.stores[usize::from(row.blob.home(core_count).0)];
+        let mut found: Vec<Option<DiskId>> = row.places.iter().map(|place| Some(*place)).collect();
+        for window in 0..geometry::window_count(row.profile, row.length) {
+            let located = store.locate(row.blob, geometry::window_start(row.profile, window)).await;
+            let located = located.expect("the store is not closing");
+            for (found, shard) in found.iter_mut().zip(0..) {
+                let disk = located.as_ref().and_then(|located| located.cell(shard)).map(|cell| cell.disk);
+                *found = found.filter(|found| Some(*found) == disk);
+            }
+        }
+        found
+    }
+
     /// What upkeep did in this life.
     pub(super) fn count(&self, reached: &mut Reached) {
+        reached.made_again += self.nodes.iter().map(|node| node.repair_figures().shards).sum::<u64>();
         for figures in self.nodes.iter().map(Node::upkeep_figures) {
             reached.abandoned += figures.abandoned;
             reached.orphans += figures.orphans;
@@ -206,7 +269,8 @@ pub(super) enum BootError {
 impl Parts {
     pub(super) async fn boot(mut self) -> Result<Running, BootError> {
         let core_count = u16::try_from(self.worlds.len()).expect("a few cores");
-        let first = self.worlds[0].clone();
+        let log_core = self.random.index(self.worlds.len());
+        let first = self.worlds[log_core].clone();
         let lost_max = usize::from(self.profile.parity);
         let devices = self.identify().await?;
         let missing = self.disks.len() - devices.len();
@@ -216,12 +280,11 @@ impl Parts {
         let opened = self.open(&devices, &first);
         let recovered = recover(&first, opened, core_count, lost_max - missing).await.map_err(BootError::Recover)?;
 
-        let log_core = self.random.index(self.worlds.len());
-        let log_world = self.worlds[log_core].clone();
+        let log_world = first.clone();
         let index = self.index.open(&log_world);
         let replayed = replay(&first, &recovered, &index).await.map_err(BootError::Open)?;
         let start = Start { recovery: recovered.report.clone(), replayed: replayed.clone() };
-        let (shares, tail) = recovered.into_shares();
+        let (log, shares, tail) = recovered.into_parts();
         let stores: Vec<Store<SimWorld>> = self
             .worlds
             .iter()
@@ -231,6 +294,14 @@ impl Parts {
             .collect();
 
         let log_store = stores[log_core].clone();
+        let (done, refilled) = oneshot::channel();
+        let refill = log_world.spawn_background({
+            let store = log_store.clone();
+            async move {
+                // Nobody may wait for it.
+                let _ = done.send(log.refill(&store, lost_max + 1).await);
+            }
+        });
         let writer = LogWriter::open(log_store.clone(), tail, lost_max + 1);
         let opened = Embedded::open(log_world.clone(), writer, index, replayed, NodeId(1)).await;
         let (embedded, incarnation) = opened.map_err(BootError::Open)?;
@@ -253,7 +324,11 @@ impl Parts {
         let nodes: Vec<Node<SimWorld>> = cores.map(node).collect();
         make_bucket(&nodes[0]).await;
         let life = CurrentLife { node: NodeId(1), incarnation };
-        Ok(Running { nodes, metadata, stores, life, start, profile: self.profile, known: self.known })
+        let lost = LostDisks::new();
+        lost.set(self.lost);
+        let (profile, known) = (self.profile, self.known);
+        let (refill, refilled) = (Some(refill), Some(refilled));
+        Ok(Running { nodes, metadata, stores, life, start, profile, lost, refill, refilled, known })
     }
 
     /// The disks that are there and ours, in any order; those that are blank and were never known become ours.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{HistoryOptions, Reached, Report, run};
+use super::{HistoryOptions, Report, run};
 
 /// Histories to run: `count` seeds from `from` on.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +70,7 @@ impl Campaign {
                 let outcome = catch_unwind(AssertUnwindSafe(|| run(seed, self.options)));
                 let mut result = result.lock().expect("nobody panics in there");
                 match outcome {
-                    Ok(report) => result.0.add(report),
+                    Ok(report) => result.0.add(&report),
                     Err(panic) => result.1.push(Failure { seed, problem: text(panic.as_ref()) }),
                 }
             }
@@ -84,48 +84,6 @@ impl Campaign {
         let (total, mut failures) = result.into_inner().expect("nobody panics in there");
         failures.sort_by_key(|failure: &Failure| failure.seed);
         Summary { histories, next: self.from + histories, total, failures, took: start.elapsed() }
-    }
-}
-
-impl Report {
-    /// Adds another history, or many.
-    pub fn add(&mut self, other: Self) {
-        self.trace ^= other.trace;
-        self.lives += other.lives;
-        self.operations += other.operations;
-        self.steps += other.steps;
-        self.bytes_checked += other.bytes_checked;
-        self.injected.add(&other.injected);
-        self.misfortunes.add(&other.misfortunes);
-        self.reached.add(other.reached);
-    }
-}
-
-impl Reached {
-    fn add(&mut self, other: Self) {
-        self.crashes += other.crashes;
-        self.crashes_at_start += other.crashes_at_start;
-        self.crashes_in_reclaim += other.crashes_in_reclaim;
-        self.torn += other.torn;
-        self.void += other.void;
-        self.replayed += other.replayed;
-        self.rebuilt += other.rebuilt;
-        self.rescued += other.rescued;
-        self.unknown += other.unknown;
-        self.full += other.full;
-        self.device_errors += other.device_errors;
-        self.refused_starts += other.refused_starts;
-        self.abandoned += other.abandoned;
-        self.orphans += other.orphans;
-        self.forgotten += other.forgotten;
-        self.freed += other.freed;
-        self.moved += other.moved;
-        self.outlasted += other.outlasted;
-        self.cut_off += other.cut_off;
-        self.recovered += other.recovered;
-        self.stayed_full += other.stayed_full;
-        self.scrubbed += other.scrubbed;
-        self.rot_named += other.rot_named;
     }
 }
 

@@ -17,13 +17,16 @@ const ROOM_ATTEMPTS: u32 = 120;
 
 impl Client {
     /// Reads everything that is there, wholly, and demands an answer: at a moment when hardly anything else happens.
-    pub(super) async fn verify(mut self) {
+    ///
+    /// Gives the number of objects that were read.
+    pub(super) async fn verify(mut self) -> u64 {
+        let mut read = 0;
         self.list().await;
         for key in 0..self.shared.keys {
             self.answered(key).await;
             let Some(found) = self.open(key).await else { continue };
             match self.read(&found, 0..found.size).await {
-                Ok(()) => {}
+                Ok(()) => read += 1,
                 // A change that was sent long ago may still come.
                 Err(StreamError::Read(ReadError::Missing(_))) => self.must_be_replaced(key, &found).await,
                 Err(error) => {
@@ -32,6 +35,24 @@ impl Client {
                 }
             }
         }
+        read
+    }
+
+    /// Reads everything that is there while more is lost than can be: what is read is right, and what is not says so. Gives
+    /// how many objects that are.
+    pub(super) async fn read_what_is_left(mut self) -> u64 {
+        let mut named = 0;
+        for key in 0..self.shared.keys {
+            let Some(found) = self.open(key).await else { continue };
+            match self.read(&found, 0..found.size).await {
+                Ok(()) | Err(StreamError::Gone) => {}
+                Err(StreamError::Read(ReadError::Device(_) | ReadError::Missing(_) | ReadError::Corrupt(_))) => {
+                    named += 1
+                }
+                Err(error) => panic!("value {} is lost, and this is said of it: {error:?}", value_in(&found.headers)),
+            }
+        }
+        named
     }
 
     /// Writes until that goes on: what failed is left behind.

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::counters::counters;
 use crate::disk::{Faults, Saved, SimDisk};
 use crate::random::Random;
 
@@ -17,6 +18,17 @@ pub(super) struct Misfortune {
     pub(super) before: Option<Before>,
     /// While clients use the node.
     pub(super) during: Option<During>,
+}
+
+/// What an administrator orders of a disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order {
+    /// Which disk, by its number in the history.
+    pub(super) disk: usize,
+    /// It is to be offline so long after clients came,
+    pub(super) after: Duration,
+    /// and online again so long after that moment.
+    pub(super) until: Duration,
 }
 
 /// What a node may find when it starts.
@@ -50,33 +62,44 @@ pub(super) enum Trouble {
     Faults(Faults),
 }
 
-/// How many misfortunes there were, by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Misfortunes {
-    /// Disks that a node knew and did not find when it started.
-    pub missing: u64,
-    /// Of these, such that had been exchanged for a blank one.
-    pub blank: u64,
-    /// Disks that came back as they were some lives ago.
-    pub stale: u64,
-    /// Disks of which bits turned over between two lives.
-    pub rotten: u64,
-    /// Disks that went away in the middle of a life.
-    pub gone: u64,
-    /// Disks that came back, or got well, in the middle of a life.
-    pub returned: u64,
-    /// Disks that failed reads.
-    pub read_errors: u64,
-    /// Disks that failed writes, flushes or both, and read.
-    pub write_errors: u64,
-    /// Disks that nothing could be written to.
-    pub read_only: u64,
-    /// Disks that became full alone.
-    pub full: u64,
-    /// Disks that became 100 times slower.
-    pub slow: u64,
-    /// Disks that wrote wrong bits or to wrong places.
-    pub damaging: u64,
+counters! {
+    /// How many misfortunes there were, by kind.
+    pub struct Misfortunes {
+        /// Disks that a node knew and did not find when it started.
+        pub missing: u64,
+        /// Of these, such that had been exchanged for a blank one.
+        pub blank: u64,
+        /// Disks that came back as they were some lives ago.
+        pub stale: u64,
+        /// Disks of which bits turned over between two lives.
+        pub rotten: u64,
+        /// Disks that went away in the middle of a life.
+        pub gone: u64,
+        /// Disks that came back, or got well, in the middle of a life.
+        pub returned: u64,
+        /// Disks that failed reads.
+        pub read_errors: u64,
+        /// Disks that failed writes, flushes or both, and read.
+        pub write_errors: u64,
+        /// Disks that nothing could be written to.
+        pub read_only: u64,
+        /// Disks that became full alone.
+        pub full: u64,
+        /// Disks that became 100 times slower.
+        pub slow: u64,
+        /// Disks that wrote wrong bits or to wrong places.
+        pub damaging: u64,
+        /// Disks that an administrator took out of use.
+        pub offline: u64,
+        /// Of these, such as were taken in again.
+        pub online: u64,
+        /// Disks that were given up for good after they had suffered.
+        pub given_up: u64,
+        /// Disks that were lost after others had been given up.
+        pub lost_later: u64,
+        /// Of those that were given up, such as got a blank one in their place.
+        pub replaced: u64,
+    }
 }
 
 impl Misfortune {
@@ -88,9 +111,27 @@ impl Misfortune {
         (before.is_some() || during.is_some()).then_some(Self { disk, before, during })
     }
 
+    /// It is not there for a life, and nothing else happens to it.
+    pub(super) fn missing(disk: usize) -> Self {
+        Self { disk, before: Some(Before::Missing), during: None }
+    }
+
+    /// What is left of it for a life that has begun.
+    pub(super) fn left_of_it(self) -> Option<Self> {
+        let during = self.during.filter(|during| !during.at_start);
+        during.map(|during| Self { disk: self.disk, before: None, during: Some(during) })
+    }
+
     /// Whether a start meets it.
     pub(super) fn is_at_start(&self) -> bool {
         self.before.is_some() || self.during.is_some_and(|during| during.at_start)
+    }
+}
+
+impl Order {
+    pub(super) fn draw(random: &mut Random, disk: usize) -> Self {
+        let after = moment(random);
+        Self { disk, after, until: after + moment(random) }
     }
 }
 
@@ -128,11 +169,15 @@ impl Before {
 
 impl During {
     fn draw(random: &mut Random) -> Self {
-        let span = *random.pick(&SPANS_NANOS);
-        let after = Duration::from_nanos(random.below(span));
+        let after = moment(random);
         let until = random.one_in(3).then(|| after + Duration::from_nanos(random.below(200_000_000)));
         Self { at_start: random.one_in(4), after, trouble: Trouble::draw(random), until }
     }
+}
+
+fn moment(random: &mut Random) -> Duration {
+    let span = *random.pick(&SPANS_NANOS);
+    Duration::from_nanos(random.below(span))
 }
 
 /// Most moments lie early, where a short life still sees them.
@@ -187,21 +232,4 @@ impl Trouble {
 pub(super) fn heal(disk: &SimDisk) {
     disk.set_gone(false);
     disk.set_faults(Faults::default());
-}
-
-impl Misfortunes {
-    pub(super) fn add(&mut self, other: &Self) {
-        self.missing += other.missing;
-        self.blank += other.blank;
-        self.stale += other.stale;
-        self.rotten += other.rotten;
-        self.gone += other.gone;
-        self.returned += other.returned;
-        self.read_errors += other.read_errors;
-        self.write_errors += other.write_errors;
-        self.read_only += other.read_only;
-        self.full += other.full;
-        self.slow += other.slow;
-        self.damaging += other.damaging;
-    }
 }

@@ -9,7 +9,7 @@ use anvil_node::metadata::batch::Limits;
 use anvil_store::{EXTENTS_MIN, Rate, ScrubOptions};
 
 use super::answers::Tolerance;
-use super::fates::Misfortune;
+use super::fates::{Misfortune, Order};
 use crate::disk::{DiskOptions, Faults};
 use crate::life::SimOptions;
 use crate::random::Random;
@@ -59,6 +59,15 @@ pub(super) struct LifePlan {
     pub(super) rot: bool,
     /// What becomes of single disks.
     pub(super) misfortunes: Vec<Misfortune>,
+    /// The same once the victims have changed.
+    misfortunes_after: Vec<Misfortune>,
+    /// In this life others become victims, of these as many of the first as can be, once what the former ones held is made
+    /// again.
+    pub(super) turns: Option<Vec<usize>>,
+    /// What administrators do.
+    pub(super) orders: Vec<Order>,
+    /// When all is done more disks are lost, as many as can be.
+    pub(super) loses_more: bool,
 }
 
 /// How the disks are kept in a life. All of it is much faster than in the world, as lives are much shorter.
@@ -191,6 +200,16 @@ impl Plan {
             }
             life.misfortunes = victims.iter().filter_map(|disk| Misfortune::draw(random, *disk)).collect();
         }
+        if accidents == Accidents::Loss {
+            Self::draw_turn(&mut aside, &mut lives, &victims, disks);
+        }
+        for life in &mut lives {
+            life.loses_more = !life.rot && aside.one_in(2);
+            if accidents == Accidents::Loss && aside.one_in(2) {
+                let disk = aside.index(disks);
+                life.orders.push(Order::draw(&mut aside, disk));
+            }
+        }
         let large = random.one_in(5);
         let extent_bytes = *random.pick(&EXTENT_BYTES);
         Self {
@@ -226,6 +245,23 @@ impl Plan {
             return **random.pick(&others);
         }
         geometry::default_profile(disks)
+    }
+
+    /// In some histories the victims change in the middle: they are away for a life, and others suffer from then on.
+    fn draw_turn(random: &mut Random, lives: &mut [LifePlan], victims: &[usize], disks: usize) {
+        if !random.one_in(2) {
+            return;
+        }
+        let turns = random.between(1, lives.len() as u64 - 2) as usize;
+        let mut candidates: Vec<usize> = (0..disks).collect();
+        (1..disks).rev().for_each(|last| candidates.swap(last, random.index(last + 1)));
+        for life in &mut lives[turns..] {
+            life.misfortunes_after = candidates.iter().filter_map(|disk| Misfortune::draw(random, *disk)).collect();
+        }
+        let life = &mut lives[turns];
+        life.misfortunes = victims.iter().map(|disk| Misfortune::missing(*disk)).collect();
+        life.upkeep.get_or_insert_with(|| UpkeepPlan::draw(random));
+        life.turns = Some(candidates);
     }
 
     /// Any of the disks, in the order of their numbers.
@@ -304,7 +340,17 @@ impl LifePlan {
             scrub: None,
             rot: false,
             misfortunes: Vec::new(),
+            misfortunes_after: Vec::new(),
+            turns: None,
+            orders: Vec::new(),
+            loses_more: false,
         }
+    }
+
+    /// What the life is like once the victims have changed.
+    pub(super) fn turn(&mut self) {
+        self.turns = None;
+        self.misfortunes = std::mem::take(&mut self.misfortunes_after);
     }
 
     fn quiet(random: &mut Random) -> Self {

@@ -1,9 +1,10 @@
 //! What the clients of a history know together: every value that any of them made, and what they were told of it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use anvil_model::ids::DiskId;
 use anvil_model::object::Etag;
 
 use super::answers::Tolerance;
@@ -30,6 +31,16 @@ pub(super) struct Shared {
     pub(super) serving: Cell<bool>,
     /// True once the node has started with all its disks.
     pub(super) settled: Cell<bool>,
+    /// True while administrators give orders.
+    pub(super) ordering: Cell<bool>,
+    /// True once the victims have changed.
+    pub(super) turned: Cell<bool>,
+    /// Those of the disks that something happens to, if to single ones: what the others hold is all that can be relied on.
+    victims: RefCell<Vec<usize>>,
+    /// Those that were ever among them.
+    suffered: RefCell<BTreeSet<usize>>,
+    /// Disks that others took the place of: what they held is made again.
+    pub(super) replaced: RefCell<BTreeSet<DiskId>>,
     values: RefCell<BTreeMap<Value, About>>,
     /// What was computed of them already.
     etags: RefCell<BTreeMap<Value, Etag>>,
@@ -48,7 +59,7 @@ pub(super) struct About {
 }
 
 impl Shared {
-    pub(super) fn new(keys: usize, large: bool, tolerance: Tolerance) -> Self {
+    pub(super) fn new(keys: usize, large: bool, tolerance: Tolerance, victims: Vec<usize>) -> Self {
         Self {
             record: RefCell::default(),
             keys,
@@ -60,10 +71,33 @@ impl Shared {
             reclaimed: Cell::default(),
             serving: Cell::default(),
             settled: Cell::default(),
+            ordering: Cell::default(),
+            turned: Cell::default(),
+            suffered: RefCell::new(victims.iter().copied().collect()),
+            victims: RefCell::new(victims),
+            replaced: RefCell::default(),
             values: RefCell::default(),
             etags: RefCell::default(),
             pending: RefCell::default(),
         }
+    }
+
+    pub(super) fn victims(&self) -> Vec<usize> {
+        self.victims.borrow().clone()
+    }
+
+    pub(super) fn is_victim(&self, disk: usize) -> bool {
+        self.victims.borrow().contains(&disk)
+    }
+
+    pub(super) fn has_suffered(&self, disk: usize) -> bool {
+        self.suffered.borrow().contains(&disk)
+    }
+
+    /// From now on these suffer, and no others.
+    pub(super) fn set_victims(&self, victims: Vec<usize>) {
+        self.suffered.borrow_mut().extend(&victims);
+        *self.victims.borrow_mut() = victims;
     }
 
     pub(super) fn set_closing(&self, closing: bool) {

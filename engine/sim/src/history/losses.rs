@@ -1,0 +1,196 @@
+//! Losses on top of losses: what suffered is given up, what it held is made again elsewhere, and then other disks are lost. What
+//! can be read from the disks that are left must be read from them, also through shards that nothing else ever asks for.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anvil_model::ids::{BlobId, DiskId};
+use anvil_model::io::World;
+use anvil_node::metadata::MetadataError;
+use anvil_node::metadata::mutation::Change;
+use anvil_node::metadata::rows::{BlobRow, BlobState, Rows};
+use anvil_store::DiskState;
+
+use super::boot::Running;
+use super::fates::Misfortune;
+use super::town::Town;
+use crate::disk::Saved;
+use crate::index::IndexFile;
+use crate::world::SimWorld;
+
+/// How long a node may take to make again what was on disks that were given up.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Reports of damage that are kept back.
+const REPORTS_MAX: usize = 8;
+
+/// That a shard of a blob is damaged where it was seen.
+struct Report {
+    blob: BlobId,
+    shard: u8,
+    seen: DiskId,
+}
+
+impl Town {
+    /// Gives up these disks for good and waits until nothing lies on them any more, as far as there are others. Gives their
+    /// ids.
+    pub(super) async fn give_up(&mut self, world: &SimWorld, running: &Running, disks: &[usize]) -> BTreeSet<DiskId> {
+        let mut lost: BTreeSet<DiskId> =
+            disks.iter().filter_map(|disk| self.known.borrow().get(disk).copied()).collect();
+        lost.extend(self.shared.replaced.borrow().iter());
+        if disks.is_empty() {
+            return lost;
+        }
+        self.shared.suffer(|counts| counts.given_up += disks.len() as u64);
+        let reports = reports(&self.index, &lost);
+        running.put_offline(&lost);
+        running.lost.set(lost.clone());
+        let began = world.now();
+        while self.plan.upkeep.is_some() && self.is_due(running, &lost) {
+            let waited = world.now().since(began);
+            assert!(waited < PATIENCE, "what was on lost disks is not made again: {:?}", live(&self.index));
+            world.sleep(Duration::from_millis(50)).await;
+        }
+        if live(&self.index).iter().all(|row| row.places.iter().all(|place| !lost.contains(place))) {
+            self.shared.reach(|reached| reached.emptied += 1);
+        }
+        self.tell_late(running, reports).await;
+        lost
+    }
+
+    /// Whether something is left that can be made again: a disk that has no shard of the blob takes writes.
+    fn is_due(&self, running: &Running, lost: &BTreeSet<DiskId>) -> bool {
+        let views = running.stores.iter().map(|store| store.disks());
+        let online = views.map(|views| {
+            let online = views.into_iter().filter(|view| view.state == DiskState::Online);
+            online.map(|view| view.id).filter(|id| !lost.contains(id)).collect::<BTreeSet<_>>()
+        });
+        // A disk may have failed on one core and not yet on another.
+        let online = online.reduce(|all, of_core| &all & &of_core).expect("there is a core");
+        let is_lost = |place: &DiskId| *place == DiskId::NONE || lost.contains(place);
+        live(&self.index)
+            .iter()
+            .any(|row| row.places.iter().any(is_lost) && online.iter().any(|disk| !row.places.contains(disk)))
+    }
+
+    /// Reports of damage arrive when the shards are elsewhere: nobody may believe them.
+    async fn tell_late(&mut self, running: &Running, reports: Vec<Report>) {
+        for Report { blob, shard, seen } in reports {
+            let moved = || {
+                let row = self.index.rows().blob(blob).expect("rows in maps can always be had");
+                let row = row.filter(|row| row.state == BlobState::Live)?;
+                Some(row.places[usize::from(shard)]).filter(|now| *now != seen && *now != DiskId::NONE)
+            };
+            let Some(now) = moved() else { continue };
+            let core = self.random.index(running.metadata.len());
+            let report = Change::MoveShard { blob, shard, from: seen, to: DiskId::NONE };
+            match running.metadata[core].commit(report).await {
+                Ok(_) => {
+                    panic!("shard {shard} of {blob} was made again on {now}, and is given up as damaged on {seen}")
+                }
+                Err(MetadataError::Refused(_)) => self.shared.reach(|reached| reached.late_reports += 1),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Loses what was given up, and as many others as the blobs bear: all must be read. Then one more: what cannot be read is
+    /// named.
+    pub(super) async fn lose_more(&mut self, running: &Running, given_up: BTreeSet<DiskId>) {
+        let mut order = running.present();
+        (1..order.len()).rev().for_each(|last| order.swap(last, self.random.index(last + 1)));
+        let mut lost = given_up;
+        let mut one_more = None;
+        let mut count = 0;
+        for number in order {
+            let Some(id) = running.id(number) else { continue };
+            if lost.contains(&id) {
+                self.disks[number].set_gone(true);
+                continue;
+            }
+            let mut more = lost.clone();
+            more.insert(id);
+            if count < self.profile.parity && bear(running, &self.index, &more).await {
+                lost = more;
+                count += 1;
+                self.disks[number].set_gone(true);
+            } else {
+                one_more = Some(number);
+            }
+        }
+        self.shared.suffer(|counts| counts.lost_later += u64::from(count));
+        if !lost.is_empty() {
+            let read = self.client(running).verify().await;
+            self.shared.reach(|reached| reached.read_after_more += read);
+        }
+        if let Some(number) = one_more {
+            self.disks[number].set_gone(true);
+            let named = self.client(running).read_what_is_left().await;
+            self.shared.reach(|reached| reached.named_losses += named);
+        }
+        self.disks.iter().for_each(|disk| disk.set_gone(false));
+    }
+
+    /// The victims, which are away in this life, are given up. When all that they held was made again as far as it matters,
+    /// others suffer from now on, and blank disks take the places of the first ones at the next start.
+    pub(super) async fn turn(&mut self, world: &SimWorld, running: &mut Running, candidates: &[usize]) {
+        let former = self.shared.victims();
+        let copies = usize::from(self.profile.parity) + 1;
+        let present = running.present();
+        if former.iter().any(|number| present.contains(number)) || present.len() < copies {
+            return;
+        }
+        let refilled = running.log_is_refilled().await;
+        self.shared.reach(|reached| reached.log_refilled += u64::from(refilled > 0));
+        let mut lost = self.give_up(world, running, &former).await;
+        let mut victims = Vec::new();
+        for &candidate in candidates {
+            let Some(id) = running.id(candidate) else { continue };
+            let mut more = lost.clone();
+            more.insert(id);
+            if victims.len() < usize::from(self.profile.parity) && bear(running, &self.index, &more).await {
+                lost = more;
+                victims.push(candidate);
+            }
+        }
+        if victims.is_empty() {
+            return;
+        }
+        for number in former {
+            self.disks[number].restore(&Saved::default());
+            self.shared.replaced.borrow_mut().extend(self.known.borrow_mut().remove(&number));
+            self.shared.suffer(|counts| counts.replaced += 1);
+        }
+        self.shared.set_victims(victims);
+        self.shared.turned.set(true);
+        self.shared.reach(|reached| reached.turned += 1);
+        self.plan.turn();
+        let misfortunes = std::mem::take(&mut self.plan.misfortunes).into_iter();
+        let shared = &self.shared;
+        let of_victims = misfortunes.filter(|one| shared.is_victim(one.disk));
+        self.plan.misfortunes = of_victims.filter_map(Misfortune::left_of_it).collect();
+    }
+}
+
+fn live(index: &IndexFile) -> Vec<BlobRow> {
+    let rows = index.rows().blobs(None, usize::MAX).expect("rows in maps can always be had");
+    rows.into_iter().filter(|row| row.state == BlobState::Live).collect()
+}
+
+fn reports(index: &IndexFile, lost: &BTreeSet<DiskId>) -> Vec<Report> {
+    let rows = live(index);
+    let shards = rows.iter().flat_map(|row| (0..).zip(&row.places).map(move |(shard, seen)| (row.blob, shard, *seen)));
+    let lost = shards.filter(|(.., seen)| lost.contains(seen));
+    lost.map(|(blob, shard, seen)| Report { blob, shard, seen }).take(REPORTS_MAX).collect()
+}
+
+/// Whether every object can be read without these disks. What a crash tore counts as lost, though its row may name a place
+/// until repair has noticed.
+async fn bear(running: &Running, index: &IndexFile, lost: &BTreeSet<DiskId>) -> bool {
+    for row in live(index) {
+        let found = running.found(&row).await;
+        if found.iter().flatten().filter(|disk| !lost.contains(disk)).count() < usize::from(row.profile.data) {
+            return false;
+        }
+    }
+    true
+}
