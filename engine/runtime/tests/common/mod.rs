@@ -44,6 +44,7 @@ pub fn options(cores: usize) -> Options {
         cpus: available_cpus().into_iter().cycle().take(cores).collect(),
         buffers_per_core: 4,
         progress_reserve: 1,
+        register_buffers: true,
         receive_buffers_per_core: 16,
         receive_buffer_bytes: 1024,
         abort_on_panic: false,
