@@ -10,12 +10,18 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
-/// Keeps this thread on one CPU.
+/// Keeps this thread, and those that it starts, on one CPU.
 pub(crate) fn pin(cpu: usize) -> anyhow::Result<()> {
+    pin_to(&[cpu])
+}
+
+/// Keeps this thread, and the threads and processes that it starts, on some CPUs.
+pub(crate) fn pin_to(cpus: &[usize]) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpu)
+    cpus.iter()
+        .try_for_each(|cpu| set.set(*cpu))
         .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
-        .with_context(|| format!("cannot stay on CPU {cpu}"))
+        .with_context(|| format!("cannot stay on the CPUs {cpus:?}"))
 }
 
 /// Nanoseconds that this thread has used.

@@ -1,5 +1,5 @@
-//! `anvil-bench`: measures the parts that Anvil is made of, on this machine, through Anvil's own code, and whole nodes
-//! as a client sees them.
+//! `anvil-bench`: measures the parts that Anvil is made of, on this machine, through Anvil's own code, whole nodes as a
+//! client sees them, and what others would pick in their place.
 //!
 //! Every figure comes with the machine, the command and the conditions that made it.
 #![deny(unsafe_code)]
@@ -10,6 +10,7 @@ mod disk;
 mod ec;
 mod host;
 mod latency;
+mod run;
 mod s3;
 mod sample;
 mod signals;
@@ -24,7 +25,8 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures disks through Anvil's own I/O path, its erasure code and digests, starts of the store, and S3 endpoints as a client.
+/// Measures disks, the erasure code, digests, the network and starts of the store through Anvil's own code, and S3 endpoints as a
+/// client: each suite prints what it was measured on, and one JSON document with --json.
 #[derive(Debug, Parser)]
 #[command(name = "anvil-bench", version)]
 struct Cli {
@@ -42,7 +44,7 @@ enum What {
     Store(store::Args),
     /// Measures the digests of payloads by the streams that go in step, on one CPU
     Digest(digest::Args),
-    /// Loads an S3 endpoint: as many requests at once as there are connections, each as soon as the one before it is answered
+    /// Loads an S3 endpoint, as fast as it answers or at a given rate, and shows latencies, errors and the server's cost
     S3(s3::Args),
 }
 

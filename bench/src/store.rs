@@ -16,15 +16,17 @@ use anvil_model::io::{Device as _, Reserve, World as _};
 use anvil_model::limits::SMALL_BLOB_BYTES_MAX;
 use anvil_model::profile::Profile;
 use anvil_model::time::WallTime;
-use anvil_runtime::{Core, Device, Disk, Options, available_cpus};
+use anvil_runtime::{Core, Device, Disk, Options};
 use anvil_store::{
     FormatOptions, Origin, Recovered, RecoveryReport, SmallCopy, Store, extent_bytes, format, mail, recover,
 };
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
+use serde::Serialize;
 
-use crate::host::Host;
-use crate::signals::{self, Interrupted};
+use crate::host::Medium;
+use crate::run::RunArgs;
+use crate::signals::Interrupted;
 use crate::target::Target;
 use crate::units;
 
@@ -43,9 +45,45 @@ pub(crate) struct Args {
     /// What the disk may grow to
     #[arg(long, default_value = "15GiB", value_parser = units::size, value_name = "SIZE")]
     capacity: u64,
-    /// The CPU that does the work; by default the first that this process may use
-    #[arg(long, value_name = "CPU")]
-    cpu: Option<usize>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// What was seen.
+#[derive(Clone, Debug, Serialize)]
+struct Report {
+    path: PathBuf,
+    medium: Medium,
+    blob_bytes: u64,
+    appended: Appended,
+    /// As after a clean stop, and with every footer destroyed. What the user's end left out is missing.
+    recoveries: Vec<Recovery>,
+}
+
+/// Blobs that were appended, without a flush for each.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Appended {
+    /// Less than was asked for when that would have taken half of the time.
+    records: u64,
+    seconds: f64,
+    /// Of the disk, in use.
+    bytes: u64,
+    bytes_per_record: f64,
+}
+
+/// A start.
+#[derive(Clone, Debug, Serialize)]
+struct Recovery {
+    from: &'static str,
+    seconds: f64,
+    records: u64,
+    extents: u64,
+    extents_scanned: u64,
+    scanned_bytes: u64,
+    index_entries: u64,
+    index_bytes: u64,
+    /// By how much the process has grown since it began.
+    grown_bytes: u64,
 }
 
 /// Appends that wait at once, and share their writes.
@@ -58,34 +96,71 @@ const DISK: DiskId = DiskId(1);
 /// One sentence; [`Interrupted`] after Ctrl-C. Nothing that the run made is left behind in either case.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     ensure!((1..=SMALL_BLOB_BYTES_MAX as u64).contains(&args.size), "--size is 1 to {SMALL_BLOB_BYTES_MAX} bytes");
-    let cpus = available_cpus();
-    let cpu = args.cpu.or_else(|| cpus.first().copied()).context("this process may use no CPU")?;
-    ensure!(cpus.contains(&cpu), "this process may not use CPU {cpu}, only {cpus:?}");
-    let interrupted = signals::catch().context("cannot catch signals")?;
+    let mut run = args.run.begin("store")?;
+    let cpu = run.one_cpu();
     let target = Target::claim(&args.path, false)?;
-    Host::look(cpu, cpus.len()).print();
+    run.print_header();
+    let bar = run.bar();
     let disk = target.open(args.capacity)?;
     let options = Options { cpus: vec![cpu], abort_on_panic: false, ..Options::default() };
-    let (sender, result) = mpsc::channel();
-    let work = Work { args: args.clone(), disk, interrupted: Arc::clone(&interrupted) };
+    let (sender, events) = mpsc::channel();
+    let work = Work {
+        args: args.clone(),
+        disk,
+        half: run.duration() / 2,
+        interrupted: Arc::clone(run.interrupted()),
+        events: sender,
+    };
     let cores = anvil_runtime::start(options, move |core| {
-        let (work, sender) = (work.clone(), sender.clone());
+        let work = work.clone();
         async move {
-            // The main thread waits for it, or has gone.
-            sender.send(work.measure(&core).await).ok();
+            let result = work.measure(&core).await;
+            work.tell(Event::Ended(result));
         }
     })?;
-    let measured = result.recv().context("the core has ended")?;
+    let medium = Medium::look(&args.path);
+    let mut report = Report {
+        path: args.path.clone(),
+        medium,
+        blob_bytes: args.size,
+        appended: Appended::default(),
+        recoveries: Vec::new(),
+    };
+    let mut end = Ok(());
+    for event in events {
+        match event {
+            Event::Doing(what) => bar.say(what),
+            Event::Appended(appended) => report.appended = appended,
+            Event::Recovered(recovery) => report.recoveries.push(recovery),
+            Event::Ended(result) => end = result,
+        }
+    }
     cores.join()?;
     target.remove()?;
-    measured
+    bar.finish();
+    match end {
+        Err(error) if !error.is::<Interrupted>() => Err(error),
+        _ => run.finish(&report, Report::print),
+    }
+}
+
+/// What the core tells the thread that talks to the user.
+enum Event {
+    Doing(String),
+    Appended(Appended),
+    Recovered(Recovery),
+    /// Nothing follows.
+    Ended(anyhow::Result<()>),
 }
 
 #[derive(Clone)]
 struct Work {
     args: Args,
     disk: Disk,
+    /// Of the time that the whole run has.
+    half: Duration,
     interrupted: Arc<AtomicBool>,
+    events: mpsc::Sender<Event>,
 }
 
 impl Work {
@@ -97,39 +172,46 @@ impl Work {
         let began = Instant::now();
         let store = open(core, &device, self.recover(core).await?.0);
         store.set_writer(NodeId(1), Incarnation(1));
-        self.append(&store).await?;
-        let appended = began.elapsed();
-        let prepared = store.stats().disks[0].space.context("it is at home here")?.prepared_bytes;
+        let records = self.append(&store, began).await?;
+        let seconds = began.elapsed().as_secs_f64();
+        let bytes = store.stats().disks[0].space.context("it is at home here")?.prepared_bytes;
         store.close().await;
         drop(store);
-        let per_record = prepared as f64 / self.args.records as f64;
-        println!(
-            "{} blobs of {} bytes appended in {appended:.2?}: {} on disk, {per_record:.0} bytes each",
-            self.args.records,
-            self.args.size,
-            units::show_size(prepared),
-        );
+        self.tell(Event::Appended(Appended {
+            records,
+            seconds,
+            bytes,
+            bytes_per_record: bytes as f64 / records as f64,
+        }));
 
-        let (recovered, took) = self.recover(core).await?;
-        let report = recovered.report.clone();
-        let store = open(core, &device, recovered);
-        let stats = store.stats();
-        self.show("from footers", &report, took, prepared);
-        println!(
-            "  index: {} entries, {:.1} bytes per record; the process has grown by {:.1} bytes per record since it began",
-            stats.index_entries,
-            stats.index_bytes as f64 / self.args.records as f64,
-            resident_bytes().saturating_sub(before) as f64 / self.args.records as f64,
-        );
-        store.close().await;
-        drop(store);
-
-        let extents = u32::try_from((prepared - extent_offset(0, 0)) / extent_bytes).context("a few extents")?;
+        let found = self.start(core, &device, "footers", before).await?;
+        let extents = u32::try_from((bytes - extent_offset(0, 0)) / extent_bytes).context("a few extents")?;
         destroy_footers(core, &device, extents, extent_bytes).await?;
-        let (recovered, took) = self.recover(core).await?;
-        self.show("from a full scan", &recovered.report, took, prepared);
-        ensure!(recovered.report.records == report.records, "the scan finds other records");
+        let scanned = self.start(core, &device, "a full scan", before).await?;
+        ensure!(scanned == found, "the scan finds other records");
         Ok(())
+    }
+
+    /// Starts as a node does, and tells what that took; how many records it found.
+    async fn start(&self, core: &Core, device: &Device, from: &'static str, before: u64) -> anyhow::Result<u64> {
+        self.tell(Event::Doing(format!("recovering from {from}")));
+        let (recovered, took) = self.recover(core).await?;
+        let RecoveryReport { extents, extents_scanned, scanned_bytes, records, .. } = recovered.report.clone();
+        let store = open(core, device, recovered);
+        let stats = store.stats();
+        self.tell(Event::Recovered(Recovery {
+            from,
+            seconds: took.as_secs_f64(),
+            records,
+            extents,
+            extents_scanned,
+            scanned_bytes,
+            index_entries: stats.index_entries,
+            index_bytes: stats.index_bytes,
+            grown_bytes: resident_bytes().saturating_sub(before),
+        }));
+        store.close().await;
+        Ok(records)
     }
 
     async fn recover(&self, core: &Core) -> anyhow::Result<(Recovered<Core>, Duration)> {
@@ -139,37 +221,58 @@ impl Work {
         Ok((recovered, began.elapsed()))
     }
 
-    async fn append(&self, store: &Store<Core>) -> anyhow::Result<()> {
+    /// As many as were asked for, or as half of the time allows.
+    async fn append(&self, store: &Store<Core>, began: Instant) -> anyhow::Result<u64> {
         let at = WallTime { unix_ms: 0 };
         let origin = Origin { tenant: TenantId(1), bucket: "bucket".into(), key: "a/key/like/others".into(), at };
         let size = usize::try_from(self.args.size)?;
-        let mut left = self.args.records;
-        while left > 0 {
+        let mut done = 0;
+        while done < self.args.records && (done == 0 || began.elapsed() < self.half) {
             self.check()?;
-            let count = left.min(APPENDS_AT_ONCE as u64);
+            let count = (self.args.records - done).min(APPENDS_AT_ONCE as u64);
             let appends = (0..count).map(|number| {
                 let payload = Rc::new(vec![number as u8; size]);
                 let copy = SmallCopy { blob: store.new_blob(), profile: Profile::SINGLE, shard: 0, payload };
                 store.append_small(DISK, Some(&origin), copy)
             });
             try_join_all(appends).await.context("the disk does not take them all: see --capacity")?;
-            left -= count;
+            done += count;
+            self.tell(Event::Doing(format!("appending {done}")));
         }
-        Ok(())
+        Ok(done)
     }
 
     fn check(&self) -> anyhow::Result<()> {
         if self.interrupted.load(Ordering::Relaxed) { Err(Interrupted.into()) } else { Ok(()) }
     }
 
-    fn show(&self, how: &str, report: &RecoveryReport, took: Duration, prepared: u64) {
-        let RecoveryReport { extents, extents_scanned, scanned_bytes, records, .. } = report;
-        let rate = *scanned_bytes as f64 / took.as_secs_f64() / f64::from(1 << 20);
-        println!("recovered {how} in {took:.2?}: {records} records in {extents} extents");
+    fn tell(&self, event: Event) {
+        // The listener lives until the core has ended.
+        self.events.send(event).ok();
+    }
+}
+
+impl Report {
+    fn print(&self) {
+        self.medium.print("disk", &self.path);
+        let &Appended { records, seconds, bytes, bytes_per_record } = &self.appended;
         println!(
-            "  {extents_scanned} extents read whole, {rate:.0} MiB/s; {} are prepared",
-            units::show_size(prepared)
+            "{records} blobs of {} bytes appended in {seconds:.2} s: {} on disk, {bytes_per_record:.0} bytes each",
+            self.blob_bytes,
+            units::show_size(bytes)
         );
+        for recovery in &self.recoveries {
+            let Recovery { from, seconds, records, extents, extents_scanned, .. } = recovery;
+            let rate = recovery.scanned_bytes as f64 / seconds / f64::from(1 << 20);
+            println!("recovered from {from} in {seconds:.2} s: {records} records in {extents} extents");
+            println!("  {extents_scanned} extents read whole, {rate:.0} MiB/s");
+            println!(
+                "  index: {} entries, {:.1} bytes per record; the process has grown by {:.1} bytes per record",
+                recovery.index_entries,
+                recovery.index_bytes as f64 / *records as f64,
+                recovery.grown_bytes as f64 / *records as f64,
+            );
+        }
     }
 }
 

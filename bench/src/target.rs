@@ -66,6 +66,31 @@ impl Target {
         Ok(Disk::open(self.made.as_ref().unwrap_or(&self.path), &options)?)
     }
 
+    /// The path of a file of this name in the directory that was made; it does not exist yet.
+    ///
+    /// # Errors
+    /// For a block device, where there are no files.
+    pub(crate) fn file(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let made = self.made.as_ref().with_context(|| {
+            format!("{} is a block device, and {name} can only be measured in a directory", self.path.display())
+        })?;
+        Ok(made.join(name))
+    }
+
+    /// Removes what is in the directory that was made.
+    ///
+    /// # Errors
+    /// When something of it stays.
+    pub(crate) fn empty(&self) -> anyhow::Result<()> {
+        let Some(made) = &self.made else { return Ok(()) };
+        for entry in fs::read_dir(made)? {
+            let path = entry?.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        Ok(())
+    }
+
     /// Removes what was made.
     ///
     /// # Errors

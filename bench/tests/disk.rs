@@ -41,8 +41,8 @@ fn every_phase_is_measured_on_every_path() {
             let rate = row["operations_per_second"].as_f64().unwrap();
             assert!((rate - operations / seconds).abs() <= rate * 1e-6, "{row}");
             if operations > 0.0 {
-                let latency =
-                    ["p50", "p90", "p99", "p99.9", "max"].map(|name| row["latency_ns"][name].as_u64().unwrap());
+                let latency = ["p50", "p90", "p99", "p99.9", "p99.99", "max"]
+                    .map(|name| row["latency_ns"][name].as_u64().unwrap());
                 assert!(latency.is_sorted() && latency[0] > 0, "{row}");
                 assert!(row["cpu_us_per_operation"].as_f64().unwrap() > 0.0, "{row}");
             }
@@ -50,6 +50,25 @@ fn every_phase_is_measured_on_every_path() {
         assert!(rows.iter().any(|row| row["operations"].as_u64().unwrap() > 0));
     }
     assert!(is_empty(one.path()) && is_empty(two.path()));
+}
+
+#[test]
+fn every_back_end_does_the_same() {
+    let scratch = scratch();
+    let back_ends = ["uring", "uring-unregistered", "blocking"];
+    let arguments = ["--back-end", &back_ends.join(","), "--order", "random", "--duration", "6s", "--json"];
+    let output = bench(&[scratch.path()]).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for (index, back_end) in back_ends.iter().enumerate() {
+        let disk = &report["disks"][index];
+        assert_eq!(disk["back_end"], *back_end);
+        // The other two have none that could be registered.
+        assert!(*back_end == "uring" || disk["buffers_registered"] == false, "{back_end}");
+        let rows = disk["rows"].as_array().unwrap();
+        assert!(rows.len() == 9 && rows.iter().any(|row| row["operations"].as_u64().unwrap() > 0), "{back_end}");
+    }
+    assert!(is_empty(scratch.path()));
 }
 
 #[test]

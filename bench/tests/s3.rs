@@ -1,58 +1,17 @@
 //! Goal: `anvil-bench s3` counts what happens and sees what goes wrong. Method: the real binary against a toy endpoint
-//! in this process, which keeps objects in a map and can be told to misbehave.
+//! in this process.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+mod toy;
+
+use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use toy::{Fault, Toy};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    None,
-    /// Every GET has its last byte changed.
-    Rot,
-    /// Every PUT of an object is refused.
-    Refuse,
-}
-
-/// Objects by path, and what was asked for.
-#[derive(Default)]
-struct Shelf {
-    objects: BTreeMap<String, Vec<u8>>,
-    requests: BTreeMap<String, u64>,
-    content_sha256: Vec<String>,
-}
-
-struct Toy {
-    address: SocketAddr,
-    shelf: Arc<Mutex<Shelf>>,
-}
-
-impl Toy {
-    fn start(fault: Fault) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, shelf) = (listener.local_addr().unwrap(), Arc::<Mutex<Shelf>>::default());
-        let served = Arc::clone(&shelf);
-        // Ends with the process.
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let shelf = Arc::clone(&served);
-                std::thread::spawn(move || serve(stream.unwrap(), &shelf, fault));
-            }
-        });
-        Self { address, shelf }
-    }
-
-    fn bench(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_anvil-bench"));
-        command.arg("s3").arg(format!("http://{}", self.address)).args(arguments);
-        command.env("AWS_ACCESS_KEY_ID", "a").env("AWS_SECRET_ACCESS_KEY", "very-secret");
-        command
-    }
+trait Bench {
+    fn bench(&self, arguments: &[&str]) -> Command;
 
     fn run(&self, arguments: &[&str]) -> Output {
         self.bench(arguments).output().unwrap()
@@ -65,66 +24,12 @@ impl Toy {
     }
 }
 
-fn serve(stream: TcpStream, shelf: &Mutex<Shelf>, fault: Fault) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
-    let mut writer = stream;
-    loop {
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).ok()? == 0 {
-                return None;
-            }
-            if line == "\r\n" {
-                break;
-            }
-            lines.push(line.trim_end().to_owned());
-        }
-        let header = |name: &str| {
-            lines[1..].iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::to_owned)
-        };
-        let mut body = vec![0; header("content-length").unwrap().parse().unwrap()];
-        reader.read_exact(&mut body).ok()?;
-        assert!(header("authorization").unwrap().starts_with("AWS4-HMAC-SHA256 Credential=a/"));
-        let mut words = lines[0].split(' ');
-        let (method, path) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
-        let is_object = path.trim_start_matches('/').contains('/') && !path.contains('?');
-        let mut shelf = shelf.lock().unwrap();
-        *shelf.requests.entry(method.clone()).or_default() += u64::from(is_object);
-        let (status, answer) = match method.as_str() {
-            "PUT" if is_object && fault == Fault::Refuse => (503, b"<Error><Code>SlowDown</Code></Error>".to_vec()),
-            "PUT" => {
-                shelf.content_sha256.push(header("x-amz-content-sha256").unwrap());
-                shelf.objects.insert(path, body);
-                (200, Vec::new())
-            }
-            "DELETE" => {
-                shelf.objects.remove(&path);
-                (204, Vec::new())
-            }
-            _ if path.contains("list-type=2") => {
-                let keys = shelf.objects.keys().filter(|key| key.matches('/').count() > 1);
-                (200, keys.map(|key| format!("<Key>{key}</Key>")).collect::<String>().into_bytes())
-            }
-            _ => match shelf.objects.get(&path) {
-                None => (404, Vec::new()),
-                Some(content) => {
-                    let mut content = content.clone();
-                    if fault == Fault::Rot
-                        && let Some(last) = content.last_mut()
-                    {
-                        *last ^= 1;
-                    }
-                    (200, content)
-                }
-            },
-        };
-        drop(shelf);
-        let mut bytes = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n", answer.len()).into_bytes();
-        if method != "HEAD" {
-            bytes.extend_from_slice(&answer);
-        }
-        writer.write_all(&bytes).ok()?;
+impl Bench for Toy {
+    fn bench(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_anvil-bench"));
+        command.arg("s3").arg(format!("http://{}", self.address)).args(arguments);
+        command.env("AWS_ACCESS_KEY_ID", "a").env("AWS_SECRET_ACCESS_KEY", "very-secret");
+        command
     }
 }
 
@@ -145,8 +50,9 @@ fn every_operation_is_counted_once_and_nothing_stays() {
         let row = row(&report, operation);
         let count = row["operations"].as_u64().unwrap();
         assert!(count > 0 && row["errors"].as_object().unwrap().is_empty(), "{row}");
-        let latency = ["p50", "p90", "p99", "p99.9", "max"].map(|name| row["latency_us"][name].as_u64().unwrap());
-        assert!(latency.is_sorted() && latency[4] > 0, "{row}");
+        let latency =
+            ["p50", "p90", "p99", "p99.9", "p99.99", "max"].map(|name| row["latency_us"][name].as_u64().unwrap());
+        assert!(latency.is_sorted() && latency[5] > 0, "{row}");
         if matches!(operation, "get" | "put") {
             assert_eq!(row["bytes"], count * 10240);
         }
@@ -164,13 +70,63 @@ fn every_operation_is_counted_once_and_nothing_stays() {
 #[test]
 fn each_promise_is_sent_as_such() {
     let toy = Toy::start(Fault::None);
-    for (promise, sent) in
-        [("unsigned", "UNSIGNED-PAYLOAD"), ("trailer", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"), ("signed", "")]
-    {
+    for (promise, sent) in [
+        ("unsigned", "UNSIGNED-PAYLOAD"),
+        ("trailer", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
+        ("signed-chunks", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"),
+        ("signed-trailer", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"),
+        ("signed", ""),
+    ] {
         toy.report(&["--operation", "put", "--payload", promise, "--size", "100k", "--count", "3"]);
         let said = toy.shelf.lock().unwrap().content_sha256.last().unwrap().clone();
         assert!(said == sent || (sent.is_empty() && said.len() == 64), "{promise}: {said}");
     }
+}
+
+#[test]
+fn objects_of_several_sizes_go_in_parts_and_come_back() {
+    let toy = Toy::start(Fault::None);
+    // The middle one ends with a part, the largest in one.
+    let sizes = "1k=1,5MiB=1,11MiB=1";
+    let arguments = ["--size", sizes, "--part-size", "5MiB", "--prefix", "p/", "--duration", "60s"];
+    let put = toy.report(&[&arguments[..], &["--operation", "multipart", "--count", "12", "--keep"]].concat());
+    assert_eq!(
+        (row(&put, "multipart")["operations"].as_u64(), &put["rows"][0]["errors"]),
+        (Some(12), &serde_json::json!({}))
+    );
+    {
+        let shelf = toy.shelf.lock().unwrap();
+        assert!(shelf.parts.is_empty());
+        let mut lengths: Vec<usize> = shelf.objects.values().map(Vec::len).filter(|length| *length > 0).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        assert_eq!(lengths, [1 << 10, 5 << 20, 11 << 20]);
+    }
+    // Each is compared with what it was: its size is known from its number.
+    let reads = ["--operation", "get", "--prepared", "--objects", "12", "--count", "30"];
+    let got = toy.report(&[&arguments[..], &reads].concat());
+    assert_eq!(
+        (row(&got, "get")["operations"].as_u64(), &got["rows"][0]["errors"]),
+        (Some(30), &serde_json::json!({}))
+    );
+    assert_eq!(toy.shelf.lock().unwrap().objects.len(), 1, "prepared ones are deleted too");
+}
+
+/// A server that stalls answers a closed loop's few waiting requests late; those that would have come meanwhile do not come,
+/// and are not seen to wait. At a rate they do.
+#[test]
+fn at_a_rate_a_stall_is_seen_by_all_who_would_have_come() {
+    let slow = |report: &serde_json::Value| row(report, "put")["latency_us"]["p90"].as_u64().unwrap() > 100_000;
+    let arguments = ["--operation", "put", "--size", "100", "--connections", "2"];
+    // 50 operations are due within the half second, of 200: a quarter of all.
+    let open = Toy::start(Fault::Stall).report(&[&arguments[..], &["--rate", "100", "--duration", "2s"]].concat());
+    assert!(slow(&open), "{open}");
+    let (done, left) = (row(&open, "put")["operations"].as_u64().unwrap(), open["not_begun"].as_u64().unwrap());
+    assert!((198..=201).contains(&(done + left)), "{done} and {left} of 200");
+    assert!(row(&open, "put")["late_us"]["max"].as_u64().unwrap() > 100_000);
+    let closed = Toy::start(Fault::Stall).report(&[&arguments[..], &["--count", "200"]].concat());
+    assert!(!slow(&closed), "{closed}");
+    assert!(row(&closed, "put")["late_us"].is_null() && closed["not_begun"] == 0);
 }
 
 #[test]
@@ -213,11 +169,12 @@ fn a_refusal_is_one_sentence() {
         (&*format!("http://{}", toy.address), vec!["--operation", "get,get"], "is there twice"),
         (&*format!("http://{}", toy.address), vec!["--operation", "put=0"], "has a share of 0"),
         (&*format!("http://{}", toy.address), vec!["--operation", "put", "--bucket", "a/b"], "not a bucket's name"),
-        (&*format!("http://{}", toy.address), vec!["--operation", "put", "--size", "2GiB"], "at most 1 GiB"),
+        (&*format!("http://{}", toy.address), vec!["--operation", "multipart", "--part-size", "1k"], "at least 5 MiB"),
+        (&*format!("http://{}", toy.address), vec!["--operation", "put", "--duration", "0"], "--duration is zero"),
         (
             &*format!("http://{}", toy.address),
             vec!["--operation", "put", "--server-pid", "4294967295"],
-            "--server-pid 4294967295 cannot be watched",
+            "4294967295 cannot be watched",
         ),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_anvil-bench"));
@@ -226,6 +183,10 @@ fn a_refusal_is_one_sentence() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         assert!(text.contains(says) && text.lines().count() == 1, "{arguments:?}: {text}");
+    }
+    for wrong in [["--size", "2GiB"], ["--size", "4k=0"], ["--rate", "0"], ["--rate", "fast"]] {
+        let output = toy.run(&[&["--operation", "put"], &wrong[..]].concat());
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
     }
     let output = toy.bench(&["--operation", "get"]).env_remove("AWS_SECRET_ACCESS_KEY").output().unwrap();
     assert!(String::from_utf8(output.stderr).unwrap().contains("must be set"));

@@ -1,12 +1,10 @@
 //! Samples of every case by turns, until the time is over: what disturbs the machine for a while then disturbs all alike.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-
 use anyhow::ensure;
 
 use super::report::Row;
 use super::streams::{Code, Digested, Streams};
+use crate::run::Run;
 use crate::sample::Sample;
 
 /// Every case that there is.
@@ -53,16 +51,16 @@ impl Plan {
     }
 }
 
-/// Measures until `duration` is over or the user ends it. There is a row for each case that had its turn.
-pub(super) fn run(mut plan: Plan, duration: Duration, interrupted: &AtomicBool) -> anyhow::Result<Vec<Row>> {
-    let deadline = Instant::now() + duration;
-    let is_over = || Instant::now() >= deadline || interrupted.load(Ordering::Relaxed);
+/// Measures until the time is over or the user ends it. There is a row for each case that had its turn.
+pub(super) fn run(mut plan: Plan, run: &Run) -> anyhow::Result<Vec<Row>> {
+    let bar = run.bar();
     'rounds: loop {
         for case in &mut plan.cases {
-            if is_over() {
+            if run.is_over() {
                 break 'rounds;
             }
             case.sample(&plan.bytes)?;
+            bar.tick();
         }
     }
     Ok(plan.cases.into_iter().filter_map(Case::row).collect())

@@ -7,14 +7,9 @@ mod measure;
 mod report;
 mod streams;
 
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use anyhow::ensure;
 
-use anvil_runtime::available_cpus;
-use anyhow::{Context, bail, ensure};
-
-use crate::host::Host;
-use crate::signals::{self, Interrupted};
+use crate::run::RunArgs;
 use crate::{clock, units};
 use measure::Plan;
 use report::Report;
@@ -42,46 +37,26 @@ pub(crate) struct Args {
     /// libraries (md-5, sha2, ring, blake3); by default all that there are but `portable`
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     code: Vec<String>,
-    /// How long the whole run takes
-    #[arg(long, default_value = "60s", value_parser = units::duration, value_name = "TIME")]
-    duration: Duration,
-    /// The CPU that does the work; by default the first that this process may use
-    #[arg(long, value_name = "CPU")]
-    cpu: Option<usize>,
-    /// Prints one JSON document instead of tables
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 /// Measures, and prints what was seen.
 ///
 /// # Errors
-/// One sentence; [`Interrupted`] after Ctrl-C, when what was measured so far has been printed.
+/// One sentence; [`Interrupted`](crate::signals::Interrupted) after Ctrl-C, when what was measured so far has been printed.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     ensure!((1..=1 << 20).contains(&args.step), "--step is not between 1 byte and 1MiB");
-    let cpus = available_cpus();
-    let cpu = match args.cpu {
-        Some(cpu) if !cpus.contains(&cpu) => bail!("this process may not use CPU {cpu}, only {cpus:?}"),
-        Some(cpu) => cpu,
-        None => *cpus.first().context("this process may use no CPU")?,
-    };
+    let mut run = args.run.begin("digest")?;
     let step_bytes = usize::try_from(args.step)?;
     let plan = Plan::new(&args.algorithm, &args.lanes, step_bytes, &Code::named(&args.code)?)?;
-    let interrupted = signals::catch().context("cannot catch signals")?;
-    clock::pin(cpu)?;
+    clock::pin(run.one_cpu())?;
 
-    let mut report = Report::new(Host::look(cpu, cpus.len()), step_bytes);
-    if !args.json {
+    let mut report = Report::new(step_bytes);
+    run.print_header();
+    if run.is_for_people() {
         report.print_head();
     }
-    report.rows = measure::run(plan, args.duration, &interrupted)?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        report.print_tables();
-    }
-    if interrupted.load(Ordering::Relaxed) {
-        return Err(Interrupted.into());
-    }
-    Ok(())
+    report.rows = measure::run(plan, &run)?;
+    run.finish(&report, Report::print_tables)
 }

@@ -4,13 +4,11 @@ use anvil_digest::{Algorithm, Kernel};
 use serde::Serialize;
 
 use super::streams::Digested;
-use crate::host::Host;
 use crate::units::show_size;
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
-    host: Host,
     /// The kernel that the server takes on this machine.
     kernel: &'static str,
     /// Whether it takes many streams of SHA-256 at once, or one after the other.
@@ -36,15 +34,14 @@ pub(super) struct Row {
 }
 
 impl Report {
-    pub(super) fn new(host: Host, step_bytes: usize) -> Self {
+    pub(super) fn new(step_bytes: usize) -> Self {
         let kernel = Kernel::detect();
         let sha256_in_lanes = kernel.lanes(Algorithm::Sha256) > 1;
-        Self { host, kernel: kernel.name(), sha256_in_lanes, step_bytes, rows: Vec::new() }
+        Self { kernel: kernel.name(), sha256_in_lanes, step_bytes, rows: Vec::new() }
     }
 
     pub(super) fn print_head(&self) {
         let sha256 = if self.sha256_in_lanes { "in lanes too" } else { "by the CPU's own instructions, or alone" };
-        self.host.print();
         println!("kernel    {} is what the server takes here; SHA-256 {sha256}", self.kernel);
         println!("step      {} of each stream", show_size(self.step_bytes as u64));
         println!("figures   GB/s of all streams (CPU cycles per byte), one thread, lower quartile of the samples");

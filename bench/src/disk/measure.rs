@@ -1,20 +1,19 @@
-//! The measuring itself, on one core of the runtime.
+//! The measuring itself, on one thread of a back end.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anvil_model::io::{Device as _, DeviceError, Reserve, Task as _, World};
 use anvil_model::limits::RECORD_PAYLOAD_BYTES_MAX;
-use anvil_model::time::Moment;
-use anvil_runtime::{Buffer, Core, Device, Disk};
 use hdrhistogram::Histogram;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
+use super::back_end::Disk;
 use super::plan::{Operation, Order, Phase, Plan};
 use super::report::Row;
 use crate::latency::Latency;
@@ -24,10 +23,11 @@ pub(super) const FILL_STEP_BYTES: u64 = 64 << 20;
 /// Writes in flight while the disk is filled.
 pub(super) const FILL_DEPTH: usize = 8;
 
-/// What a core is to measure.
+/// What is to be measured.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
-    pub(super) disk: Disk,
+    /// Where it is done.
+    pub(super) cpu: usize,
     pub(super) plan: Plan,
     /// Bytes to fill and use, a multiple of [`FILL_STEP_BYTES`] and of every block.
     pub(super) size: u64,
@@ -37,46 +37,51 @@ pub(super) struct Job {
     pub(super) events: Sender<Event>,
 }
 
-/// What the core tells the thread that talks to the user.
+impl Job {
+    /// One for each operation in flight, and those to fill the disk from.
+    pub(super) fn buffers(&self) -> usize {
+        self.plan.depth_max() + FILL_DEPTH + 1
+    }
+}
+
+/// What the measuring thread tells the one that talks to the user.
 #[derive(Debug)]
 pub(super) enum Event {
     /// The disk is filled: so far.
-    Prepared { size_bytes: u64, buffers_registered: bool },
-    /// Something begins that takes about this long.
-    Begun { what: String, ends_in: Duration },
+    Prepared { size_bytes: u64, buffers_registered: Option<bool> },
+    /// Something begins.
+    Begun { what: String },
     /// Time passes.
     Tick,
     /// A phase is over.
     Measured(Row),
     /// The disk failed; nothing follows.
-    Failed(DeviceError),
+    Failed(io::Error),
 }
 
 /// Prepares the disk and makes all measurements, until done or interrupted.
-pub(super) async fn run(core: Core, job: Job) {
+pub(super) async fn run<D: Disk>(disk: D, job: Job) {
     let events = job.events.clone();
-    if let Err(error) = prepare_and_measure(&core, &job).await {
+    if let Err(error) = prepare_and_measure(&disk, &job).await {
         tell(&events, Event::Failed(error));
     }
 }
 
-async fn prepare_and_measure(core: &Core, job: &Job) -> Result<(), DeviceError> {
-    let begun = core.now();
-    let device = job.disk.device(core);
-    let size = fill(core, &device, job).await?;
-    let buffers_registered = core.stats().buffers_registered.value() == 1;
-    tell(&job.events, Event::Prepared { size_bytes: size, buffers_registered });
+async fn prepare_and_measure<D: Disk>(disk: &D, job: &Job) -> io::Result<()> {
+    let begun = Instant::now();
+    let size = fill(disk, job).await?;
+    tell(&job.events, Event::Prepared { size_bytes: size, buffers_registered: disk.buffers_registered() });
     let phases = job.plan.phases();
     for (index, phase) in phases.iter().enumerate() {
         if job.interrupted.load(Ordering::Relaxed) {
             break;
         }
         // What earlier phases took too long is shared by those to come.
-        let left = job.share.saturating_sub(core.now().since(begun));
+        let left = job.share.saturating_sub(begun.elapsed());
         let phases_left = u32::try_from(phases.len() - index).expect("a plan is short");
         let time = (left / phases_left).max(PHASE_TIME_MIN);
-        tell(&job.events, Event::Begun { what: phase.to_string(), ends_in: time });
-        let row = measure(core, &device, job, *phase, size, time).await?;
+        tell(&job.events, Event::Begun { what: format!("{phase} ({} of {})", index + 1, phases.len()) });
+        let row = measure(disk, job, *phase, size, time).await?;
         tell(&job.events, Event::Measured(row));
     }
     Ok(())
@@ -84,25 +89,25 @@ async fn prepare_and_measure(core: &Core, job: &Job) -> Result<(), DeviceError> 
 
 /// Grows the disk step by step and writes incompressible bytes over all of it, so that reads find data and writes need
 /// no allocation. Stops early when a third of the time is gone; gives the bytes that may be used.
-async fn fill(core: &Core, device: &Device, job: &Job) -> Result<u64, DeviceError> {
-    let time = job.share / 3;
-    let deadline = core.now() + time;
-    tell(&job.events, Event::Begun { what: "filling".to_owned(), ends_in: time });
+async fn fill<D: Disk>(disk: &D, job: &Job) -> io::Result<u64> {
+    let deadline = Instant::now() + job.share / 3;
+    tell(&job.events, Event::Begun { what: "filling".to_owned() });
     let mut filled = 0;
-    while filled < job.size && (filled == 0 || core.now() < deadline) && !job.interrupted.load(Ordering::Relaxed) {
+    while filled < job.size && (filled == 0 || Instant::now() < deadline) && !job.interrupted.load(Ordering::Relaxed) {
         let until = filled + FILL_STEP_BYTES;
-        if device.size_bytes() < until {
-            device.grow(until).await?;
+        if disk.size_bytes() < until {
+            disk.grow(until).await?;
         }
         let cursor = Rc::new(Cell::new(filled));
-        run_lanes(core, FILL_DEPTH, |_| {
-            let (core, device, cursor) = (core.clone(), device.clone(), Rc::clone(&cursor));
+        run_lanes(disk, FILL_DEPTH, |seed| {
+            let (disk, cursor) = (disk.clone(), Rc::clone(&cursor));
             async move {
-                let mut buffer = random_buffer(&core).await;
+                let mut random = seed_of(filled, seed);
+                let mut buffer = random_buffer(&disk, &mut random).await;
                 while cursor.get() < until {
                     let offset = cursor.replace(cursor.get() + RECORD_PAYLOAD_BYTES_MAX as u64);
-                    stamp(&mut buffer, core.random());
-                    let (result, returned) = device.write(offset, buffer, 0..RECORD_PAYLOAD_BYTES_MAX).await;
+                    stamp(D::bytes(&mut buffer), next_random(&mut random));
+                    let (result, returned) = disk.write(offset, buffer, RECORD_PAYLOAD_BYTES_MAX).await;
                     buffer = returned;
                     result?;
                 }
@@ -113,48 +118,41 @@ async fn fill(core: &Core, device: &Device, job: &Job) -> Result<u64, DeviceErro
         filled = until;
         tell(&job.events, Event::Tick);
     }
-    device.flush().await?;
+    disk.flush().await?;
     Ok(filled)
 }
 
 /// One phase: a warm-up that is not counted, then `depth` lanes that each keep one operation in flight.
-async fn measure(
-    core: &Core,
-    device: &Device,
-    job: &Job,
-    phase: Phase,
-    size: u64,
-    time: Duration,
-) -> Result<Row, DeviceError> {
+async fn measure<D: Disk>(disk: &D, job: &Job, phase: Phase, size: u64, time: Duration) -> io::Result<Row> {
     let tally = Rc::new(Tally::new());
-    let clock = core.spawn(keep_time(core.clone(), Rc::clone(&tally), job.clone(), time));
+    disk.spawn(keep_time(disk.clone(), Rc::clone(&tally), job.clone(), time));
     let cursor = Rc::new(Cell::new(0));
-    let result = run_lanes(core, phase.depth as usize, |_| {
-        let (core, device, tally, cursor) = (core.clone(), device.clone(), Rc::clone(&tally), Rc::clone(&cursor));
-        async move { lane(&core, &device, &tally, phase, size, &cursor).await }
+    let result = run_lanes(disk, phase.depth as usize, |seed| {
+        let (disk, tally, cursor) = (disk.clone(), Rc::clone(&tally), Rc::clone(&cursor));
+        async move { lane(&disk, &tally, phase, size, &cursor, seed).await }
     })
     .await;
-    drop(clock);
+    // After an error nothing else ends the time.
+    tally.over.set(true);
     result?;
-    let flush_begun = core.now();
+    let flush_begun = Instant::now();
     if phase.operation == Operation::Write {
         // What the device has taken into a volatile cache is written before the next phase, and told.
-        device.flush().await?;
+        disk.flush().await?;
     }
-    let flush_after = core.now().since(flush_begun);
-    Ok(tally.row(phase, (phase.operation == Operation::Write).then_some(flush_after)))
+    Ok(tally.row(phase, (phase.operation == Operation::Write).then(|| flush_begun.elapsed())))
 }
 
-async fn lane(
-    core: &Core,
-    device: &Device,
+async fn lane<D: Disk>(
+    disk: &D,
     tally: &Tally,
     phase: Phase,
     size: u64,
     cursor: &Cell<u64>,
-) -> Result<(), DeviceError> {
-    let mut buffer = random_buffer(core).await;
-    let mut random = core.random() | 1;
+    seed: usize,
+) -> io::Result<()> {
+    let mut random = seed_of(phase.block_bytes, seed);
+    let mut buffer = random_buffer(disk, &mut random).await;
     let length = usize::try_from(phase.block_bytes).expect("a block fits in a buffer");
     while !tally.over.get() {
         let offset = match phase.order {
@@ -167,42 +165,42 @@ async fn lane(
             Order::Random => next_random(&mut random) % (size / phase.block_bytes) * phase.block_bytes,
         };
         if phase.operation != Operation::Read {
-            stamp(&mut buffer, random.wrapping_add(offset));
+            stamp(D::bytes(&mut buffer), random.wrapping_add(offset));
         }
-        let mut begun = core.now();
+        let mut begun = Instant::now();
         let (result, returned) = match phase.operation {
-            Operation::Read => device.read(offset, buffer, 0..length).await,
-            Operation::Write => device.write(offset, buffer, 0..length).await,
+            Operation::Read => disk.read(offset, buffer, length).await,
+            Operation::Write => disk.write(offset, buffer, length).await,
             Operation::Flush => {
-                let (written, returned) = device.write(offset, buffer, 0..length).await;
-                begun = core.now();
-                (if written.is_ok() { device.flush().await } else { written }, returned)
+                let (written, returned) = disk.write(offset, buffer, length).await;
+                begun = Instant::now();
+                (if written.is_ok() { disk.flush().await } else { written }, returned)
             }
         };
         buffer = returned;
         result?;
-        tally.count(core.now().since(begun));
+        tally.count(begun.elapsed());
     }
     Ok(())
 }
 
 /// Opens and closes the time that is counted, and tells the user that it passes.
-async fn keep_time(core: Core, tally: Rc<Tally>, job: Job, time: Duration) {
-    let end = core.now() + time;
-    core.sleep((time / 10).min(WARM_UP_MAX)).await;
-    tally.open(core.now());
-    while core.now() < end && !job.interrupted.load(Ordering::Relaxed) {
-        core.sleep(TICK.min(end.since(core.now()))).await;
+async fn keep_time<D: Disk>(disk: D, tally: Rc<Tally>, job: Job, time: Duration) {
+    let end = Instant::now() + time;
+    disk.sleep((time / 10).min(WARM_UP_MAX)).await;
+    tally.open();
+    while Instant::now() < end && !job.interrupted.load(Ordering::Relaxed) && !tally.over.get() {
+        disk.sleep(TICK.min(end.saturating_duration_since(Instant::now()))).await;
         tell(&job.events, Event::Tick);
     }
-    tally.close(core.now());
+    tally.close();
 }
 
 /// What a phase has seen. Operations count when they end within the time that is counted.
 struct Tally {
     histogram: RefCell<Histogram<u64>>,
-    opened: Cell<Option<(Moment, Duration)>>,
-    closed: Cell<Option<(Moment, Duration)>>,
+    opened: Cell<Option<(Instant, Duration)>>,
+    closed: Cell<Option<(Instant, Duration)>>,
     over: Cell<bool>,
 }
 
@@ -217,12 +215,12 @@ impl Tally {
         }
     }
 
-    fn open(&self, now: Moment) {
-        self.opened.set(Some((now, cpu_time())));
+    fn open(&self) {
+        self.opened.set(Some((Instant::now(), cpu_time())));
     }
 
-    fn close(&self, now: Moment) {
-        self.closed.set(Some((now, cpu_time())));
+    fn close(&self) {
+        self.closed.set(Some((Instant::now(), cpu_time())));
         self.over.set(true);
     }
 
@@ -238,7 +236,7 @@ impl Tally {
         let histogram = self.histogram.borrow();
         let (opened, cpu_before) = self.opened.get().expect("a phase ends when its time is closed");
         let (closed, cpu_after) = self.closed.get().expect("a phase ends when its time is closed");
-        let seconds = closed.since(opened).as_secs_f64().max(f64::MIN_POSITIVE);
+        let seconds = closed.duration_since(opened).as_secs_f64().max(f64::MIN_POSITIVE);
         let operations = histogram.len();
         let cpu = cpu_after.saturating_sub(cpu_before);
         Row {
@@ -257,19 +255,18 @@ impl Tally {
     }
 }
 
-/// Runs `count` lanes side by side on this core until all have ended; the first error ends the wait.
-async fn run_lanes<Fut>(core: &Core, count: usize, lane: impl Fn(usize) -> Fut) -> Result<(), DeviceError>
+/// Runs `count` lanes side by side on this thread until all have ended; the first error ends the wait.
+async fn run_lanes<D: Disk, Fut>(disk: &D, count: usize, lane: impl Fn(usize) -> Fut) -> io::Result<()>
 where
-    Fut: Future<Output = Result<(), DeviceError>> + 'static,
+    Fut: Future<Output = io::Result<()>> + 'static,
 {
     let (ended, mut endings) = tokio::sync::mpsc::channel(count);
     for index in 0..count {
         let (ended, lane) = (ended.clone(), lane(index));
-        core.spawn(async move {
+        disk.spawn(async move {
             let result = lane.await;
             ended.send(result).await.ok(); // nobody listens after the first error
-        })
-        .detach();
+        });
     }
     drop(ended);
     while let Some(result) = endings.recv().await {
@@ -279,17 +276,22 @@ where
 }
 
 /// A buffer of bytes that no device can compress.
-async fn random_buffer(core: &Core) -> Buffer {
-    let mut buffer = core.buffer(Reserve::Foreground).await;
-    let mut random = core.random() | 1;
-    for chunk in buffer.chunks_exact_mut(8) {
-        chunk.copy_from_slice(&next_random(&mut random).to_le_bytes());
+async fn random_buffer<D: Disk>(disk: &D, random: &mut u64) -> D::Buffer {
+    let mut buffer = disk.buffer().await;
+    for chunk in D::bytes(&mut buffer).chunks_exact_mut(8) {
+        chunk.copy_from_slice(&next_random(random).to_le_bytes());
     }
     buffer
 }
 
+/// Of the random numbers of a lane; another one for each lane of each phase and each process.
+fn seed_of(phase: u64, lane: usize) -> u64 {
+    let process = u64::from(std::process::id());
+    (phase ^ process << 32).wrapping_add(lane as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
+}
+
 /// Makes a block differ from the ones written before, for devices that store equal blocks once.
-fn stamp(buffer: &mut Buffer, value: u64) {
+fn stamp(buffer: &mut [u8], value: u64) {
     for block in buffer.chunks_mut(4096) {
         block[..8].copy_from_slice(&value.to_le_bytes());
     }
@@ -310,8 +312,8 @@ fn cpu_time() -> Duration {
     Duration::from_micros(u64::try_from(micros).expect("CPU time is not negative"))
 }
 
-fn tell(events: &Sender<Event>, event: Event) {
-    // The listener lives until the core has ended; if it is gone, so is the process.
+pub(super) fn tell(events: &Sender<Event>, event: Event) {
+    // The listener lives until the thread has ended; if it is gone, so is the process.
     events.send(event).ok();
 }
 

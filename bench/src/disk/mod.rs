@@ -1,25 +1,25 @@
-//! `anvil-bench disk`: what the engine's own I/O path gets out of a disk.
+//! `anvil-bench disk`: what the engine's own I/O path gets out of a disk, and what others' get.
 //!
-//! Uses the runtime's ring, buffers and disk exactly as the server does, on one core. Makes a directory of its own in
-//! each path and removes it again, also after Ctrl-C; touches nothing that it did not make.
+//! Uses the runtime's ring, buffers and disk exactly as the server does, on one core; other back ends run the same lanes.
+//! Makes a directory of its own in each path and removes it again, also after Ctrl-C; touches nothing that it did not make.
 
+mod back_end;
 mod measure;
 mod plan;
 mod report;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use anvil_model::io::Geometry;
-use anvil_runtime::{Options, available_cpus};
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 
-use crate::host::{Host, Medium};
-use crate::signals::{self, Interrupted};
+use crate::host::Medium;
+use crate::run::{Bar, Run, RunArgs};
 use crate::target::Target;
 use crate::units;
+use back_end::{BackEnd, Running};
 use measure::{Event, Job};
 use plan::Plan;
 use report::{DiskReport, Report};
@@ -30,9 +30,6 @@ pub(crate) struct Args {
     /// Directories on the disks to measure, one after the other; each needs --size of free space
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// How long the whole run takes, preparation included
-    #[arg(long, default_value = "60s", value_parser = units::duration, value_name = "TIME")]
-    duration: Duration,
     /// Bytes that are written and read on each disk; less when writing them would take a third of the run
     #[arg(long, default_value = "1GiB", value_parser = units::size, value_name = "SIZE")]
     size: u64,
@@ -49,113 +46,112 @@ pub(crate) struct Args {
     /// In which order of addresses
     #[arg(long, default_value = "sequential,random", value_delimiter = ',', value_name = "ORDER")]
     order: Vec<plan::Order>,
-    /// The CPU that does the work; by default the first that this process may use
-    #[arg(long, value_name = "CPU")]
-    cpu: Option<usize>,
-    /// Prints one JSON document instead of tables
-    #[arg(long)]
-    json: bool,
+    /// Whose code does the I/O; others are there when they were built in (features `glommio` and `monoio`)
+    #[arg(long, default_value = "uring", value_delimiter = ',', value_name = "NAME")]
+    back_end: Vec<BackEnd>,
     /// Takes a block device as PATH and overwrites what is on it
     #[arg(long)]
     destroy_device: bool,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 /// Measures every path and prints what was seen.
 ///
 /// # Errors
-/// One sentence; [`Interrupted`] after Ctrl-C. Nothing that the run made is left behind in either case.
+/// One sentence; [`Interrupted`](crate::signals::Interrupted) after Ctrl-C. Nothing that the run made is left behind in either case.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let plan = Plan::new(&args.operation, &args.order, &args.block_size, &args.depth)?;
     ensure!(args.size >= plan.block_bytes_max(), "--size is smaller than the largest block");
-    let cpus = available_cpus();
-    let cpu = match args.cpu {
-        Some(cpu) if !cpus.contains(&cpu) => bail!("this process may not use CPU {cpu}, only {cpus:?}"),
-        Some(cpu) => cpu,
-        None => *cpus.first().context("this process may use no CPU")?,
-    };
-    let interrupted = signals::catch().context("cannot catch signals")?;
-
-    let mut report = Report { host: Host::look(cpu, cpus.len()), plan: plan.clone(), disks: Vec::new() };
+    let mut run = args.run.begin("disk")?;
+    let cpu = run.one_cpu();
     // Every path is looked at before anything is written to any of them.
     let targets: Vec<Target> =
         args.paths.iter().map(|path| Target::claim(path, args.destroy_device)).collect::<Result<_, _>>()?;
-    if !args.json {
-        report.host.print();
-    }
-    let share = args.duration / u32::try_from(targets.len()).context("too many paths")?;
+    run.print_header();
+    let mut report = Report { plan: plan.clone(), disks: Vec::new() };
+    let count = u32::try_from(targets.len() * args.back_end.len()).context("too many paths")?;
+    let work = Work { args, plan: &plan, share: run.duration() / count, cpu, run: &run, bar: run.bar() };
     for target in targets {
-        let disk = measure_one(&target, args, &plan, share, cpu, &interrupted)
-            .with_context(|| format!("cannot measure {}", target.path().display()))?;
+        for &back_end in &args.back_end {
+            let disk = work.measure(&target, back_end);
+            let disk = disk.with_context(|| format!("cannot measure {}", target.path().display()))?;
+            target.empty()?;
+            report.disks.push(disk);
+            if run.is_interrupted() {
+                break;
+            }
+        }
         target.remove()?;
-        report.disks.push(disk);
-        if interrupted.load(Ordering::Relaxed) {
+        if run.is_interrupted() {
             break;
         }
     }
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    }
-    if interrupted.load(Ordering::Relaxed) {
-        return Err(Interrupted.into());
-    }
-    Ok(())
+    work.bar.finish();
+    // People have read the tables already.
+    run.finish(&report, |_| ())
 }
 
-fn measure_one(
-    target: &Target,
-    args: &Args,
-    plan: &Plan,
+/// What is done with every path.
+struct Work<'a> {
+    args: &'a Args,
+    plan: &'a Plan,
+    /// Time for one path and back end.
     share: Duration,
     cpu: usize,
-    interrupted: &Arc<AtomicBool>,
-) -> anyhow::Result<DiskReport> {
-    let disk = target.open(args.size)?;
-    let geometry = disk.geometry();
-    plan.check(geometry)?;
-    let mut report = DiskReport {
-        path: target.path().to_owned(),
-        medium: Medium::look(target.path()),
-        unit_bytes: geometry.unit_bytes,
-        volatile_cache: geometry.volatile_cache,
-        buffers_registered: false,
-        size_bytes: 0,
-        rows: Vec::new(),
-    };
-    let size = fit(args.size, geometry, plan)?;
-    let (events, received) = mpsc::channel();
-    let job = Job { disk, plan: plan.clone(), size, share, interrupted: Arc::clone(interrupted), events };
-    let options = Options {
-        cpus: vec![cpu],
-        // One buffer per operation in flight, and one to fill the disk from.
-        buffers_per_core: plan.depth_max() + measure::FILL_DEPTH + 1,
-        progress_reserve: 1,
-        abort_on_panic: false,
-        ..Options::default()
-    };
-    let cores = anvil_runtime::start(options, move |core| measure::run(core, job.clone()))?;
-    let mut display = report::Display::new(args.json, plan);
-    let mut failure = None;
-    for event in received {
-        match event {
-            Event::Prepared { size_bytes, buffers_registered } => {
-                report.size_bytes = size_bytes;
-                report.buffers_registered = buffers_registered;
-                display.disk(&report);
+    run: &'a Run,
+    bar: Bar,
+}
+
+impl Work<'_> {
+    fn measure(&self, target: &Target, back_end: BackEnd) -> anyhow::Result<DiskReport> {
+        let geometry = target.open(self.args.size)?.geometry();
+        self.plan.check(geometry)?;
+        let mut disk = DiskReport {
+            path: target.path().to_owned(),
+            medium: Medium::look(target.path()),
+            back_end,
+            unit_bytes: geometry.unit_bytes,
+            volatile_cache: geometry.volatile_cache,
+            buffers_registered: None,
+            size_bytes: 0,
+            rows: Vec::new(),
+        };
+        let (events, received) = mpsc::channel();
+        let job = Job {
+            cpu: self.cpu,
+            plan: self.plan.clone(),
+            size: fit(self.args.size, geometry, self.plan)?,
+            share: self.share,
+            interrupted: Arc::clone(self.run.interrupted()),
+            events,
+        };
+        let running = Running::start(back_end, target, job)?;
+        let mut failure = None;
+        for event in received {
+            match event {
+                Event::Prepared { size_bytes, buffers_registered } => {
+                    disk.size_bytes = size_bytes;
+                    disk.buffers_registered = buffers_registered;
+                    self.aside(|| disk.print_head());
+                }
+                Event::Begun { what } => self.bar.say(what),
+                Event::Tick => self.bar.tick(),
+                Event::Measured(row) => {
+                    self.aside(|| row.print());
+                    disk.rows.push(row);
+                }
+                Event::Failed(error) => failure = Some(error),
             }
-            Event::Begun { what, ends_in } => display.begun(&what, ends_in),
-            Event::Tick => display.tick(),
-            Event::Measured(row) => {
-                display.row(&row);
-                report.rows.push(row);
-            }
-            Event::Failed(error) => failure = Some(error),
         }
+        running.join()?;
+        failure.map_or(Ok(disk), |error| Err(error.into()))
     }
-    display.finish();
-    cores.join()?;
-    match failure {
-        Some(error) => Err(error.into()),
-        None => Ok(report),
+
+    fn aside(&self, print: impl FnOnce()) {
+        if self.run.is_for_people() {
+            self.bar.aside(print);
+        }
     }
 }
 

@@ -1,22 +1,19 @@
 //! What was seen, as tables for people and as JSON for programs.
 
 use std::fmt;
-use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
+use super::back_end::BackEnd;
 use super::plan::{Operation, Order, Phase, Plan};
-use crate::host::{Host, Medium};
+use crate::host::Medium;
 use crate::latency::Latency;
 use crate::units::{show_nanos, show_size};
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
-    pub(super) host: Host,
     pub(super) plan: Plan,
     pub(super) disks: Vec<DiskReport>,
 }
@@ -26,12 +23,14 @@ pub(super) struct Report {
 pub(super) struct DiskReport {
     pub(super) path: PathBuf,
     pub(super) medium: Medium,
+    pub(super) back_end: BackEnd,
     /// Alignment of direct I/O.
     pub(super) unit_bytes: u32,
     /// What the engine takes the disk for: true means that a write is durable only after a flush.
     pub(super) volatile_cache: bool,
-    /// False when the memlock limit did not allow it; each operation then costs a little more.
-    pub(super) buffers_registered: bool,
+    /// False when the back end does not, or the memlock limit did not allow it; each operation then costs a little more. None
+    /// when that is not known.
+    pub(super) buffers_registered: Option<bool>,
     /// Bytes that were written before and then used.
     pub(super) size_bytes: u64,
     pub(super) rows: Vec<Row>,
@@ -70,80 +69,45 @@ impl fmt::Display for Phase {
     }
 }
 
-/// What the user sees while the run goes on: a bar on a terminal's stderr, rows on stdout.
-pub(super) struct Display {
-    bar: ProgressBar,
-    json: bool,
-    phase_count: usize,
-    phases_begun: usize,
+impl DiskReport {
+    /// Prints what its rows are of.
+    pub(super) fn print_head(&self) {
+        let registered = match self.buffers_registered {
+            Some(true) => "registered",
+            Some(false) => "not registered",
+            None => "perhaps registered",
+        };
+        let cache =
+            if self.volatile_cache { "volatile: writes below are not durable until flushed" } else { "not volatile" };
+        println!();
+        self.medium.print("disk", &self.path);
+        println!("          taken for {cache}; unit {} bytes, direct I/O", self.unit_bytes);
+        println!("back end  {}, buffers {registered}", self.back_end.name());
+        println!("used      {}, allocated and written before", show_size(self.size_bytes));
+        println!();
+        println!(
+            "{:<6} {:<10} {:>7} {:>5} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>11}",
+            "",
+            "",
+            "block",
+            "depth",
+            "ops/s",
+            "MiB/s",
+            "CPU us/op",
+            "p50",
+            "p90",
+            "p99",
+            "p99.9",
+            "p99.99",
+            "max",
+            "flush after"
+        );
+    }
 }
 
-impl Display {
-    pub(super) fn new(json: bool, plan: &Plan) -> Self {
-        let shown = std::io::stderr().is_terminal();
-        let target = if shown { ProgressDrawTarget::stderr_with_hz(5) } else { ProgressDrawTarget::hidden() };
-        let style = ProgressStyle::with_template("[{bar:30}] {prefix} {msg}").expect("the template is valid");
-        let bar = ProgressBar::with_draw_target(Some(1), target).with_style(style.progress_chars("=> "));
-        Self { bar, json, phase_count: plan.phases().len(), phases_begun: 0 }
-    }
-
-    pub(super) fn disk(&self, disk: &DiskReport) {
-        if self.json {
-            return;
-        }
-        let medium = &disk.medium;
-        let rotational = if medium.rotational == Some(true) { ", rotational says the kernel" } else { "" };
-        let registered = if disk.buffers_registered { "" } else { ", buffers not registered (memlock limit)" };
-        let cache =
-            if disk.volatile_cache { "volatile: writes below are not durable until flushed" } else { "not volatile" };
-        self.bar.suspend(|| {
-            println!();
-            println!("disk      {} on {} ({}{rotational})", disk.path.display(), medium.source, medium.file_system);
-            println!("          model {}, scheduler {}", medium.model, medium.scheduler);
-            println!("          cache {cache} (kernel: {})", medium.write_cache);
-            println!("          unit {} bytes, direct I/O{registered}", disk.unit_bytes);
-            println!("used      {}, allocated and written before", show_size(disk.size_bytes));
-            println!();
-            println!(
-                "{:<6} {:<10} {:>7} {:>5} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>11}",
-                "",
-                "",
-                "block",
-                "depth",
-                "ops/s",
-                "MiB/s",
-                "CPU us/op",
-                "p50",
-                "p90",
-                "p99",
-                "p99.9",
-                "max",
-                "flush after"
-            );
-        });
-    }
-
-    pub(super) fn begun(&mut self, what: &str, ends_in: Duration) {
-        let ticks = u64::try_from(ends_in.as_millis() / 100).unwrap_or(u64::MAX);
-        self.bar.reset();
-        self.bar.set_length(ticks.max(1));
-        self.bar.set_prefix(format!("{}/{}", self.phases_begun, self.phase_count));
-        self.bar.set_message(what.to_owned());
-        self.phases_begun += 1;
-    }
-
-    pub(super) fn tick(&self) {
-        self.bar.inc(1);
-    }
-
-    pub(super) fn row(&self, row: &Row) {
-        if !self.json {
-            self.bar.suspend(|| println!("{}", line(row)));
-        }
-    }
-
-    pub(super) fn finish(&self) {
-        self.bar.finish_and_clear();
+impl Row {
+    pub(super) fn print(&self) {
+        println!("{}", line(self));
     }
 }
 
@@ -160,7 +124,7 @@ fn line(row: &Row) -> String {
     let or_dash = |shown: Option<String>| shown.unwrap_or_else(|| "-".to_owned());
     let latency = |of: fn(&Latency) -> u64| or_dash(row.latency_ns.as_ref().map(|latency| show_nanos(of(latency))));
     format!(
-        "{operation:<6} {order:<10} {:>7} {:>5} {:>9.0} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>11}",
+        "{operation:<6} {order:<10} {:>7} {:>5} {:>9.0} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>11}",
         show_size(row.phase.block_bytes),
         row.phase.depth,
         row.operations_per_second,
@@ -170,6 +134,7 @@ fn line(row: &Row) -> String {
         latency(|latency| latency.p90),
         latency(|latency| latency.p99),
         latency(|latency| latency.p99_9),
+        latency(|latency| latency.p99_99),
         latency(|latency| latency.max),
         or_dash(row.flush_after_ns.map(show_nanos)),
     )

@@ -1,17 +1,13 @@
 //! Samples of every case by turns, until the time is over: what disturbs the machine for a while then disturbs all alike.
 
-use std::io::IsTerminal;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-
 use anvil_model::profile::Profile;
 use anyhow::{Context, ensure};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Operation;
 use super::library::{Coder, Library};
 use super::report::Row;
 use super::stripe::Stripe;
+use crate::run::Run;
 use crate::sample::Sample;
 
 /// What is measured: every task of every library with every shape of stripe.
@@ -54,10 +50,9 @@ impl Plan {
     }
 }
 
-/// Measures until `duration` is over or the user ends it. There is a row for each case that had its turn.
-pub(super) fn run(plan: &Plan, duration: Duration, interrupted: &AtomicBool) -> anyhow::Result<Vec<Row>> {
-    let deadline = Instant::now() + duration;
-    let bar = progress(duration);
+/// Measures until the time is over or the user ends it. There is a row for each case that had its turn.
+pub(super) fn run(plan: &Plan, run: &Run) -> anyhow::Result<Vec<Row>> {
+    let bar = run.bar();
     let mut stripes: Vec<Stripe> = plan.shapes.iter().map(|(profile, bytes)| Stripe::new(*profile, *bytes)).collect();
     let mut cases = Vec::new();
     for &(profile, cell_bytes) in &plan.shapes {
@@ -66,7 +61,7 @@ pub(super) fn run(plan: &Plan, duration: Duration, interrupted: &AtomicBool) -> 
             cases.extend(plan.tasks(profile).into_iter().map(case));
         }
     }
-    let is_over = || Instant::now() >= deadline || interrupted.load(Ordering::Relaxed);
+    let is_over = || run.is_over();
     let mut round = 0;
     while !is_over() {
         let mut turns = cases.iter_mut();
@@ -84,7 +79,7 @@ pub(super) fn run(plan: &Plan, duration: Duration, interrupted: &AtomicBool) -> 
                         break;
                     }
                     case.samples.push(sample(&mut *coder, stripe, *task)?);
-                    bar.set_position(u64::try_from((duration.saturating_sub(deadline - Instant::now())).as_millis())?);
+                    bar.tick();
                 }
                 if is_over() {
                     break;
@@ -96,7 +91,7 @@ pub(super) fn run(plan: &Plan, duration: Duration, interrupted: &AtomicBool) -> 
         }
         round += 1;
     }
-    bar.finish_and_clear();
+    bar.finish();
     Ok(cases.into_iter().filter_map(Case::row).collect())
 }
 
@@ -152,12 +147,4 @@ impl Case {
             gigahertz: quartile.gigahertz,
         })
     }
-}
-
-fn progress(duration: Duration) -> ProgressBar {
-    let shown = std::io::stderr().is_terminal();
-    let target = if shown { ProgressDrawTarget::stderr_with_hz(5) } else { ProgressDrawTarget::hidden() };
-    let style = ProgressStyle::with_template("[{bar:30}] {eta} left").expect("the template is valid");
-    let length = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    ProgressBar::with_draw_target(Some(length), target).with_style(style.progress_chars("=> "))
 }

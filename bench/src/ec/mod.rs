@@ -13,18 +13,14 @@ mod simd;
 mod stripe;
 
 use std::str::FromStr;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use anvil_model::geometry;
 use anvil_model::profile::Profile;
-use anvil_runtime::available_cpus;
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::host::Host;
-use crate::signals::{self, Interrupted};
+use crate::run::RunArgs;
 use crate::{clock, units};
 use library::Library;
 use measure::Plan;
@@ -46,15 +42,8 @@ pub(crate) struct Args {
     /// `reed-solomon-simd` where it is built in; by default all that there are
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     library: Vec<String>,
-    /// How long the whole run takes
-    #[arg(long, default_value = "60s", value_parser = units::duration, value_name = "TIME")]
-    duration: Duration,
-    /// The CPU that does the work; by default the first that this process may use
-    #[arg(long, value_name = "CPU")]
-    cpu: Option<usize>,
-    /// Prints one JSON document instead of tables
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 /// What is done with a stripe.
@@ -94,35 +83,22 @@ impl FromStr for CellSize {
 /// Measures, and prints what was seen.
 ///
 /// # Errors
-/// One sentence; [`Interrupted`] after Ctrl-C, when what was measured so far has been printed.
+/// One sentence; [`Interrupted`](crate::signals::Interrupted) after Ctrl-C, when what was measured so far has been printed.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     for profile in &args.profile {
         ensure!(profile.parity > 0, "{profile} has no parity to measure");
     }
-    let cpus = available_cpus();
-    let cpu = match args.cpu {
-        Some(cpu) if !cpus.contains(&cpu) => bail!("this process may not use CPU {cpu}, only {cpus:?}"),
-        Some(cpu) => cpu,
-        None => *cpus.first().context("this process may use no CPU")?,
-    };
+    let mut run = args.run.begin("ec")?;
     let plan = Plan::new(&shapes(args), &args.operation, libraries(&args.library)?);
-    let interrupted = signals::catch().context("cannot catch signals")?;
-    clock::pin(cpu)?;
+    clock::pin(run.one_cpu())?;
 
-    let mut report = Report::new(Host::look(cpu, cpus.len()), &plan);
-    if !args.json {
+    let mut report = Report::new(&plan);
+    run.print_header();
+    if run.is_for_people() {
         report.print_head();
     }
-    report.rows = measure::run(&plan, args.duration, &interrupted)?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        report.print_tables();
-    }
-    if interrupted.load(Ordering::Relaxed) {
-        return Err(Interrupted.into());
-    }
-    Ok(())
+    report.rows = measure::run(&plan, &run)?;
+    run.finish(&report, Report::print_tables)
 }
 
 /// Every profile with every length of a cell, each once.

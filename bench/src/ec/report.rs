@@ -6,13 +6,11 @@ use serde::Serialize;
 use super::Operation;
 use super::library::Library;
 use super::measure::Plan;
-use crate::host::Host;
 use crate::units::show_size;
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
-    host: Host,
     /// The kernel that the server takes on this machine.
     kernel: &'static str,
     /// All that were measured.
@@ -39,13 +37,12 @@ pub(super) struct Row {
 }
 
 impl Report {
-    pub(super) fn new(host: Host, plan: &Plan) -> Self {
+    pub(super) fn new(plan: &Plan) -> Self {
         let libraries = plan.libraries.iter().map(Library::name).collect();
-        Self { host, kernel: Kernel::best().name(), libraries, rows: Vec::new() }
+        Self { kernel: Kernel::best().name(), libraries, rows: Vec::new() }
     }
 
     pub(super) fn print_head(&self) {
-        self.host.print();
         println!("kernel    {} is what the server takes here", self.kernel);
         println!("figures   GB/s of data cells (CPU cycles per byte), one thread, lower quartile of its samples");
     }

@@ -23,6 +23,8 @@ pub(super) struct Answer {
     pub(super) body_bytes: u64,
     /// Another request may be sent.
     pub(super) keep_alive: bool,
+    /// The entity tag, quoted.
+    pub(super) etag: Option<String>,
 }
 
 impl Connection {
@@ -73,14 +75,17 @@ impl Connection {
             if head.status == 100 {
                 continue;
             }
-            let has_body = !is_head && !matches!(head.status, 204 | 304);
-            let body_bytes = if has_body { head.length } else { 0 };
-            self.pass_on(body_bytes, sink)?;
+            let body_bytes = match head.length {
+                _ if is_head || matches!(head.status, 204 | 304) => 0,
+                Length::Known(length) => self.pass_on(length, sink)?,
+                Length::Chunked => self.pass_on_chunks(sink)?,
+            };
             return Ok(Answer {
                 status: head.status,
                 first_byte: first_byte.unwrap_or_else(Instant::now),
                 body_bytes,
                 keep_alive: head.keep_alive,
+                etag: head.etag,
             });
         }
     }
@@ -89,7 +94,41 @@ impl Connection {
         self.buffer[self.received.clone()].windows(4).any(|window| window == b"\r\n\r\n")
     }
 
-    fn pass_on(&mut self, length: u64, sink: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    /// The chunked coding (RFC 9112, section 7.1); trailers are dropped.
+    fn pass_on_chunks(&mut self, sink: &mut dyn FnMut(&[u8])) -> io::Result<u64> {
+        let mut all = 0;
+        loop {
+            let line = self.line()?;
+            let digits = line.split(';').next().unwrap_or_default().trim();
+            let length = u64::from_str_radix(digits, 16).map_err(|_| invalid("a chunk of the answer has no length"))?;
+            if length == 0 {
+                while !self.line()?.is_empty() {}
+                return Ok(all);
+            }
+            all += self.pass_on(length, sink)?;
+            if !self.line()?.is_empty() {
+                return Err(invalid("a chunk of the answer is longer than it says"));
+            }
+        }
+    }
+
+    /// The next line, without its end.
+    fn line(&mut self) -> io::Result<String> {
+        loop {
+            let bytes = &self.buffer[self.received.clone()];
+            if let Some(length) = bytes.windows(2).position(|pair| pair == b"\r\n") {
+                let line = String::from_utf8_lossy(&bytes[..length]).into_owned();
+                self.received.start += length + 2;
+                return Ok(line);
+            }
+            if bytes.len() > LINE_BYTES_MAX {
+                return Err(invalid("a line in the body of an answer is too long"));
+            }
+            self.receive()?;
+        }
+    }
+
+    fn pass_on(&mut self, length: u64, sink: &mut dyn FnMut(&[u8])) -> io::Result<u64> {
         let mut left = length;
         while left > 0 {
             if self.received.is_empty() {
@@ -100,12 +139,15 @@ impl Connection {
             self.received.start += count;
             left -= count as u64;
         }
-        Ok(())
+        Ok(length)
     }
 
     fn receive(&mut self) -> io::Result<()> {
         if self.received.is_empty() {
             self.received = 0..0;
+        } else if self.received.end == self.buffer.len() {
+            self.buffer.copy_within(self.received.clone(), 0);
+            self.received = 0..self.received.len();
         }
         let room = &mut self.buffer[self.received.end..];
         if room.is_empty() {
@@ -123,8 +165,15 @@ impl Connection {
 
 struct Head {
     status: u16,
-    length: u64,
+    length: Length,
     keep_alive: bool,
+    etag: Option<String>,
+}
+
+/// Of a body.
+enum Length {
+    Known(u64),
+    Chunked,
 }
 
 /// Parses a head that is there as a whole; with it, its length.
@@ -140,13 +189,17 @@ fn parse(bytes: &[u8]) -> io::Result<(usize, Head)> {
         let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(header.value).ok()
     };
-    if value("transfer-encoding").is_some() {
-        return Err(invalid("the answer has no Content-Length (chunked answers are not understood)"));
-    }
-    let length =
-        value("content-length").map_or(Ok(0), str::parse).map_err(|_| invalid("Content-Length is no number"))?;
+    let length = match value("transfer-encoding") {
+        Some(coding) if coding.eq_ignore_ascii_case("chunked") => Length::Chunked,
+        Some(_) => return Err(invalid("the answer has a transfer coding that is not understood")),
+        None => {
+            let length = value("content-length").map_or(Ok(0), str::parse);
+            Length::Known(length.map_err(|_| invalid("Content-Length is no number"))?)
+        }
+    };
     let keep_alive = !value("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-    Ok((head_bytes, Head { status: response.code.unwrap_or(0), length, keep_alive }))
+    let etag = value("etag").map(str::to_owned);
+    Ok((head_bytes, Head { status: response.code.unwrap_or(0), length, keep_alive, etag }))
 }
 
 fn invalid(why: &str) -> io::Error {
@@ -160,3 +213,5 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// A body of at most this many bytes goes behind its head in one send.
 const COPIED_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 64;
+/// The line in front of a chunk, or a trailer.
+const LINE_BYTES_MAX: usize = 8 << 10;

@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use super::payload::Payload;
-use super::sign::{AmzDate, Signer};
+use super::sign::{AmzDate, Chain, NOTHING_SHA256, Signer};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize)]
@@ -24,10 +24,17 @@ pub(crate) enum Operation {
     List,
     /// DeleteObject
     Delete,
+    /// CreateMultipartUpload, each UploadPart in turn, CompleteMultipartUpload: all of it is one operation
+    Multipart,
 }
 
 impl Operation {
-    pub(super) const ALL: [Self; 5] = [Self::Put, Self::Get, Self::Head, Self::List, Self::Delete];
+    pub(super) const ALL: [Self; 6] = [Self::Put, Self::Get, Self::Head, Self::List, Self::Delete, Self::Multipart];
+
+    /// Whether it makes an object.
+    pub(super) const fn writes(self) -> bool {
+        matches!(self, Self::Put | Self::Multipart)
+    }
 }
 
 impl fmt::Display for Operation {
@@ -38,6 +45,7 @@ impl fmt::Display for Operation {
             Self::Head => "head",
             Self::List => "list",
             Self::Delete => "delete",
+            Self::Multipart => "multipart",
         })
     }
 }
@@ -60,27 +68,47 @@ impl Target {
         format!("{}{number:010}", self.prefix)
     }
 
-    /// The head of a request for an object.
-    pub(super) fn object(&self, method: &str, number: u64, payload: Option<&Payload>) -> String {
-        self.head(method, &format!("/{}/{}", self.bucket, self.key(number)), "", payload)
+    /// A request for an object.
+    pub(super) fn object(&self, method: &str, number: u64, payload: Option<&Payload>) -> Request {
+        self.request(method, &self.path(number), "", payload)
     }
 
-    /// The head of a request for a page of keys.
-    pub(super) fn list(&self, continuation: Option<&str>) -> String {
+    /// A request for a page of keys.
+    pub(super) fn list(&self, continuation: Option<&str>) -> Request {
         let mut query = String::new();
         if let Some(token) = continuation {
             write!(query, "continuation-token={}&", encode(token)).expect("a String takes everything");
         }
         write!(query, "list-type=2&max-keys=1000&prefix={}", encode(&self.prefix)).expect("a String takes everything");
-        self.head("GET", &format!("/{}", self.bucket), &query, None)
+        self.request("GET", &format!("/{}", self.bucket), &query, None)
     }
 
-    /// The head of a request for the bucket itself.
-    pub(super) fn bucket(&self, method: &str) -> String {
-        self.head(method, &format!("/{}", self.bucket), "", None)
+    /// A request for the bucket itself.
+    pub(super) fn bucket(&self, method: &str) -> Request {
+        self.request(method, &format!("/{}", self.bucket), "", None)
     }
 
-    fn head(&self, method: &str, path: &str, query: &str, payload: Option<&Payload>) -> String {
+    /// Begins an upload in parts.
+    pub(super) fn create_upload(&self, number: u64) -> Request {
+        self.request("POST", &self.path(number), "uploads=", None)
+    }
+
+    /// Puts a part; parts count from 1.
+    pub(super) fn part(&self, number: u64, upload: &str, part: usize, payload: &Payload) -> Request {
+        let query = format!("partNumber={part}&uploadId={}", encode(upload));
+        self.request("PUT", &self.path(number), &query, Some(payload))
+    }
+
+    /// Completes (`POST`, with the parts) or gives up (`DELETE`) an upload.
+    pub(super) fn end_upload(&self, method: &str, number: u64, upload: &str, parts: Option<&Payload>) -> Request {
+        self.request(method, &self.path(number), &format!("uploadId={}", encode(upload)), parts)
+    }
+
+    fn path(&self, number: u64) -> String {
+        format!("/{}/{}", self.bucket, self.key(number))
+    }
+
+    fn request(&self, method: &str, path: &str, query: &str, payload: Option<&Payload>) -> Request {
         let date = AmzDate::now();
         let content_sha256 = payload.map_or(NOTHING_SHA256, |payload| &payload.content_sha256);
         let mut headers =
@@ -89,18 +117,27 @@ impl Target {
             headers.push((name, value));
         }
         headers.sort_unstable();
-        let authorization = self.signer.authorization(method, path, query, &headers, &date);
+        let (authorization, chain) = self.signer.sign(method, path, query, &headers, &date);
         let mut head = String::with_capacity(1024);
         let mark = if query.is_empty() { "" } else { "?" };
         write!(head, "{method} {path}{mark}{query} HTTP/1.1\r\n").expect("a String takes everything");
         for (name, value) in headers {
             write!(head, "{name}: {value}\r\n").expect("a String takes everything");
         }
-        let length = payload.map_or(0, |payload| payload.wire().len());
+        let length = payload.map_or(0, |payload| payload.wire_bytes);
         write!(head, "authorization: {authorization}\r\ncontent-length: {length}\r\n\r\n")
             .expect("a String takes everything");
-        head
+        Request { head, is_head: method == "HEAD", chain }
     }
+}
+
+/// A request that is ready to be sent.
+pub(super) struct Request {
+    pub(super) head: String,
+    /// The answer has no body.
+    pub(super) is_head: bool,
+    /// Signs the chunks of the body.
+    pub(super) chain: Chain,
 }
 
 /// Whether a name can stand in a path as it is.
@@ -115,6 +152,3 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b
 fn encode(value: &str) -> impl fmt::Display {
     utf8_percent_encode(value, RESERVED)
 }
-
-/// SHA-256 of no bytes.
-const NOTHING_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

@@ -20,10 +20,13 @@ pub(super) struct Seen {
     pub(super) bytes: u64,
     /// Objects that they put, read, listed or deleted.
     pub(super) objects: u64,
-    /// Microseconds from the first byte sent to the last received.
+    /// Microseconds to the last byte received, from the first that was sent; at a given rate from the moment when it was to
+    /// be sent, so that waiting behind slow answers counts.
     pub(super) latency_us: Histogram<u64>,
-    /// Microseconds from the first byte sent to the first received.
+    /// The same to the first byte received.
     pub(super) first_byte_us: Histogram<u64>,
+    /// Microseconds by which an operation began later than it was to, at a given rate.
+    pub(super) late_us: Histogram<u64>,
     /// What failed, by the code of the answer or of the connection.
     pub(super) errors: BTreeMap<String, u64>,
 }
@@ -35,6 +38,7 @@ pub(super) struct Success {
     pub(super) objects: u64,
     pub(super) latency: Duration,
     pub(super) first_byte: Duration,
+    pub(super) late: Duration,
 }
 
 impl Default for Tally {
@@ -45,6 +49,7 @@ impl Default for Tally {
             objects: 0,
             latency_us: histogram(),
             first_byte_us: histogram(),
+            late_us: histogram(),
             errors: BTreeMap::new(),
         }))
     }
@@ -56,8 +61,13 @@ impl Tally {
         seen.operations += 1;
         seen.bytes += success.bytes;
         seen.objects += success.objects;
-        seen.latency_us.saturating_record(micros(success.latency));
-        seen.first_byte_us.saturating_record(micros(success.first_byte));
+        for (histogram, time) in [
+            (&mut seen.latency_us, success.latency),
+            (&mut seen.first_byte_us, success.first_byte),
+            (&mut seen.late_us, success.late),
+        ] {
+            histogram.record(micros(time)).expect("a histogram grows to what is recorded");
+        }
     }
 
     pub(super) fn failed(&mut self, operation: Operation, code: String) {
@@ -71,8 +81,13 @@ impl Tally {
             seen.operations += other.operations;
             seen.bytes += other.bytes;
             seen.objects += other.objects;
-            seen.latency_us.add(&other.latency_us).expect("all have the same bounds");
-            seen.first_byte_us.add(&other.first_byte_us).expect("all have the same bounds");
+            for (histogram, other) in [
+                (&mut seen.latency_us, &other.latency_us),
+                (&mut seen.first_byte_us, &other.first_byte_us),
+                (&mut seen.late_us, &other.late_us),
+            ] {
+                histogram.add(other).expect("a histogram grows to what is added");
+            }
             for (code, count) in &other.errors {
                 *seen.errors.entry(code.clone()).or_default() += count;
             }
@@ -87,14 +102,16 @@ impl Tally {
 
 /// Different codes that one worker keeps apart.
 const CODES_MAX: usize = 32;
+/// Ten minutes: longer is shown as that.
 const LATENCY_US_MAX: u64 = 600_000_000;
 
+/// Takes memory as far as what is recorded needs it: there is one for each worker.
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are valid")
+    Histogram::new(3).expect("three digits are valid")
 }
 
 fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).min(LATENCY_US_MAX)
 }
 
 #[cfg(test)]
@@ -108,6 +125,7 @@ mod tests {
             objects: 1,
             latency: Duration::from_millis(millis),
             first_byte: Duration::from_millis(1),
+            late: Duration::ZERO,
         };
         let (mut one, mut two) = (Tally::default(), Tally::default());
         one.succeeded(Operation::Get, &success(5));

@@ -1,19 +1,20 @@
 //! One connection and what it does: an operation, its answer, the next.
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::connection::{Answer, Connection};
-use super::payload::{Payload, Random};
-use super::request::{Operation, Target};
+use super::payload::{Payload, Payloads, Random};
+use super::request::{Operation, Request, Target};
 use super::tally::{Success, Tally};
 
 /// What all workers of a phase share.
 #[derive(Debug)]
 pub(super) struct Phase<'a> {
     pub(super) target: &'a Target,
-    pub(super) payload: &'a Payload,
+    pub(super) payloads: &'a Payloads,
     /// How often each operation is chosen, in parts of their sum.
     pub(super) mix: &'a [(Operation, u32)],
     /// Objects 0 to here exist, or will (deletions take them one by one). For puts: how many different keys they
@@ -25,19 +26,68 @@ pub(super) struct Phase<'a> {
     pub(super) next: &'a AtomicU64,
     /// Nothing more is begun from here on.
     pub(super) deadline: Option<Instant>,
+    /// When operations are to begin; otherwise each begins when the one before it on its connection has ended.
+    pub(super) schedule: Option<Schedule>,
     pub(super) interrupted: &'a AtomicBool,
 }
 
+/// Moments at even distances, each for one operation of whichever worker is free: the load of clients who do not know of
+/// one another, and do not wait for one another's answers.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    began: Instant,
+    rate: f64,
+    taken: AtomicU64,
+}
+
+impl Schedule {
+    pub(super) fn new(began: Instant, rate: f64) -> Self {
+        Self { began, rate, taken: AtomicU64::new(0) }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "below 2^53 operations")]
+    fn take(&self) -> Instant {
+        let number = self.taken.fetch_add(1, Ordering::Relaxed);
+        self.began + Duration::from_secs_f64(number as f64 / self.rate)
+    }
+}
+
 impl Phase<'_> {
+    /// Waits for the moment at which the next operation is to begin, and says it; `None` when the phase is over.
+    fn begin(&self) -> Option<Instant> {
+        if !self.may_begin() {
+            return None;
+        }
+        let Some(schedule) = &self.schedule else { return Some(Instant::now()) };
+        let intended = schedule.take();
+        loop {
+            let early = intended.saturating_duration_since(Instant::now());
+            if self.is_over() || self.deadline.is_some_and(|deadline| intended >= deadline) {
+                return None;
+            }
+            if early.is_zero() {
+                return Some(intended);
+            }
+            std::thread::sleep(early.min(NAP_MAX));
+        }
+    }
+
     fn may_begin(&self) -> bool {
-        !self.interrupted.load(Ordering::Relaxed)
-            && self.deadline.is_none_or(|deadline| Instant::now() < deadline)
+        !self.is_over()
             && self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    fn is_over(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// True when deletions take the objects that were there, and not those of this run.
     fn deletes_only(&self) -> bool {
         matches!(self.mix, [(Operation::Delete, _)])
+    }
+
+    fn writes_only(&self) -> bool {
+        self.mix.iter().all(|(operation, _)| operation.writes())
     }
 }
 
@@ -51,6 +101,8 @@ pub(super) struct Worker<'a> {
     own: VecDeque<u64>,
     /// Where the listing goes on.
     continuation: Option<String>,
+    /// Bodies whose chunks are signed.
+    scratch: Vec<u8>,
     tally: Tally,
 }
 
@@ -68,15 +120,16 @@ impl<'a> Worker<'a> {
             random: Random::new(seed),
             own: VecDeque::new(),
             continuation: None,
+            scratch: Vec::new(),
             tally: Tally::default(),
         }
     }
 
     /// Works until the phase is over.
     pub(super) fn run(mut self) -> Tally {
-        while self.phase.may_begin() {
+        while let Some(intended) = self.phase.begin() {
             let Some(step) = self.choose() else { break };
-            match self.perform(&step) {
+            match self.perform(&step, intended) {
                 Ok(success) => self.tally.succeeded(step.operation, &success),
                 Err(Failure { code, breaks }) => {
                     self.tally.failed(step.operation, code);
@@ -99,10 +152,9 @@ impl<'a> Worker<'a> {
             operation = Operation::Put;
         }
         let number = match operation {
-            Operation::Put => {
+            Operation::Put | Operation::Multipart => {
                 let number = phase.next.fetch_add(1, Ordering::Relaxed);
-                let is_alone = phase.mix.len() == 1;
-                if is_alone && phase.objects > 0 { number % phase.objects } else { number }
+                if phase.writes_only() && phase.objects > 0 { number % phase.objects } else { number }
             }
             Operation::Get | Operation::Head => self.random.below(phase.objects),
             Operation::List => 0,
@@ -130,53 +182,89 @@ impl<'a> Worker<'a> {
         unreachable!("a number below the sum falls into a share")
     }
 
-    fn perform(&mut self, step: &Step) -> Result<Success, Failure> {
-        let Phase { target, payload, .. } = self.phase;
-        let began = Instant::now();
+    fn perform(&mut self, step: &Step, intended: Instant) -> Result<Success, Failure> {
+        let Phase { target, payloads, .. } = self.phase;
+        let late = intended.elapsed();
         let (mut bytes, mut objects) = (0, 1);
+        let number = step.number;
         let answer = match step.operation {
             Operation::Put => {
-                bytes = payload.content.len() as u64;
-                let head = target.object("PUT", step.number, Some(payload));
-                let (answer, _) = self.exchange(&head, payload.wire(), false)?;
-                self.own.push_back(step.number);
+                let payload = payloads.body(number);
+                bytes = payload.content().len() as u64;
+                let answer = self.exchange(target.object("PUT", number, Some(payload)), Some(payload))?.0;
+                self.own.push_back(number);
+                answer
+            }
+            Operation::Multipart => {
+                let answer = self.multipart(number)?;
+                bytes = payloads.body(number).content().len() as u64;
+                self.own.push_back(number);
                 answer
             }
             Operation::Get => {
-                let head = target.object("GET", step.number, None);
-                let (answer, is_same) = self.compare(&head)?;
+                let answer = self.compare(target.object("GET", number, None), payloads.body(number).content())?;
                 bytes = answer.body_bytes;
-                if !is_same {
-                    return Err(Failure { code: "other bytes than were put".to_owned(), breaks: false });
-                }
                 answer
             }
-            Operation::Head => self.exchange(&target.object("HEAD", step.number, None), b"", true)?.0,
-            Operation::Delete => self.exchange(&target.object("DELETE", step.number, None), b"", false)?.0,
+            Operation::Head => self.exchange(target.object("HEAD", number, None), None)?.0,
+            Operation::Delete => self.exchange(target.object("DELETE", number, None), None)?.0,
             Operation::List => {
-                let head = target.list(self.continuation.as_deref());
-                let (answer, page) = self.exchange(&head, b"", false)?;
-                let page = String::from_utf8_lossy(&page);
+                let (answer, page) = self.exchange(target.list(self.continuation.as_deref()), None)?;
                 objects = page.matches("<Key>").count() as u64;
                 self.continuation = element(&page, "NextContinuationToken").map(str::to_owned);
                 answer
             }
         };
-        Ok(Success { bytes, objects, latency: began.elapsed(), first_byte: answer.first_byte - began })
+        let first_byte = answer.first_byte - intended;
+        Ok(Success { bytes, objects, latency: intended.elapsed(), first_byte, late })
+    }
+
+    /// A whole upload in parts, one after the other; the answer to its completion.
+    fn multipart(&mut self, number: u64) -> Result<Answer, Failure> {
+        let target = self.phase.target;
+        let (_, created) = self.exchange(target.create_upload(number), None)?;
+        let upload = element(&created, "UploadId").ok_or_else(|| Failure::of("an upload without an id"))?;
+        self.put_parts(number, upload).inspect_err(|_| {
+            // What is left of it takes room; that this fails too is no news.
+            self.exchange(target.end_upload("DELETE", number, upload, None), None).ok();
+        })
+    }
+
+    fn put_parts(&mut self, number: u64, upload: &str) -> Result<Answer, Failure> {
+        let Phase { target, payloads, .. } = self.phase;
+        let mut list = "<CompleteMultipartUpload>".to_owned();
+        for (index, payload) in payloads.parts(number).iter().enumerate() {
+            let part = index + 1;
+            let (answer, _) = self.exchange(target.part(number, upload, part, payload), Some(payload))?;
+            let etag = answer.etag.ok_or_else(|| Failure::of("a part without an ETag"))?;
+            write!(list, "<Part><PartNumber>{part}</PartNumber><ETag>{}</ETag></Part>", etag.replace('"', "&quot;"))
+                .expect("a String takes everything");
+        }
+        list.push_str("</CompleteMultipartUpload>");
+        let payload = Payload::of(list.into_bytes());
+        let (answer, says) =
+            self.exchange(target.end_upload("POST", number, upload, Some(&payload)), Some(&payload))?;
+        // A completion may begin with 200 and end with an error (S3 API reference, CompleteMultipartUpload).
+        match element(&says, "Code") {
+            Some(code) => Err(Failure::of(&format!("200 with {code}"))),
+            None => Ok(answer),
+        }
     }
 
     /// A request whose answer is small; with the answer, its body.
-    fn exchange(&mut self, head: &str, body: &[u8], is_head: bool) -> Result<(Answer, Vec<u8>), Failure> {
+    fn exchange(&mut self, request: Request, payload: Option<&Payload>) -> Result<(Answer, String), Failure> {
         let mut kept = Vec::new();
-        let sink = &mut |piece: &[u8]| kept.extend_from_slice(&piece[..piece.len().min(KEPT_BYTES_MAX)]);
-        let answer = self.send(head, body, is_head, sink)?;
-        check(&answer, &kept)?;
-        Ok((answer, kept))
+        let sink = &mut |piece: &[u8]| {
+            kept.extend_from_slice(&piece[..piece.len().min(KEPT_BYTES_MAX.saturating_sub(kept.len()))]);
+        };
+        let answer = self.send(request, payload, sink)?;
+        let text = String::from_utf8_lossy(&kept).into_owned();
+        check(&answer, &text)?;
+        Ok((answer, text))
     }
 
-    /// A request whose answer is an object; with the answer, whether it is the one that was put.
-    fn compare(&mut self, head: &str) -> Result<(Answer, bool), Failure> {
-        let content = &self.phase.payload.content;
+    /// A request whose answer is an object, which has to be `content`.
+    fn compare(&mut self, request: Request, content: &[u8]) -> Result<Answer, Failure> {
         let (mut at, mut is_same, mut beginning) = (0, true, Vec::new());
         let sink = &mut |piece: &[u8]| {
             is_same &= content.get(at..at + piece.len()) == Some(piece);
@@ -185,18 +273,24 @@ impl<'a> Worker<'a> {
                 beginning.extend_from_slice(&piece[..piece.len().min(KEPT_BYTES_MAX.saturating_sub(beginning.len()))]);
             }
         };
-        let answer = self.send(head, b"", false, sink)?;
-        check(&answer, &beginning)?;
-        Ok((answer, is_same && at == content.len()))
+        let answer = self.send(request, None, sink)?;
+        check(&answer, &String::from_utf8_lossy(&beginning))?;
+        if is_same && at == content.len() { Ok(answer) } else { Err(Failure::of("other bytes than were put")) }
     }
 
-    fn send(&mut self, head: &str, body: &[u8], is_head: bool, sink: &mut dyn FnMut(&[u8])) -> Result<Answer, Failure> {
+    fn send(
+        &mut self,
+        mut request: Request,
+        payload: Option<&Payload>,
+        sink: &mut dyn FnMut(&[u8]),
+    ) -> Result<Answer, Failure> {
         let broken = |error: std::io::Error| Failure { code: format!("connection: {error}"), breaks: true };
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => none.insert(Connection::open(self.phase.target.address).map_err(broken)?),
         };
-        let answer = connection.exchange(head.as_bytes(), body, is_head, sink).map_err(broken)?;
+        let body = payload.map_or(&[][..], |payload| payload.wire(&mut request.chain, &mut self.scratch));
+        let answer = connection.exchange(request.head.as_bytes(), body, request.is_head, sink).map_err(broken)?;
         if !answer.keep_alive {
             self.connection = None;
         }
@@ -212,13 +306,18 @@ struct Failure {
     breaks: bool,
 }
 
-fn check(answer: &Answer, body: &[u8]) -> Result<(), Failure> {
+impl Failure {
+    fn of(code: &str) -> Self {
+        Self { code: code.to_owned(), breaks: false }
+    }
+}
+
+fn check(answer: &Answer, body: &str) -> Result<(), Failure> {
     if (200..300).contains(&answer.status) {
         return Ok(());
     }
-    let text = String::from_utf8_lossy(body);
-    let code = element(&text, "Code").unwrap_or("without a code");
-    Err(Failure { code: format!("{} {code}", answer.status), breaks: false })
+    let code = element(body, "Code").unwrap_or("without a code");
+    Err(Failure::of(&format!("{} {code}", answer.status)))
 }
 
 /// The text of the first element of this name, if it needs no unescaping.
@@ -230,5 +329,20 @@ pub(super) fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
 
 /// A server that is gone is not asked again at once.
 const AFTER_BREAK: Duration = Duration::from_millis(100);
+/// How long a worker sleeps before it looks again whether the run was ended.
+const NAP_MAX: Duration = Duration::from_millis(50);
 /// More of an answer than a page of keys needs is not kept.
 const KEPT_BYTES_MAX: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_goes_on_while_nobody_takes_from_it() {
+        let began = Instant::now();
+        let schedule = Schedule::new(began, 100.0);
+        let moments: Vec<Duration> = (0..3).map(|_| schedule.take() - began).collect();
+        assert_eq!(moments, [0, 10, 20].map(Duration::from_millis));
+    }
+}
