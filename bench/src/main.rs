@@ -10,6 +10,7 @@ mod disk;
 mod ec;
 mod host;
 mod latency;
+mod net;
 mod run;
 mod s3;
 mod sample;
@@ -46,6 +47,8 @@ enum What {
     Digest(digest::Args),
     /// Loads an S3 endpoint, as fast as it answers or at a given rate, and shows latencies, errors and the server's cost
     S3(s3::Args),
+    /// Measures what TCP costs a server for each request and byte, with Anvil's runtime and others
+    Net(net::Args),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         What::Store(args) => store::run(&args),
         What::Digest(args) => digest::run(&args),
         What::S3(args) => s3::run(&args),
+        What::Net(args) => net::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
