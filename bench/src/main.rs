@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 mod clock;
+mod compare;
 mod digest;
 mod disk;
 mod ec;
@@ -47,6 +48,8 @@ enum What {
     Digest(digest::Args),
     /// Loads an S3 endpoint, as fast as it answers or at a given rate, and shows latencies, errors and the server's cost
     S3(s3::Args),
+    /// Compares S3 servers on this machine under the same load, in turn
+    Compare(compare::Args),
     /// Measures what TCP costs a server for each request and byte, with Anvil's runtime and others
     Net(net::Args),
 }
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         What::Store(args) => store::run(&args),
         What::Digest(args) => digest::run(&args),
         What::S3(args) => s3::run(&args),
+        What::Compare(args) => compare::run(&args),
         What::Net(args) => net::run(&args),
     };
     match result {
