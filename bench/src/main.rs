@@ -12,6 +12,7 @@ mod ec;
 mod host;
 mod latency;
 mod net;
+mod report;
 mod run;
 mod s3;
 mod sample;
@@ -52,6 +53,8 @@ enum What {
     Compare(compare::Args),
     /// Measures what TCP costs a server for each request and byte, with Anvil's runtime and others
     Net(net::Args),
+    /// Turns saved JSON documents into one page with plots
+    Report(report::Args),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         What::S3(args) => s3::run(&args),
         What::Compare(args) => compare::run(&args),
         What::Net(args) => net::run(&args),
+        What::Report(args) => report::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
