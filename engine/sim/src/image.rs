@@ -27,6 +27,10 @@ impl Image {
     pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) {
         for (chunk, start, range) in spans(offset, bytes.len()) {
             let source = &bytes[range];
+            if source.len() == CHUNK_BYTES {
+                self.chunks.insert(chunk, Rc::new(source.to_vec()));
+                continue;
+            }
             let chunk = self.chunks.entry(chunk).or_insert_with(|| Rc::new(vec![0; CHUNK_BYTES]));
             Rc::make_mut(chunk)[start..start + source.len()].copy_from_slice(source);
         }

@@ -42,6 +42,11 @@ impl Default for SimOptions {
     }
 }
 
+thread_local! {
+    /// How many there were on this thread.
+    static UNIVERSES: Cell<u64> = const { Cell::new(0) };
+}
+
 /// A universe: clock, entropy and disks, all from one seed. One process lives in it at a time.
 pub struct Sim {
     seed: u64,
@@ -50,6 +55,8 @@ pub struct Sim {
 }
 
 struct Universe {
+    /// Of those of this thread.
+    number: u64,
     now: Cell<u64>,
     trace: Cell<u64>,
     lives: Cell<u32>,
@@ -63,6 +70,7 @@ impl Sim {
     #[must_use]
     pub fn new(seed: u64, options: SimOptions) -> Self {
         let state = Universe {
+            number: UNIVERSES.replace(UNIVERSES.get() + 1),
             now: Cell::new(0),
             trace: Cell::new(seed),
             lives: Cell::new(0),
@@ -119,14 +127,7 @@ impl Sim {
         let mut random = self.fork();
         let options = self.options;
         let executor = Rc::new(Executor::new(core_count, self.state.now.get(), random.fork(), options.stalls));
-        let kernel = Kernel::new(
-            Rc::clone(&executor),
-            core_count,
-            options.buffers,
-            options.buffers_reserved,
-            &mut random,
-            options.wall_jumps,
-        );
+        let kernel = Kernel::new(Rc::clone(&executor), core_count, &options, self.state.number, &mut random);
         Life { seed: self.seed, options, universe: Rc::clone(&self.state), kernel: Some(Rc::new(kernel)), executor }
     }
 }

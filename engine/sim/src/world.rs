@@ -14,6 +14,7 @@ use anvil_model::time::{Moment, WallTime};
 
 use crate::device::SimDevice;
 use crate::executor::{EventKey, Executor};
+use crate::life::SimOptions;
 use crate::random::Random;
 use crate::wait::{Promise, promise};
 
@@ -50,17 +51,18 @@ impl Kernel {
     pub(crate) fn new(
         executor: Rc<Executor>,
         core_count: u16,
-        buffers: usize,
-        reserved: usize,
+        options: &SimOptions,
+        universe: u64,
         random: &mut Random,
-        wall_jumps: bool,
     ) -> Self {
+        let SimOptions { buffers, buffers_reserved, wall_jumps, .. } = *options;
         let clock = Clock {
             start: random.below(1 << 40),
             wall_offset_ms: WALL_START_MS,
             jumps: wall_jumps.then(|| random.fork()),
         };
-        let pools = (0..core_count).map(|_| Rc::new(Pool::new(buffers, reserved, random.next()))).collect();
+        let pools =
+            (0..core_count).map(|_| Rc::new(Pool::new(buffers, buffers_reserved, random.next(), universe))).collect();
         Self { executor, pools, entropy: RefCell::new(random.fork()), clock: RefCell::new(clock) }
     }
 
@@ -176,8 +178,9 @@ impl Drop for SimTask {
 struct Pool {
     total: usize,
     reserved: usize,
-    /// What a buffer holds before its first use.
+    /// What a buffer holds before its first use, unless it was one of an earlier life.
     garbage: u64,
+    universe: u64,
     state: RefCell<PoolState>,
 }
 
@@ -188,17 +191,23 @@ struct PoolState {
     foreground: VecDeque<Promise<SimBuffer>>,
 }
 
+/// Memory of a pool that has ended, and the universe that it was in.
+struct Former {
+    universe: u64,
+    memory: Vec<u8>,
+}
+
 thread_local! {
     /// Memory of former lives: touching fresh pages costs more than a history does.
-    static MEMORY: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static MEMORY: RefCell<Vec<Former>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Pool {
-    fn new(total: usize, reserved: usize, garbage: u64) -> Self {
+    fn new(total: usize, reserved: usize, garbage: u64, universe: u64) -> Self {
         assert!(reserved >= 1 && total > reserved, "{total} buffers with {reserved} kept leave none for someone");
         let free = (0..total).map(|_| None).collect();
         let state = PoolState { free, progress: VecDeque::new(), foreground: VecDeque::new() };
-        Self { total, reserved, garbage, state: RefCell::new(state) }
+        Self { total, reserved, garbage, universe, state: RefCell::new(state) }
     }
 
     fn ask(self: &Rc<Self>, reserve: Reserve, promise: Promise<SimBuffer>) {
@@ -233,8 +242,12 @@ impl Pool {
     }
 
     fn memory(&self) -> Vec<u8> {
-        let former = MEMORY.with_borrow_mut(Vec::pop);
-        let mut memory = former.unwrap_or_else(|| vec![0; BUFFER_BYTES + BUFFER_ALIGNMENT]);
+        let mut memory = match MEMORY.with_borrow_mut(Vec::pop) {
+            // What it holds was decided by the seed, and it lies in the order that the seed decided.
+            Some(former) if former.universe == self.universe => return former.memory,
+            Some(former) => former.memory,
+            None => vec![0; BUFFER_BYTES + BUFFER_ALIGNMENT],
+        };
         memory.fill(self.garbage.to_le_bytes()[0]);
         memory
     }
@@ -244,7 +257,8 @@ impl Drop for Pool {
     fn drop(&mut self) {
         let free = std::mem::take(&mut self.state.get_mut().free);
         // The thread-local is gone when a thread ends with a universe still in it.
-        let _ = MEMORY.try_with(|kept| kept.borrow_mut().extend(free.into_iter().flatten()));
+        let former = free.into_iter().flatten().map(|memory| Former { universe: self.universe, memory });
+        let _ = MEMORY.try_with(|kept| kept.borrow_mut().extend(former));
     }
 }
 
@@ -275,9 +289,10 @@ impl SimBuffer {
 
     /// A view with memory of its own.
     fn part(bytes: &[u8], range: Range<usize>, slot: Rc<Slot>) -> Self {
-        let mut memory = vec![0; bytes.len() + BUFFER_ALIGNMENT];
+        let mut memory: Vec<u8> = Vec::with_capacity(bytes.len() + BUFFER_ALIGNMENT);
         let start = memory.as_ptr().align_offset(BUFFER_ALIGNMENT);
-        memory[start..start + bytes.len()].copy_from_slice(bytes);
+        memory.resize(start, 0);
+        memory.extend_from_slice(bytes);
         Self { memory, start, range, slot }
     }
 
