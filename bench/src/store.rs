@@ -18,7 +18,8 @@ use anvil_model::profile::Profile;
 use anvil_model::time::WallTime;
 use anvil_runtime::{Core, Device, Disk, Options};
 use anvil_store::{
-    FormatOptions, Origin, Recovered, RecoveryReport, SmallCopy, Store, extent_bytes, format, mail, recover,
+    FormatOptions, Origin, OriginPayload, Recovered, RecoveryReport, SmallCopy, Store, extent_bytes, format, mail,
+    recover,
 };
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
@@ -224,7 +225,13 @@ impl Work {
     /// As many as were asked for, or as half of the time allows.
     async fn append(&self, store: &Store<Core>, began: Instant) -> anyhow::Result<u64> {
         let at = WallTime { unix_ms: 0 };
-        let origin = Origin { tenant: TenantId(1), bucket: "bucket".into(), key: "a/key/like/others".into(), at };
+        let origin = Origin {
+            tenant: TenantId(1),
+            bucket: "bucket".into(),
+            key: "a/key/like/others".into(),
+            at,
+            payload: OriginPayload::Object { length: 0 },
+        };
         let size = usize::try_from(self.args.size)?;
         let mut done = 0;
         while done < self.args.records && (done == 0 || began.elapsed() < self.half) {

@@ -26,7 +26,8 @@ use anvil_node::metadata::rows::{Counters, RowsError, StorageClass};
 use anvil_node::metadata::{Metadata, MetadataError, Refusal};
 use anvil_runtime::{Core, Disk, DiskOptions, Options, available_cpus, start};
 use anvil_store::{
-    FormatOptions, Identity, LogWriter, Origin, SmallCopy, Store, extent_bytes, format, identify, mail, recover,
+    FormatOptions, Identity, LogWriter, Origin, OriginPayload, SmallCopy, Store, extent_bytes, format, identify, mail,
+    recover,
 };
 
 const NODE: NodeId = NodeId(1);
@@ -370,7 +371,13 @@ fn a_last_batch_without_its_data_is_void() {
     let bucket = live(directory.path(), async |life| {
         let bucket = life.create_bucket("bucket").await;
         let blob = life.store.new_blob();
-        let origin = Origin { tenant: TENANT, bucket: "bucket".into(), key: "k".into(), at: WallTime { unix_ms: 1 } };
+        let origin = Origin {
+            tenant: TENANT,
+            bucket: "bucket".into(),
+            key: "k".into(),
+            at: WallTime { unix_ms: 1 },
+            payload: OriginPayload::Unsaid,
+        };
         let copy = SmallCopy { blob, profile: Profile::SINGLE, shard: 0, payload: Rc::new(vec![7; 100]) };
         life.store.append_small(DISK, Some(&origin), copy).await.unwrap();
         let claim = BlobClaim { blob, profile: Profile::SINGLE, length: 100, places: vec![DISK] };

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use anvil_model::ids::{DiskId, TenantId};
 use anvil_model::io::World;
 use anvil_model::object::{BucketName, Key};
-use anvil_store::{Origin, Store};
+use anvil_store::{Origin, OriginPayload, Store};
 
 use abandoned::Abandoned;
 use classes::Classes;
@@ -139,12 +139,13 @@ impl<W: World> Node<W> {
         self.hedging.figures()
     }
 
-    fn origin(&self, caller: Caller, bucket: &BucketName, key: &Key) -> Origin {
+    fn origin(&self, caller: Caller, bucket: &BucketName, key: &Key, payload: OriginPayload) -> Origin {
         Origin {
             tenant: caller.tenant,
             bucket: bucket.as_str().to_owned(),
             key: key.as_str().to_owned(),
             at: self.world.wall_clock(),
+            payload,
         }
     }
 }

@@ -4,6 +4,7 @@ use anvil_model::ids::UploadId;
 use anvil_model::io::World;
 use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, ChecksumType, Etag, Headers, Key, WriteConditions};
 use anvil_model::time::WallTime;
+use anvil_store::OriginPayload;
 use serde::{Deserialize, Serialize};
 
 use crate::body::Body;
@@ -162,7 +163,8 @@ impl<W: World> Node<W> {
         let found = self.metadata.upload(upload.path(), upload.key.clone(), upload.upload).await?;
         let expected = expected.of_upload(found.upload.checksum)?;
 
-        let origin = self.origin(upload.caller, &upload.bucket, &upload.key);
+        let kind = OriginPayload::Part { length: body.length(), upload: upload.upload, number };
+        let origin = self.origin(upload.caller, &upload.bucket, &upload.key, kind);
         let profile = self.classes.profile(&found.upload.storage_class);
         let payload = self.write_payload(&origin, profile, &expected, body).await?;
 

@@ -3,7 +3,7 @@
 use anvil_model::io::{DeviceError, World};
 use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, Etag, Headers, Key, WriteConditions};
 use anvil_model::placement::TooFewDisks;
-use anvil_store::AppendError;
+use anvil_store::{AppendError, OriginPayload};
 
 use crate::body::Body;
 use crate::metadata::mutation::{Change, NewObject};
@@ -111,7 +111,8 @@ impl<W: World> Node<W> {
         check_conditions(&put.conditions, prepared.current.as_ref())?;
 
         let storage_class = put.storage_class.unwrap_or(prepared.storage_class);
-        let origin = self.origin(put.caller, &put.bucket, &put.key);
+        let kind = OriginPayload::Object { length: body.length() };
+        let origin = self.origin(put.caller, &put.bucket, &put.key, kind);
         let payload = self.write_payload(&origin, self.classes.profile(&storage_class), &put.expected, body).await?;
 
         // The bytes are on a disk; this makes them durable and visible, or leaves them to the sweep.

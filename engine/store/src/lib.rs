@@ -44,7 +44,7 @@ mod space;
 mod store;
 mod walk;
 
-pub use anvil_model::format::Origin;
+pub use anvil_model::format::{Origin, OriginPayload};
 pub use append::{AppendError, Cell};
 pub use budget::Rate;
 pub use disk::{

@@ -20,7 +20,8 @@ use crate::limits::RECORD_HEADER_BYTES_MAX;
 pub use extent::{ExtentHeader, ExtentKind};
 pub use footer::{FOOTER_ENTRY_BYTES, FooterEntry, FooterTrailer, encode_footer, footer_bytes};
 pub use record::{
-    LARGE_PAYLOAD_OFFSET, Origin, RECORD_MAGIC, RecordHeader, SMALL_RECORD_BYTES_MAX, Subject, record_header_bytes,
+    LARGE_PAYLOAD_OFFSET, Origin, OriginPayload, RECORD_MAGIC, RecordHeader, SMALL_RECORD_BYTES_MAX, Subject,
+    record_header_bytes,
 };
 pub use superblock::{
     FEATURE_SHARDS, FEATURES_INCOMPATIBLE, FEATURES_READ_ONLY, FORMAT_VERSION, ScrubMark, Superblock,

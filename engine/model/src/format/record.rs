@@ -3,7 +3,7 @@
 use super::fields::{Reader, Writer};
 use super::{Damage, EXTENT_BYTES_MAX, ExtentName, UNIT_BYTES, checksum, in_units};
 use crate::geometry::{self, WINDOWS_MAX, cell_bytes};
-use crate::ids::{BlobId, CellId, DiskId, TenantId};
+use crate::ids::{BlobId, CellId, DiskId, TenantId, UploadId};
 use crate::limits::{
     CHECKSUM_BLOCK_BYTES, KEY_BYTES_MAX, RECORD_HEADER_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, SMALL_BLOB_BYTES_MAX,
 };
@@ -20,9 +20,16 @@ const CHECKSUMS_MAX: usize = RECORD_PAYLOAD_BYTES_MAX / CHECKSUM_BLOCK_BYTES;
 const FIXED_BYTES: usize = 88;
 const CHECKSUM_OFFSET: usize = FIXED_BYTES - 8;
 const ORIGIN_FIXED_BYTES: usize = 8 + 8 + 2 + 2;
+/// What stands behind the key, at most: kind, length, upload and number.
+const ORIGIN_PAYLOAD_BYTES_MAX: usize = 1 + 8 + 16 + 2;
 const BUCKET_BYTES_MAX: usize = 255;
-const HEADER_BYTES_MAX: usize =
-    (FIXED_BYTES + CHECKSUMS_MAX * 8 + ORIGIN_FIXED_BYTES + BUCKET_BYTES_MAX + KEY_BYTES_MAX).next_multiple_of(8);
+const HEADER_BYTES_MAX: usize = (FIXED_BYTES
+    + CHECKSUMS_MAX * 8
+    + ORIGIN_FIXED_BYTES
+    + BUCKET_BYTES_MAX
+    + KEY_BYTES_MAX
+    + ORIGIN_PAYLOAD_BYTES_MAX)
+    .next_multiple_of(8);
 
 /// A record of a small blob with everything around it, at most: in whole units.
 pub const SMALL_RECORD_BYTES_MAX: usize = in_units(HEADER_BYTES_MAX + SMALL_BLOB_BYTES_MAX);
@@ -110,6 +117,29 @@ pub struct Origin {
     pub key: String,
     /// When, by the clock on the wall.
     pub at: WallTime,
+    /// As what.
+    pub payload: OriginPayload,
+}
+
+/// What the bytes of a blob were when it was first put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginPayload {
+    /// Not said: written by a program that did not, or by a later one that says more than this one knows.
+    Unsaid,
+    /// All bytes of an object.
+    Object {
+        /// How many; the blob is whole only with all of them.
+        length: u64,
+    },
+    /// A part of an upload.
+    Part {
+        /// How many bytes; likewise.
+        length: u64,
+        /// Which upload.
+        upload: UploadId,
+        /// Its number in the upload.
+        number: u16,
+    },
 }
 
 /// The beginning of a record.
@@ -354,7 +384,7 @@ impl Origin {
     fn encoded_bytes(&self) -> usize {
         assert!(self.bucket.len() <= BUCKET_BYTES_MAX, "a bucket's name of {} bytes", self.bucket.len());
         assert!(self.key.len() <= KEY_BYTES_MAX, "a key of {} bytes", self.key.len());
-        ORIGIN_FIXED_BYTES + self.bucket.len() + self.key.len()
+        ORIGIN_FIXED_BYTES + self.bucket.len() + self.key.len() + self.payload.encoded_bytes()
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {
@@ -366,6 +396,7 @@ impl Origin {
             .u16(short(&self.key))
             .put(self.bucket.as_bytes())
             .put(self.key.as_bytes());
+        self.payload.encode(writer);
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
@@ -374,7 +405,39 @@ impl Origin {
         let at = WallTime { unix_ms: reader.u64()? };
         let (bucket_bytes, key_bytes) = (reader.u16()?, reader.u16()?);
         let mut text = |length: u16| String::from_utf8(reader.take(length.into())?.to_vec()).ok();
-        Some(Self { tenant, at, bucket: text(bucket_bytes)?, key: text(key_bytes)? })
+        let (bucket, key) = (text(bucket_bytes)?, text(key_bytes)?);
+        let payload = OriginPayload::decode(&mut reader).unwrap_or(OriginPayload::Unsaid);
+        Some(Self { tenant, at, bucket, key, payload })
+    }
+}
+
+impl OriginPayload {
+    const fn encoded_bytes(self) -> usize {
+        match self {
+            Self::Unsaid => 0,
+            Self::Object { .. } => 1 + 8,
+            Self::Part { .. } => ORIGIN_PAYLOAD_BYTES_MAX,
+        }
+    }
+
+    fn encode(self, writer: &mut Writer<'_>) {
+        match self {
+            Self::Unsaid => {}
+            Self::Object { length } => {
+                writer.u8(1).u64(length);
+            }
+            Self::Part { length, upload, number } => {
+                writer.u8(2).u64(length).u128(upload.0).u16(number);
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+        match (reader.u8()?, reader.u64()?) {
+            (1, length) => Some(Self::Object { length }),
+            (2, length) => Some(Self::Part { length, upload: UploadId(reader.u128()?), number: reader.u16()? }),
+            _ => None,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::geometry::{WINDOWS_MAX, cell_bytes, cell_bytes_full};
-use crate::ids::{BlobId, Incarnation, NodeId, TenantId};
+use crate::ids::{BlobId, Incarnation, NodeId, TenantId, UploadId};
 use crate::limits::{KEY_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX};
 use crate::profile::Profile;
 use crate::time::WallTime;
@@ -44,13 +44,24 @@ fn profiles() -> impl Strategy<Value = Profile> {
 }
 
 fn origins() -> impl Strategy<Value = Option<Origin>> {
-    let origin =
-        (any::<u64>(), "[a-z]{3,63}", "\\PC{1,40}", any::<u64>()).prop_map(|(tenant, bucket, key, unix_ms)| Origin {
+    let payload = prop_oneof![
+        Just(OriginPayload::Unsaid),
+        any::<u64>().prop_map(|length| OriginPayload::Object { length }),
+        (any::<u64>(), any::<u128>(), any::<u16>()).prop_map(|(length, upload, number)| OriginPayload::Part {
+            length,
+            upload: UploadId(upload),
+            number
+        }),
+    ];
+    let origin = (any::<u64>(), "[a-z]{3,63}", "\\PC{1,40}", any::<u64>(), payload).prop_map(
+        |(tenant, bucket, key, unix_ms, payload)| Origin {
             tenant: TenantId(tenant),
             bucket,
             key,
             at: WallTime { unix_ms },
-        });
+            payload,
+        },
+    );
     proptest::option::of(origin)
 }
 
@@ -221,6 +232,7 @@ fn the_largest_header_fits_its_room() {
         bucket: "b".repeat(255),
         key: "k".repeat(KEY_BYTES_MAX),
         at: WallTime { unix_ms: u64::MAX },
+        payload: OriginPayload::Part { length: u64::MAX, upload: UploadId(u128::MAX), number: u16::MAX },
     };
     let name = ExtentName { disk: DiskId(1), extent: 2, incarnation: 3 };
     let blob = BlobId { node: NodeId(1), incarnation: Incarnation(2), sequence: 3 };
@@ -273,8 +285,13 @@ fn version_1_has_these_bytes() {
     // Without the checksum at its end, behind which the checksum of anything is the same.
     sums.push(checksum(&unit[..504]));
     let blob = BlobId { node: NodeId(1), incarnation: Incarnation(2), sequence: 3 };
-    let origin =
-        Origin { tenant: TenantId(7), bucket: "bucket".into(), key: "key".into(), at: WallTime { unix_ms: 8 } };
+    let origin = Origin {
+        tenant: TenantId(7),
+        bucket: "bucket".into(),
+        key: "key".into(),
+        at: WallTime { unix_ms: 8 },
+        payload: OriginPayload::Unsaid,
+    };
     let subject = Subject::Blob { blob, profile: Profile::SINGLE, shard: 0, window: 9 };
     let record = RecordHeader::new(name, 4096, subject, LARGE_PAYLOAD_OFFSET, b"payload");
     record.encode(Some(&origin), &mut unit);

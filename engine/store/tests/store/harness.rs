@@ -10,8 +10,8 @@ use anvil_model::profile::Profile;
 use anvil_model::time::WallTime;
 use anvil_sim::{DiskOptions, Life, Random, Sim, SimDisk, SimOptions, SimWorld};
 use anvil_store::{
-    AppendError, Cell, FormatOptions, LogError, LogRecord, LogTail, LogWriter, Origin, ReadError, RecoverError,
-    Recovered, RecoveredLog, RecoveryReport, SmallCopy, Store, extent_bytes, format, mail, recover,
+    AppendError, Cell, FormatOptions, LogError, LogRecord, LogTail, LogWriter, Origin, OriginPayload, ReadError,
+    RecoverError, Recovered, RecoveredLog, RecoveryReport, SmallCopy, Store, extent_bytes, format, mail, recover,
 };
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -296,5 +296,6 @@ pub(crate) fn origin(blob: BlobId) -> Origin {
         bucket: "bucket".into(),
         key: format!("key/{blob}"),
         at: WallTime { unix_ms: blob.sequence },
+        payload: OriginPayload::Unsaid,
     }
 }
