@@ -56,7 +56,7 @@ pub use offline::{ExtentReport, ExtentState, ExtentVerdict, InspectError, Inspec
 pub use pack::SmallCopy;
 pub use read::{CellError, Located, LocatedCell, Piece, ReadError};
 pub use reclaim::ReclaimOptions;
-pub use recover::{RecoverError, Recovered, RecoveryReport, Share, recover};
+pub use recover::{RecoverError, Recovered, RecoveryReport, Share, recover, survey};
 pub use release::KnownBlob;
 pub use scrub::{BadRecord, ScrubOptions, Scrubbed};
 pub use space::Reclaimed;

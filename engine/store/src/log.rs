@@ -136,6 +136,17 @@ impl<W: World> RecoveredLog<W> {
         self.records.last_key_value().map(|(&number, _)| number)
     }
 
+    /// How many batches are there, damaged ones included.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The disks of this node that were read.
+    pub fn disks(&self) -> impl Iterator<Item = DiskId> {
+        self.devices.iter().map(|(disk, _)| *disk)
+    }
+
     /// The number for the first batch of this start: above all that any start before may have given, seen or not.
     #[must_use]
     pub fn next_number(&self) -> u64 {

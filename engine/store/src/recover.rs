@@ -165,14 +165,47 @@ impl RecoverError {
 /// When there is no disk, no core, or the same disk twice.
 pub async fn recover<W: World>(
     world: &W,
+    devices: Vec<(DiskId, W::Device)>,
+    core_count: u16,
+    lost_max: usize,
+) -> Result<Recovered<W>, RecoverError> {
+    read_all(world, devices, core_count, lost_max, Purpose::Serve).await
+}
+
+/// Reads disks that no node uses as [`recover`] would, and writes nothing: for whoever wants to look at the metadata log.
+/// What it finds is not durable, so no store is to be opened with it. Disks that cannot be read are left out as long as
+/// there is another one.
+///
+/// # Errors
+/// When none of the disks can be used.
+///
+/// # Panics
+/// When there is no disk, or the same disk twice.
+pub async fn survey<W: World>(world: &W, devices: Vec<(DiskId, W::Device)>) -> Result<Recovered<W>, RecoverError> {
+    let lost_max = devices.len().saturating_sub(1);
+    read_all(world, devices, 1, lost_max, Purpose::Look).await
+}
+
+/// What the disks are read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// A start: what is found is made durable.
+    Serve,
+    /// Nothing is written.
+    Look,
+}
+
+async fn read_all<W: World>(
+    world: &W,
     mut devices: Vec<(DiskId, W::Device)>,
     core_count: u16,
     lost_max: usize,
+    purpose: Purpose,
 ) -> Result<Recovered<W>, RecoverError> {
     assert!(core_count > 0 && !devices.is_empty(), "a node has cores and disks");
     let mut lost = Vec::new();
     loop {
-        let errors = match attempt(world, &devices, core_count).await {
+        let errors = match attempt(world, &devices, core_count, purpose).await {
             Ok(recovered) => return Ok(Recovered { lost, ..recovered }),
             Err(errors) => errors,
         };
@@ -193,9 +226,10 @@ async fn attempt<W: World>(
     world: &W,
     devices: &[(DiskId, W::Device)],
     core_count: u16,
+    purpose: Purpose,
 ) -> Result<Recovered<W>, Vec<RecoverError>> {
     let gathered = RefCell::new(Gathered::new(core_count, devices.len()));
-    let recovery = |((id, device), ordinal)| DiskRecovery { world, device, id, ordinal, gathered: &gathered };
+    let recovery = |((id, device), ordinal)| DiskRecovery { world, device, id, ordinal, purpose, gathered: &gathered };
     let disks: Vec<_> = devices.iter().map(|(id, device)| (*id, device)).zip(0..).map(recovery).collect();
     let superblocks = all(join_all(disks.iter().map(DiskRecovery::open)).await)?;
     let extents = disks.iter().zip(superblocks).map(|(disk, superblock)| disk.extents(superblock));
@@ -454,17 +488,23 @@ struct DiskRecovery<'a, W: World> {
     device: &'a W::Device,
     id: DiskId,
     ordinal: u16,
+    purpose: Purpose,
     gathered: &'a RefCell<Gathered>,
 }
 
 impl<W: World> DiskRecovery<'_, W> {
     async fn open(&self) -> Result<Superblock, RecoverError> {
-        self.device.flush().await.map_err(|error| self.device_error(error))?;
+        if self.purpose == Purpose::Serve {
+            self.device.flush().await.map_err(|error| self.device_error(error))?;
+        }
         self.superblock().await
     }
 
     /// Makes durable that this start has begun.
     async fn begin(&self, superblock: &Superblock) -> Result<(), RecoverError> {
+        if self.purpose == Purpose::Look {
+            return Ok(());
+        }
         let flush = async || self.device.flush().await;
         let written = write_superblock(self.world, self.device, superblock, flush).await;
         written.map_err(|error| self.device_error(error))
@@ -547,8 +587,10 @@ impl<W: World> DiskRecovery<'_, W> {
                 }
                 continue;
             };
-            let restored = restore_header(self.world, self.device, place(extent), &found.header).await;
-            restored.map_err(|error| self.device_error(error))?;
+            if self.purpose == Purpose::Serve {
+                let restored = restore_header(self.world, self.device, place(extent), &found.header).await;
+                restored.map_err(|error| self.device_error(error))?;
+            }
             tracing::warn!(disk = %self.id, extent, "an extent without a header was found by its records");
             self.gathered.borrow_mut().report.extents_rescued += 1;
             self.take(&mut space, found);
