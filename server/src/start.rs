@@ -306,7 +306,7 @@ fn check_address(address: SocketAddr) -> Result<(), BindError> {
 
 /// Tries for a moment longer than a killed process lives: the kernel takes its ring apart after the process is gone, and
 /// the ring holds its disks and sockets.
-fn patiently<T, E>(attempt: impl Fn() -> Result<T, E>, is_in_use: impl Fn(&E) -> bool) -> Result<T, E> {
+pub(crate) fn patiently<T, E>(attempt: impl Fn() -> Result<T, E>, is_in_use: impl Fn(&E) -> bool) -> Result<T, E> {
     let deadline = Instant::now() + RING_TEARDOWN_MAX;
     loop {
         match attempt() {

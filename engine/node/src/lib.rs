@@ -22,6 +22,7 @@ mod payload;
 pub mod put;
 mod reclaim;
 pub mod repair;
+pub mod salvage;
 mod spread;
 mod stripe;
 mod sweep;

@@ -1,15 +1,16 @@
-//! Looking at a disk that no node uses: what is there, and whether it is whole. Nothing is ever written.
+//! Looking at a disk that no node uses: what is there, and whether it is whole. Nothing is written, but where a log is given
+//! up by order.
 
 use std::collections::BTreeMap;
 
-use anvil_model::format::{ExtentKind, Subject, Superblock, extent_offset};
+use anvil_model::format::{ExtentHeader, ExtentKind, Subject, Superblock, extent_offset};
 use anvil_model::io::{Device, DeviceError, Reserve, World};
 use anvil_model::profile::Profile;
 use anvil_model::time::WallTime;
 
 use crate::disk::{DiskIdentity, IdentifyError, Identity, Superblocks, identify, read_superblock};
 use crate::index::Place;
-use crate::scan::{Examined, ExtentPlace, Found, examine, rescue};
+use crate::scan::{Examined, ExtentPlace, Found, examine, rescue, restore_header};
 use crate::scrub::BadRecord;
 use crate::walk::{Walk, groups};
 
@@ -152,6 +153,29 @@ impl<'a, W: World> Inspection<'a, W> {
             }
         }
         Ok(verdict)
+    }
+
+    /// Gives back all extents of the metadata log, durably: what was in them is never found again. For a log that cannot be
+    /// used any more and is in the way of another one. Gives how many there were.
+    ///
+    /// # Errors
+    /// When the device fails. Some may be given back then.
+    pub async fn give_up_log(&self) -> Result<u32, DeviceError> {
+        let Superblock { disk, extent_bytes, extents_prepared, .. } = self.superblock;
+        let mut given = 0;
+        for extent in 0..extents_prepared {
+            let (_, found) = self.look(extent).await?;
+            let Some(header) = found.map(|found| found.header) else { continue };
+            if let ExtentKind::Log { .. } = header.kind {
+                let free =
+                    ExtentHeader { name: header.name, kind: ExtentKind::Free, begun_at: self.world.wall_clock() };
+                let place = ExtentPlace { disk, extent, extent_bytes };
+                restore_header(self.world, self.device, place, &free).await?;
+                given += 1;
+            }
+        }
+        self.device.flush().await?;
+        Ok(given)
     }
 
     async fn look(&self, extent: u32) -> Result<(ExtentReport, Option<Found>), DeviceError> {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use anvil_model::format::{
-    ExtentName, LARGE_PAYLOAD_OFFSET, RecordHeader, Subject, UNIT_BYTES, extent_offset, in_units,
+    ExtentName, LARGE_PAYLOAD_OFFSET, Origin, RecordHeader, Subject, UNIT_BYTES, extent_offset, in_units,
 };
 use anvil_model::geometry::{self, WINDOWS_MAX};
 use anvil_model::ids::{BlobId, CellId, DiskId};
@@ -200,6 +200,24 @@ impl<W: World> Store<W> {
         (Err(CellError::Corrupt(cell)), buffer)
     }
 
+    /// Where a blob was first put, by the first record of a shard of it that says so; `None` when none does, or `located` is
+    /// not its first window. For whoever has no metadata.
+    pub async fn origin(&self, located: &Located) -> Option<Origin> {
+        let Located { blob, profile, window, ref cells } = *located;
+        let mut buffer = self.inner.world.buffer(Reserve::Foreground).await;
+        for LocatedCell { shard, place, incarnation, .. } in cells {
+            let subject = Subject::Blob { blob, profile, shard: *shard, window };
+            let disk = self.inner.disk(place.disk);
+            let record = Record { disk, place: *place, incarnation: *incarnation, subject };
+            let (origin, used) = record.read_origin(buffer).await;
+            if origin.is_some() {
+                return origin;
+            }
+            buffer = used;
+        }
+        None
+    }
+
     /// Reads from `range.start` to the end of the data cell that holds it, or to `range.end` if that is nearer. Of copies
     /// it takes the first that is whole; a lost cell of other profiles is an error, because here nothing is decoded.
     ///
@@ -335,6 +353,17 @@ impl<W: World> Record<'_, W> {
         let whole = RecordHeader::decode(&buffer[into_unit..payload_end])
             .is_ok_and(|header| self.is_mine(&header) && header.verifies_all(&buffer[payload_start..payload_end]));
         (Ok(whole.then(|| payload_start + wanted.start..payload_start + wanted.end)), buffer)
+    }
+
+    /// What the header says of the blob's origin.
+    async fn read_origin(&self, buffer: W::Buffer) -> (Option<Origin>, W::Buffer) {
+        let into_unit = self.place.offset as usize % UNIT_BYTES;
+        let end = in_units(into_unit + usize::from(self.place.payload_offset));
+        let (read, buffer) = self.disk.device.read(self.at() - into_unit as u64, buffer, 0..end).await;
+        let bytes = &buffer[into_unit..end];
+        let header = read.ok().and_then(|()| RecordHeader::decode(bytes).ok());
+        let origin = header.filter(|header| self.is_mine(header)).and_then(|header| header.origin(bytes));
+        (origin, buffer)
     }
 
     fn at(&self) -> u64 {

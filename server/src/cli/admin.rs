@@ -1,4 +1,4 @@
-//! `anvil admin`: asks a running node by gRPC.
+//! `anvil admin`: asks a running node by gRPC. What it does to the metadata of a node that does not run is in `metadata`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -31,6 +31,9 @@ pub(super) enum AdminCommand {
     /// The storage classes of a node
     #[command(subcommand)]
     StorageClass(StorageClassCommand),
+    /// The metadata of a node that does not run
+    #[command(subcommand)]
+    Metadata(super::metadata::MetadataCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -122,6 +125,7 @@ pub(super) struct Common {
 pub(super) fn run(command: AdminCommand) -> Result<(), Failure> {
     match command {
         AdminCommand::Disk(command) => disk(command),
+        AdminCommand::Metadata(command) => super::metadata::run(command),
         AdminCommand::Repair(RepairCommand::Status { watch, common }) => repair(watch, &common),
         AdminCommand::Bucket(BucketCommand::Update { bucket, storage_class, common }) => {
             let request = v1::UpdateBucketRequest { bucket, storage_class: Some(storage_class) };

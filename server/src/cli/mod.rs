@@ -4,7 +4,9 @@
 //! 130 when Ctrl-C ended a look at disks.
 
 mod admin;
+mod metadata;
 mod node;
+mod offline;
 mod store;
 
 use std::io::{self, Write};
@@ -39,7 +41,7 @@ enum Command {
     /// Looks at the disks of a node that is not running
     #[command(subcommand)]
     Store(store::StoreCommand),
-    /// Asks a running node, as its administrator
+    /// Asks a running node, as its administrator; makes the metadata of one that does not run again
     #[command(subcommand)]
     Admin(admin::AdminCommand),
     /// Prints the version

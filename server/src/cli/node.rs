@@ -32,6 +32,7 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
     let tls = config.tls.map(|tls| Tls::open(tls.files, tls.only)).transpose().map_err(Failure::usage)?.map(Arc::new);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let data = DataDir::open(&config.data_dir).map_err(Failure::run)?;
+    super::metadata::check_finished(&data)?;
     let credentials = Credentials::open(&data, config.credentials).map_err(Failure::run)?;
     let authenticator = Arc::new(Authenticator::new(config.region.clone(), credentials.directory()));
     let authority = Arc::new(Authority::new(credentials.directory(), config.admin_from));

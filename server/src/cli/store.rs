@@ -1,22 +1,18 @@
 //! `anvil store`: looks at disks that no node uses. Never writes to them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
 
 use anvil_model::format::Subject;
 use anvil_model::profile::Profile;
-use anvil_runtime::{Core, Disk, DiskOptions, Options, available_cpus};
+use anvil_runtime::{Core, Disk};
 use anvil_store::{BadRecord, DiskIdentity, ExtentReport, ExtentState, ExtentVerdict, Inspection};
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::offline::{self, EXIT_INTERRUPTED, Stop};
 use super::{Failure, print};
 use crate::data_dir::DataDir;
-use crate::identity::Identity;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
@@ -36,9 +32,7 @@ pub(super) struct Look {
     json: bool,
 }
 
-/// What a shell gives a program that Ctrl-C ended.
-const EXIT_INTERRUPTED: u8 = 130;
-/// One core is enough, and few buffers.
+/// Few are enough.
 const BUFFERS: usize = 8;
 
 /// A disk, looked through.
@@ -48,29 +42,16 @@ struct Found {
     verdicts: Vec<ExtentVerdict>,
 }
 
-/// What the core is asked to do, and what came of it.
-struct Work {
-    disks: Vec<(PathBuf, Disk)>,
-    verify: bool,
-    stop: AtomicBool,
-    outcome: Mutex<Result<Vec<Found>, String>>,
-}
-
 pub(super) fn run(command: StoreCommand) -> Result<(), Failure> {
     let (look, verify) = match command {
         StoreCommand::Inspect(look) => (look, false),
         StoreCommand::Verify(look) => (look, true),
     };
     let (paths, _held) = disks_of(&look.paths)?;
-    let open = |path: PathBuf| match Disk::open(&path, &DiskOptions::default()) {
-        Ok(disk) => Ok((path, disk)),
-        Err(error) => Err(Failure::run(error)),
-    };
+    let open = |path: PathBuf| offline::open_disk(&path).map(|disk| (path, disk));
     let disks = paths.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    let work = Arc::new(Work { disks, verify, stop: AtomicBool::new(false), outcome: Mutex::new(Ok(Vec::new())) });
-    run_on_a_core(&work)?;
-    let outcome = std::mem::replace(&mut *work.outcome.lock().unwrap_or_else(PoisonError::into_inner), Ok(Vec::new()));
-    let found = outcome.map_err(Failure::run)?;
+    let found = offline::run_on_a_core(BUFFERS, async move |core, stop| look_at_all(core, stop, &disks, verify).await)?;
+    let found = found.map_err(Failure::run)?;
     // A signal that came when all was read changes nothing.
     let interrupted = found.iter().any(Found::is_cut_short);
     let text = if look.json {
@@ -99,8 +80,7 @@ fn disks_of(paths: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<DataDir>), Failure> 
             continue;
         }
         let data = DataDir::open(path).map_err(Failure::run)?;
-        let identity = Identity::read(&data).map_err(Failure::run)?;
-        disks.extend(identity.into_iter().flat_map(|identity| identity.disks.into_keys()));
+        disks.extend(offline::disks_of_node(&data)?);
         held.push(data);
     }
     disks.sort();
@@ -108,52 +88,20 @@ fn disks_of(paths: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<DataDir>), Failure> 
     Ok((disks, held))
 }
 
-/// Does the work on a core of its own, until it is done or Ctrl-C ends it.
-fn run_on_a_core(work: &Arc<Work>) -> Result<(), Failure> {
-    let cpus = available_cpus().into_iter().take(1).collect();
-    let options = Options { cpus, buffers_per_core: BUFFERS, progress_reserve: BUFFERS / 2, ..Options::default() };
-    let control = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::run)?;
-    // From here on Ctrl-C ends the work, and no longer the process.
-    let mut interrupts = {
-        let _entered = control.enter();
-        signal(SignalKind::interrupt()).map_err(Failure::run)?
-    };
-    let shared = Arc::clone(work);
-    let cores = anvil_runtime::start(options, move |core| {
-        let work = Arc::clone(&shared);
-        async move {
-            let outcome = look_at_all(&core, &work).await;
-            *work.outcome.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
-        }
-    });
-    let cores = cores.map_err(Failure::run)?;
-    control.block_on(async {
-        let mut joined = tokio::task::spawn_blocking(move || cores.join());
-        let joined = tokio::select! {
-            joined = &mut joined => joined,
-            _ = interrupts.recv() => {
-                work.stop.store(true, Ordering::Relaxed);
-                joined.await
-            }
-        };
-        joined.expect("joining cores does not panic").map_err(Failure::run)
-    })
-}
-
-async fn look_at_all(core: &Core, work: &Work) -> Result<Vec<Found>, String> {
+async fn look_at_all(core: &Core, stop: &Stop, disks: &[(PathBuf, Disk)], verify: bool) -> Result<Vec<Found>, String> {
     let mut all = Vec::new();
-    for (path, disk) in &work.disks {
+    for (path, disk) in disks {
         let named = |error: &dyn std::fmt::Display| format!("the disk at {}: {error}", path.display());
         let device = disk.device(core);
         let inspection = Inspection::open(core, &device).await.map_err(|error| named(&error))?;
         let identity = *inspection.identity();
         let mut found = Found { path: path.clone(), identity, verdicts: Vec::new() };
-        let bar = bar(path, identity.extents_prepared);
+        let bar = offline::bar(identity.extents_prepared.into(), path.display().to_string(), "extents");
         for extent in 0..identity.extents_prepared {
-            if work.stop.load(Ordering::Relaxed) {
+            if stop.is_set() {
                 break;
             }
-            let verdict = if work.verify {
+            let verdict = if verify {
                 inspection.verify(extent).await
             } else {
                 let report = inspection.extent(extent).await;
@@ -166,13 +114,6 @@ async fn look_at_all(core: &Core, work: &Work) -> Result<Vec<Found>, String> {
         all.push(found);
     }
     Ok(all)
-}
-
-/// Shown on stderr when that is a terminal.
-fn bar(path: &Path, extents: u32) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} extents, {eta} left");
-    let bar = ProgressBar::new(extents.into()).with_prefix(path.display().to_string());
-    bar.with_style(style.expect("the template is sound"))
 }
 
 /// Extents of one kind and state.

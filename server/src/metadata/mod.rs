@@ -1,10 +1,12 @@
 //! The embedded metadata's index on SQLite.
 //!
 //! [`sqlite`] keeps the typed rows of `anvil_node::metadata::rows` in tables, [`threads`] runs it on threads of its own
-//! and is the `Index` that the embedded metadata asks. Decides nothing: the decisions are `node`'s.
+//! and is the `Index` that the embedded metadata asks. `tables` reads all rows of an index that nobody uses, to compare
+//! two. Decides nothing: the decisions are `node`'s.
 
 mod columns;
 pub mod sqlite;
+pub(crate) mod tables;
 pub mod threads;
 
 pub use threads::{SqliteIndex, Threads};

@@ -100,7 +100,14 @@ impl SqliteIndex {
     /// # Errors
     /// When the file is newer than this program or cannot be opened or moved, or no thread can be had.
     pub fn start(directory: &Path) -> Result<(Self, Threads), StartError> {
-        let path = directory.join(FILE_NAME);
+        Self::start_in(directory.join(FILE_NAME))
+    }
+
+    /// The same with a file of any name.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_in(path: PathBuf) -> Result<(Self, Threads), StartError> {
         let rows = match Sqlite::open(&path) {
             Err(OpenError::Damaged { path: name, source }) => {
                 tracing::warn!(path = name, error = %source, "the metadata index is damaged and is made anew");
@@ -143,14 +150,38 @@ fn move_away(path: &Path) -> io::Result<()> {
     for suffix in ["", "-wal", "-shm"] {
         let (from, to) = (with_suffix(path, suffix), with_suffix(path, &format!(".old{suffix}")));
         match fs::rename(&from, &to) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::remove_file(&to) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => remove_file(&to)?,
             renamed => renamed?,
         }
     }
     Ok(())
+}
+
+/// Puts one index, which nobody has open, into the place of another, which is kept aside as a damaged one is. A crash in
+/// between leaves none: then the next start makes it from the log.
+pub(crate) fn put_in_place(new: &Path, path: &Path) -> io::Result<()> {
+    if path.exists() {
+        move_away(path)?;
+    }
+    for suffix in ["-wal", "-shm"] {
+        remove_file(&with_suffix(path, suffix))?;
+    }
+    fs::rename(new, path)?;
+    let directory = path.parent().expect("a file is in a directory");
+    fs::File::open(directory)?.sync_all()
+}
+
+/// Removes an index, if it is there.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    let suffixes = ["", "-wal", "-shm", ".old", ".old-wal", ".old-shm"];
+    suffixes.iter().try_for_each(|suffix| remove_file(&with_suffix(path, suffix)))
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -338,16 +338,8 @@ impl<W: World, I: Index> Embedded<W, I> {
         replayed: Replayed,
         node: NodeId,
     ) -> Result<(Self, Incarnation), OpenError> {
-        let tail = Tail {
-            writer,
-            lineage: replayed.lineage,
-            next: replayed.next,
-            durable_through: replayed.durable_through,
-            behind: None,
-            in_flight: false,
-        };
         let write = WriteId(new_id(&world));
-        let embedded = Self { world, index, tail: Mutex::new(tail) };
+        let embedded = Self::new(world, writer, index, &replayed);
         // A node of which one disk is left can be read, and told to replace the others. No client relies on this.
         embedded.tail.lock().await.writer.allow_one_copy(true);
         if let Some(tip) = replayed.tip {
@@ -362,10 +354,33 @@ impl<W: World, I: Index> Embedded<W, I> {
             other => unreachable!("opening a writer gives a life, not {other:?}"),
         }
     }
-}
 
-impl<W: World, I: Index> Metadata for Embedded<W, I> {
-    async fn commit(&self, batch: Arc<[Mutation]>) -> Vec<Result<Outcome, MetadataError>> {
+    /// Begins a history on disks that hold no log, for whoever makes it of other things and opens the lives himself. One copy
+    /// of a batch is enough for it: nobody is told anything before the next start, which copies what is on too few disks.
+    ///
+    /// # Panics
+    /// When there is a history already.
+    pub async fn begin(world: W, writer: LogWriter<W>, index: I, replayed: &Replayed) -> Self {
+        assert_eq!((replayed.durable_through, &replayed.tip), (0, &None), "the log is empty");
+        let embedded = Self::new(world, writer, index, replayed);
+        embedded.tail.lock().await.writer.allow_one_copy(true);
+        embedded
+    }
+
+    fn new(world: W, writer: LogWriter<W>, index: I, replayed: &Replayed) -> Self {
+        let tail = Tail {
+            writer,
+            lineage: replayed.lineage,
+            next: replayed.next,
+            durable_through: replayed.durable_through,
+            behind: None,
+            in_flight: false,
+        };
+        Self { world, index, tail: Mutex::new(tail) }
+    }
+
+    /// [`Metadata::commit`] at a time of the caller's, or at the latest one given if that is later.
+    pub async fn commit_at(&self, batch: Arc<[Mutation]>, now: WallTime) -> Vec<Result<Outcome, MetadataError>> {
         let mut tail = self.tail.lock().await;
         if tail.in_flight || self.catch_up(&mut tail).await.is_err() {
             return vec![unavailable(); batch.len()];
@@ -378,11 +393,17 @@ impl<W: World, I: Index> Metadata for Embedded<W, I> {
             if range.is_empty() {
                 answers.push(Err(Refusal::EntityTooLarge.into()));
             } else {
-                answers.extend(self.commit_range(&mut tail, &batch, &encoded, range).await);
+                answers.extend(self.commit_range(&mut tail, &batch, &encoded, range, now).await);
             }
         }
         tail.in_flight = false;
         answers
+    }
+}
+
+impl<W: World, I: Index> Metadata for Embedded<W, I> {
+    async fn commit(&self, batch: Arc<[Mutation]>) -> Vec<Result<Outcome, MetadataError>> {
+        self.commit_at(batch, self.world.wall_clock()).await
     }
 
     fn look_up(&self, batch: Vec<Query>) -> impl Future<Output = Vec<Result<Answer, MetadataError>>> {
@@ -439,19 +460,20 @@ impl<W: World, I: Index> Embedded<W, I> {
         batch: &Arc<[Mutation]>,
         encoded: &[Vec<u8>],
         range: Range<usize>,
+        now: WallTime,
     ) -> Vec<Result<Outcome, MetadataError>> {
         if tail.behind.is_some() {
             return vec![unavailable(); range.len()];
         }
         let (number, all) = (tail.next, range.clone());
-        let decided = self.index.decide(Arc::clone(batch), range.clone(), number, self.world.wall_clock()).await;
+        let decided = self.index.decide(Arc::clone(batch), range.clone(), number, now).await;
         let decision = match decided {
             Ok(decision) => decision,
             Err(IndexError::Rows(error)) if range.len() > 1 => {
                 tracing::warn!(%error, mutations = range.len(), "dividing a batch that cannot be decided");
                 let middle = range.start + range.len() / 2;
-                let mut answers = Box::pin(self.commit_range(tail, batch, encoded, range.start..middle)).await;
-                answers.extend(Box::pin(self.commit_range(tail, batch, encoded, middle..range.end)).await);
+                let mut answers = Box::pin(self.commit_range(tail, batch, encoded, range.start..middle, now)).await;
+                answers.extend(Box::pin(self.commit_range(tail, batch, encoded, middle..range.end, now)).await);
                 return answers;
             }
             Err(error) => {
@@ -493,7 +515,7 @@ impl<W: World, I: Index> Embedded<W, I> {
                 return decision.verdicts.into_iter().map(not_known).collect();
             };
             let encoded: Vec<_> = batch.iter().map(log::encode_mutation).collect();
-            return Box::pin(self.commit_range(tail, &batch, &encoded, all)).await;
+            return Box::pin(self.commit_range(tail, &batch, &encoded, all, now)).await;
         }
         tail.durable_through = number;
         if let Err(error) = self.index.commit().await {
