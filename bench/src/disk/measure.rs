@@ -55,16 +55,14 @@ pub(super) enum Event {
     Tick,
     /// A phase is over.
     Measured(Row),
-    /// The disk failed; nothing follows.
-    Failed(io::Error),
+    /// All is done, or the disk failed. Nothing follows; a back end may keep tasks, and so this channel, for ever.
+    Ended(io::Result<()>),
 }
 
 /// Prepares the disk and makes all measurements, until done or interrupted.
 pub(super) async fn run<D: Disk>(disk: D, job: Job) {
-    let events = job.events.clone();
-    if let Err(error) = prepare_and_measure(&disk, &job).await {
-        tell(&events, Event::Failed(error));
-    }
+    let result = prepare_and_measure(&disk, &job).await;
+    tell(&job.events, Event::Ended(result));
 }
 
 async fn prepare_and_measure<D: Disk>(disk: &D, job: &Job) -> io::Result<()> {

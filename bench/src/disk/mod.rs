@@ -127,7 +127,7 @@ impl Work<'_> {
             events,
         };
         let running = Running::start(back_end, target, job)?;
-        let mut failure = None;
+        let mut end = Ok(());
         for event in received {
             match event {
                 Event::Prepared { size_bytes, buffers_registered } => {
@@ -141,11 +141,15 @@ impl Work<'_> {
                     self.aside(|| row.print());
                     disk.rows.push(row);
                 }
-                Event::Failed(error) => failure = Some(error),
+                Event::Ended(result) => {
+                    end = result;
+                    break;
+                }
             }
         }
         running.join()?;
-        failure.map_or(Ok(disk), |error| Err(error.into()))
+        end?;
+        Ok(disk)
     }
 
     fn aside(&self, print: impl FnOnce()) {

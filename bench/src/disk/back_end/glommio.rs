@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::rc::Rc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -27,6 +27,11 @@ struct Glommio {
 pub(super) fn start(target: &Target, job: Job) -> anyhow::Result<JoinHandle<()>> {
     let path = target.file("glommio")?;
     let plain = super::new_file(&path).context("cannot make a file for direct I/O")?;
+    // glommio tries whether the disk can be polled by reading the file's beginning when it is opened: nothing to read, or
+    // nothing written, would pass for a yes, and later reads fail.
+    let mut twin = fs::File::options().write(true).open(&path)?;
+    twin.write_all(&[1; 4096])?;
+    twin.sync_all()?;
     let body = move || {
         let events = job.events.clone();
         let memory = (job.buffers() + 1) * 2 * RECORD_PAYLOAD_BYTES_MAX;
@@ -40,7 +45,7 @@ pub(super) fn start(target: &Target, job: Job) -> anyhow::Result<JoinHandle<()>>
             })
         };
         if let Err(error) = run() {
-            measure::tell(&events, measure::Event::Failed(io::Error::other(format!("glommio: {error}"))));
+            measure::tell(&events, measure::Event::Ended(Err(io::Error::other(format!("glommio: {error}")))));
         }
     };
     Ok(thread::Builder::new().name("bench-glommio".to_owned()).spawn(body)?)

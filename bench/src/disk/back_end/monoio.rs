@@ -47,7 +47,7 @@ pub(super) fn start(target: &Target, job: Job) -> anyhow::Result<JoinHandle<()>>
             })
         };
         if let Err(error) = run() {
-            measure::tell(&events, measure::Event::Failed(io::Error::other(format!("monoio: {error:#}"))));
+            measure::tell(&events, measure::Event::Ended(Err(io::Error::other(format!("monoio: {error:#}")))));
         }
     };
     Ok(thread::Builder::new().name("bench-monoio".to_owned()).spawn(body)?)
