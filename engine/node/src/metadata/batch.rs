@@ -50,6 +50,17 @@ impl Limits {
         queries: 256,
         look_ups_in_flight: 2,
     };
+
+    /// For a database: a batch is a transaction that locks its keys, of which a server has some thousands at once, and
+    /// look-ups go over four connections.
+    pub const DATABASE: Self = Self {
+        queue: 8192,
+        mutations: 256,
+        bytes: 768 << 10,
+        mutations_per_target: usize::MAX,
+        queries: 256,
+        look_ups_in_flight: 4,
+    };
 }
 
 /// The receiving end of [`Mailboxes`].

@@ -17,7 +17,6 @@ use std::sync::Arc;
 
 use anvil_model::ids::{DiskId, Incarnation, NodeId, WriteId};
 use anvil_model::io::World;
-use anvil_model::placement::shards_needed;
 use anvil_model::time::WallTime;
 use anvil_store::{AppendError, LOG_PAYLOAD_BYTES_MAX, LogError, LogRecord, LogWriter, Recovered};
 use tokio::sync::Mutex;
@@ -28,7 +27,7 @@ use super::log::{self, Batch, DecodeError, Header};
 use super::mutation::{Change, Mutation, Outcome};
 use super::query::{Answer, Query};
 use super::rows::{Counters, RowsError};
-use super::{Metadata, MetadataError, Refusal};
+use super::{Metadata, MetadataError, Refusal, flushed};
 
 /// The rows on a thread of their own. One transaction at a time decides; readers see what is committed and never wait
 /// for it.
@@ -546,15 +545,7 @@ impl<W: World, I: Index> Embedded<W, I> {
 
 /// The same changes, with shards on these disks as repair debt. `None` when too few shards of a blob are left.
 fn without_shards_on(batch: &[Mutation], failed: &[DiskId]) -> Option<Arc<[Mutation]>> {
-    let mut batch: Vec<Mutation> = batch.to_vec();
-    for claim in batch.iter_mut().filter_map(Mutation::claim_mut) {
-        claim.places.iter_mut().filter(|place| failed.contains(place)).for_each(|place| *place = DiskId::NONE);
-        let left = claim.places.iter().filter(|&&place| place != DiskId::NONE).count();
-        if !claim.places.is_empty() && left < shards_needed(claim.profile).into() {
-            return None;
-        }
-    }
-    Some(batch.into())
+    batch.iter().map(|mutation| flushed::without_shards_on(mutation, failed)).collect()
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,7 @@
 //! - [`decide`] and [`query::look_up`]: pure functions over the rows that hold the semantics of S3, shared by every
 //!   implementation that can run them next to its rows.
 //! - [`Metadata`]: the trait; [`embedded`] implements it with a [`log`] on the node's disks and an index beside it.
+//!   A database implements it elsewhere, behind [`flushed`].
 //! - [`batch`] gathers the requests of all cores; [`client`] is what a story holds.
 //!
 //! Knows no SQL. Called by the stories, and by `server`, which joins it with SQLite.
@@ -12,6 +13,7 @@ pub mod batch;
 pub mod client;
 pub mod decide;
 pub mod embedded;
+pub mod flushed;
 pub mod log;
 pub mod mutation;
 mod pages;
