@@ -21,6 +21,7 @@ use anvil_store::{Rate, ScrubOptions};
 
 use crate::auth::Secret;
 use crate::grpc::AdminFrom;
+use crate::metadata::postgres::cluster::Databases;
 use crate::s3::Domains;
 use crate::telemetry::LogFormat;
 use crate::tls::CertificateFiles;
@@ -65,6 +66,10 @@ pub struct Config {
     pub io: Io,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Where the metadata is, if not on the node's disks.
+    pub databases: Option<Databases>,
+    /// Whether they are made what they must be first.
+    pub init_cluster: bool,
 }
 
 /// What the operator wants of TLS.
@@ -149,13 +154,23 @@ impl Environment {
     }
 }
 
+/// The databases that the environment names, for commands that need nothing else.
+///
+/// # Errors
+/// With one sentence for what is wrong or missing.
+pub fn databases(environment: &Environment) -> Result<Databases, ConfigError> {
+    let flags = Flags::default();
+    read_databases(&mut Reader::new(&flags, environment))?.ok_or_else(|| {
+        ConfigError("GLOBAL_DATABASE_URL and REGIONAL_DATABASE_URL are not set: they name the databases".to_owned())
+    })
+}
+
 impl Config {
     /// Reads flags and environment.
     ///
     /// # Errors
     /// With one sentence for the first setting that is wrong or missing.
     pub fn read(form: Form, flags: &Flags, environment: &Environment) -> Result<Checked, ConfigError> {
-        settings::refuse_databases(environment)?;
         let mut reader = Reader::new(flags, environment);
         let data_dir = reader.text(flags.data_dir.as_deref(), &["ANVIL_DATA_DIR"], value::path, "anvil-data")?;
         let disks = read_disks(&mut reader, &data_dir)?;
@@ -177,7 +192,13 @@ impl Config {
         let io = reader.text(flags.io.as_deref(), &["ANVIL_IO"], value::io, "auto")?;
         let log_format = reader.text(flags.log_format.as_deref(), &["ANVIL_LOG_FORMAT"], value::log_format, "text")?;
         reader.text(None, &["RUST_LOG"], value::log_filter, "info")?;
-        reader.warn_of_unused(flags.init_cluster);
+        let databases = read_databases(&mut reader)?;
+        let init_cluster = flags.init_cluster.then_some("true");
+        let init_cluster = reader.optional(init_cluster, &["INIT_CLUSTER"], value::yes_or_no)?.unwrap_or(false);
+        if init_cluster && databases.is_none() {
+            reader.warn("--init-cluster has no effect: a node without a database needs nothing of it");
+        }
+        reader.warn_of_unused();
         let config = Self {
             form,
             data_dir,
@@ -196,6 +217,8 @@ impl Config {
             scrub,
             io,
             log_format,
+            databases,
+            init_cluster,
         };
         let (warnings, listing) = reader.finish();
         Ok(Checked { config, warnings, listing })
@@ -236,6 +259,22 @@ fn read_classes(reader: &mut Reader<'_>, disks: usize) -> Result<Classes, Config
         classes = classes.with(class.clone(), *profile);
     }
     Ok(classes)
+}
+
+/// The databases that the environment names: both, or none.
+///
+/// # Errors
+/// When one is missing, or no URL.
+fn read_databases(reader: &mut Reader<'_>) -> Result<Option<Databases>, ConfigError> {
+    let global = reader.database("GLOBAL_DATABASE_URL", "global")?;
+    let regional = reader.database("REGIONAL_DATABASE_URL", "regional")?;
+    let lacks = |sentence: &str| Err(ConfigError(sentence.to_owned()));
+    match (global, regional) {
+        (Some(global), Some(regional)) => Ok(Some(Databases { global, regional })),
+        (None, None) => Ok(None),
+        (Some(_), None) => lacks("GLOBAL_DATABASE_URL is set and REGIONAL_DATABASE_URL is not: set both, or neither"),
+        (None, Some(_)) => lacks("REGIONAL_DATABASE_URL is set and GLOBAL_DATABASE_URL is not: set both, or neither"),
+    }
 }
 
 fn read_scrub(reader: &mut Reader<'_>) -> Result<Option<ScrubOptions>, ConfigError> {

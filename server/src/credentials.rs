@@ -34,16 +34,22 @@ struct Kept {
 }
 
 impl Credentials {
-    /// Those that the operator chose, those of the last start, or new ones; durable when this returns.
+    /// Those that the operator chose, those of the last start, or new ones; durable when this returns. They are of
+    /// `tenant`, where a database gives one.
     ///
     /// # Errors
     /// When the data directory cannot be read or written.
-    pub fn open(data: &DataDir, chosen: Option<ChosenCredentials>) -> Result<Self, DataDirError> {
-        let kept = Self::read(data)?;
+    pub fn open(
+        data: &DataDir,
+        chosen: Option<ChosenCredentials>,
+        tenant: Option<TenantId>,
+    ) -> Result<Self, DataDirError> {
+        let tenant = tenant.unwrap_or(TENANT);
+        let kept = Self::read(data)?.map(|kept| Self { tenant, ..kept });
         let credentials = match (chosen, &kept) {
-            (Some(ChosenCredentials { access_key, secret }), _) => Self { tenant: TENANT, access_key, secret },
+            (Some(ChosenCredentials { access_key, secret }), _) => Self { tenant, access_key, secret },
             (None, Some(kept)) => return Ok(kept.clone()),
-            (None, None) => Self { tenant: TENANT, access_key: new_access_key(), secret: new_secret() },
+            (None, None) => Self { tenant, access_key: new_access_key(), secret: new_secret() },
         };
         if kept.as_ref() != Some(&credentials) {
             data.write(FILE, &credentials.to_kept())?;
@@ -159,7 +165,7 @@ mod tests {
             access_key: access_key.to_owned(),
             secret: Secret::new(secret).unwrap(),
         });
-        Credentials::open(data, chosen).unwrap()
+        Credentials::open(data, chosen, None).unwrap()
     }
 
     #[test]

@@ -40,6 +40,13 @@ impl Readiness {
         states[usize::from(self.0.load(Ordering::Relaxed))]
     }
 
+    /// Says whether the metadata answers: that decides between serving and not, and nothing else.
+    pub fn metadata(&self, there: bool) {
+        let (from, to) = if there { (Ready::NoMetadata, Ready::Serving) } else { (Ready::Serving, Ready::NoMetadata) };
+        // In any other state it is not the metadata that is waited for.
+        let _ = self.0.compare_exchange(from as u8, to as u8, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// Says what it is from now on.
     pub fn set(&self, ready: Ready) {
         self.0.store(ready as u8, Ordering::Relaxed);
@@ -201,5 +208,12 @@ mod tests {
             readiness.set(state);
             assert_eq!(readiness.now(), state);
         }
+        readiness.metadata(false);
+        assert_eq!(readiness.now(), Ready::Starting, "it waits for the disks");
+        readiness.set(Ready::Serving);
+        readiness.metadata(false);
+        assert_eq!(readiness.now(), Ready::NoMetadata);
+        readiness.metadata(true);
+        assert_eq!(readiness.now(), Ready::Serving);
     }
 }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anvil_model::ids::{CoreId, DiskId, Incarnation};
+use anvil_model::ids::{CoreId, DiskId, NodeId, WriteId};
 use anvil_model::io::{Task as _, World};
 use anvil_model::profile::Profile;
 use anvil_node::Node;
@@ -18,6 +18,9 @@ use anvil_node::classes::Classes;
 use anvil_node::metadata::batch::{Inbox, Limits, Service, mailboxes};
 use anvil_node::metadata::client::{Client, Mailboxes};
 use anvil_node::metadata::embedded::{self, Embedded};
+use anvil_node::metadata::flushed::Flushed;
+use anvil_node::metadata::mutation::{Change, Mutation, Outcome};
+use anvil_node::metadata::{Metadata, MetadataError};
 use anvil_node::repair::LostDisks;
 use anvil_node::upkeep::{CurrentLife, Pressure, Upkeep};
 use anvil_runtime::{Core, Disk, DiskOptions, OpenError};
@@ -35,8 +38,10 @@ use crate::grpc::{Authority, Services};
 use crate::http1::Settings;
 use crate::identity::EMBEDDED_NODE;
 use crate::listener::{BindError, Frontend};
+use crate::metadata::postgres::cluster::{self, Place as Membership};
+use crate::metadata::postgres::{Database, Postgres, PostgresThread, Seen};
 use crate::metadata::threads::StartError as IndexError;
-use crate::metadata::{self, SqliteIndex};
+use crate::metadata::{self, SqliteIndex, Threads};
 use crate::routes::{Readiness, Ready, Routes};
 use crate::s3::{Domains, S3};
 use crate::telemetry::{MetadataFigures, Metrics, ProcessFigures, RepairBoard, StoreFigures, UpkeepSamples};
@@ -70,6 +75,22 @@ pub struct Plan {
     pub reclaim_delay: Duration,
     /// How the records of the disks are verified in the background; `None` when they are not.
     pub scrub: Option<ScrubOptions>,
+    /// Where the metadata is.
+    pub metadata: MetadataPlan,
+}
+
+/// Where the metadata of a node is.
+#[derive(Clone, Debug)]
+pub enum MetadataPlan {
+    /// On the node's disks, with an index in the data directory.
+    Embedded,
+    /// In a region's database, in which the node has its place.
+    Database {
+        /// The regional one.
+        database: Box<Database>,
+        /// What the node is there.
+        place: Membership,
+    },
 }
 
 /// A disk as the operator named it.
@@ -99,6 +120,20 @@ pub enum StartError {
     Index(#[from] IndexError),
     #[error(transparent)]
     Metadata(#[from] embedded::OpenError),
+    #[error("the region's database did not open this life of the node: {0}")]
+    Life(MetadataError),
+    #[error("the thread of the metadata cannot be started: {0}")]
+    Thread(#[source] io::Error),
+    #[error(
+        "the disks hold the metadata of a node without a database, which this one would not see: start without \
+         GLOBAL_DATABASE_URL and REGIONAL_DATABASE_URL, or with empty disks and another data directory"
+    )]
+    DisksWithMetadata,
+    #[error(
+        "the disks hold data, and nothing here says which database knows it: start with the data directory that belongs to \
+         them"
+    )]
+    DisksWithoutMetadata,
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error("cannot wait for signals: {0}")]
@@ -109,7 +144,7 @@ pub enum StartError {
 
 /// What all cores share. Holds no mailbox: the metadata ends when the last core has put its own away.
 struct Shared {
-    data: DataDir,
+    data: Arc<DataDir>,
     paths: Vec<PathBuf>,
     /// One for each path; `None` where the system has none.
     disks: Vec<Option<Disk>>,
@@ -142,7 +177,7 @@ enum Stage {
     /// The disks are read, the metadata replayed.
     Opening,
     /// This life may write; everybody listens here.
-    Serving { incarnation: Incarnation, addresses: Vec<SocketAddr> },
+    Serving { life: CurrentLife, addresses: Vec<SocketAddr> },
     /// It came to nothing; everybody goes home.
     Failed,
 }
@@ -166,8 +201,64 @@ struct Host {
     seats: Vec<oneshot::Sender<Seat>>,
     mailboxes: Mailboxes,
     inbox: Inbox,
-    index: SqliteIndex,
+    metadata: MetadataSource,
     failed: oneshot::Sender<StartError>,
+}
+
+/// What answers for the metadata, before the disks are read.
+enum MetadataSource {
+    Embedded(SqliteIndex),
+    Database { postgres: Postgres, place: Membership },
+}
+
+/// What the metadata runs on beside the cores.
+enum MetadataThreads {
+    Sqlite(Threads),
+    Postgres(PostgresThread),
+}
+
+impl MetadataSource {
+    /// Starts its threads.
+    fn start(
+        plan: MetadataPlan,
+        data: &Arc<DataDir>,
+        readiness: &Arc<Readiness>,
+    ) -> Result<(Self, MetadataThreads), StartError> {
+        match plan {
+            MetadataPlan::Embedded => {
+                let (index, threads) = SqliteIndex::start(data.path())?;
+                Ok((Self::Embedded(index), MetadataThreads::Sqlite(threads)))
+            }
+            MetadataPlan::Database { database, place } => {
+                let (readiness, data) = (Arc::clone(readiness), Arc::clone(data));
+                let on_seen = move |seen: Seen| {
+                    if let Err(error) = cluster::keep_seen(&data, seen) {
+                        tracing::warn!(%error, "where the metadata stands cannot be noted");
+                    }
+                };
+                let on_health = Box::new(move |there| readiness.metadata(there));
+                let started = Postgres::start(*database, place.seen, on_health, Box::new(on_seen));
+                let (postgres, thread) = started.map_err(StartError::Thread)?;
+                Ok((Self::Database { postgres, place }, MetadataThreads::Postgres(thread)))
+            }
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        match self {
+            Self::Embedded(_) => Limits::EMBEDDED,
+            Self::Database { .. } => Limits::DATABASE,
+        }
+    }
+}
+
+impl MetadataThreads {
+    fn join(self) {
+        match self {
+            Self::Sqlite(threads) => threads.join(),
+            Self::Postgres(thread) => thread.join(),
+        }
+    }
 }
 
 /// Runs the node until it is told to stop. `on_ready` hears where it listens, once it serves.
@@ -189,10 +280,11 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     let (stage, staged) = watch::channel(Stage::Opening);
     let (stop, stopped) = watch::channel(false);
     let (failed, failure) = oneshot::channel();
-    let (index, index_threads) = SqliteIndex::start(plan.data.path())?;
-    let process = ProcessFigures::watched_by(&metrics, &plan.data.path().join(metadata::threads::FILE_NAME));
+    let data = Arc::new(plan.data);
+    let (source, metadata_threads) = MetadataSource::start(plan.metadata, &data, &readiness)?;
+    let process = ProcessFigures::watched_by(&metrics, &data.path().join(metadata::threads::FILE_NAME));
     let shared = Arc::new(Shared {
-        data: plan.data,
+        data,
         paths: plan.disks.into_iter().map(|disk| disk.path).collect(),
         disks,
         listen: plan.listen,
@@ -213,7 +305,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         scrub: plan.scrub,
         pressure: Pressure::new(),
         lost: LostDisks::new(),
-        places: places(core_count, plan.host, index, failed),
+        places: places(core_count, plan.host, source, failed),
         stage,
         stop: stopped,
     });
@@ -258,7 +350,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
             }
         };
         joined.expect("joining cores does not panic")?;
-        index_threads.join();
+        metadata_threads.join();
         match failure.await {
             Ok(error) => Err(error),
             Err(_) => Ok(()),
@@ -326,12 +418,12 @@ const EXIT_INTERRUPTED: i32 = 130;
 fn places(
     core_count: u16,
     host: CoreId,
-    index: SqliteIndex,
+    metadata: MetadataSource,
     failed: oneshot::Sender<StartError>,
 ) -> Vec<Mutex<Option<Place>>> {
-    let (mailboxes, inbox) = mailboxes(Limits::EMBEDDED);
+    let (mailboxes, inbox) = mailboxes(metadata.limits());
     let (seats, waiting): (Vec<_>, Vec<_>) = (0..core_count).map(|_| oneshot::channel()).unzip();
-    let mut host_part = Some(Host { seats, mailboxes, inbox, index, failed });
+    let mut host_part = Some(Host { seats, mailboxes, inbox, metadata, failed });
     let place = |(core, seat)| {
         let host = if core == usize::from(host.0) { host_part.take() } else { None };
         Mutex::new(Some(Place { seat, host }))
@@ -384,8 +476,8 @@ async fn serve(core: Core, shared: Arc<Shared>) {
     match host {
         None => sit(core, shared, seat).await,
         Some(host) => {
-            let Host { seats, mailboxes, inbox, index, failed } = host;
-            if let Err(error) = open(&core, &shared, seat, Opening { seats, mailboxes, inbox, index }).await {
+            let Host { seats, mailboxes, inbox, metadata, failed } = host;
+            if let Err(error) = open(&core, &shared, seat, Opening { seats, mailboxes, inbox, metadata }).await {
                 shared.stage.send_replace(Stage::Failed);
                 // Control waits for it as long as cores run.
                 let _ = failed.send(error);
@@ -400,10 +492,10 @@ async fn sit(core: Core, shared: Arc<Shared>, seat: oneshot::Receiver<Seat>) {
     let store = open_store(&core, &shared, &disks, share, mail);
     let mut stage = shared.stage.subscribe();
     let serving = stage.wait_for(|stage| !matches!(stage, Stage::Opening)).await.map(|stage| stage.clone());
-    if let Ok(Stage::Serving { incarnation, addresses }) = serving {
-        store.set_writer(EMBEDDED_NODE, incarnation);
+    if let Ok(Stage::Serving { life, addresses }) = serving {
+        store.set_writer(life.node, life.incarnation);
         match Frontend::bind(&core, &addresses) {
-            Ok(frontend) => welcome(&core, &shared, frontend, &store, mailboxes, incarnation).await,
+            Ok(frontend) => welcome(&core, &shared, frontend, &store, mailboxes, life).await,
             Err(error) => tracing::error!(core = %core.core(), %error, "this core does not listen"),
         }
     }
@@ -415,7 +507,13 @@ struct Opening {
     seats: Vec<oneshot::Sender<Seat>>,
     mailboxes: Mailboxes,
     inbox: Inbox,
-    index: SqliteIndex,
+    metadata: MetadataSource,
+}
+
+/// The metadata when the disks were read: it opens this life next.
+enum OpenedMetadata {
+    Embedded { writer: LogWriter<Core>, index: SqliteIndex, replayed: embedded::Replayed },
+    Database { postgres: Postgres, place: Membership },
 }
 
 /// The host: opens everything, gives everybody a seat, serves, and closes last.
@@ -428,13 +526,21 @@ async fn open(
     let began = core.now();
     let devices: Vec<_> = shared.disks.iter().map(|disk| Some(disk.as_ref()?.device(core))).collect();
     let disks = Arc::new(disks::take(core, &shared.data, &shared.paths, &devices, shared.classes.standard()).await?);
-    let index = opening.index;
     let Profile { parity, .. } = disks.standard;
     let spare = usize::from(parity) - disks.missing.len();
     let recovered = recover(core, devices_of(core, shared, &disks), core.core_count(), spare).await?;
     name_disks(shared, &disks, &recovered.lost);
-    let replayed = embedded::replay(core, &recovered, &index).await?;
-    log_recovery(&recovered.report, &replayed, core.now().since(began));
+    let replayed = match &opening.metadata {
+        MetadataSource::Embedded(index) => Some(embedded::replay(core, &recovered, index).await?),
+        MetadataSource::Database { .. } if recovered.log.first().is_some() => {
+            return Err(StartError::DisksWithMetadata);
+        }
+        MetadataSource::Database { place, .. } if place.new && recovered.report.records > 0 => {
+            return Err(StartError::DisksWithoutMetadata);
+        }
+        MetadataSource::Database { .. } => None,
+    };
+    log_recovery(&recovered.report, replayed.as_ref(), core.now().since(began));
 
     let (log, shares, tail) = recovered.into_parts();
     for ((to, share), mail) in opening.seats.into_iter().zip(shares).zip(mail(core.core_count())) {
@@ -454,17 +560,15 @@ async fn open(
             }
         }
     });
-    let served = host(
-        core,
-        shared,
-        &store,
-        LogWriter::open(store.clone(), tail, usize::from(parity) + 1),
-        index,
-        replayed,
-        mailboxes,
-        opening.inbox,
-    );
-    let result = served.await;
+    let metadata = match (opening.metadata, replayed) {
+        (MetadataSource::Embedded(index), Some(replayed)) => {
+            let writer = LogWriter::open(store.clone(), tail, usize::from(parity) + 1);
+            OpenedMetadata::Embedded { writer, index, replayed }
+        }
+        (MetadataSource::Database { postgres, place }, None) => OpenedMetadata::Database { postgres, place },
+        _ => unreachable!("what is on the disks was replayed"),
+    };
+    let result = host(core, shared, &store, metadata, mailboxes, opening.inbox).await;
     drop(refilling);
     if result.is_err() {
         shared.stage.send_replace(Stage::Failed);
@@ -485,7 +589,7 @@ fn name_disks(shared: &Shared, disks: &Taken, lost: &[RecoverError]) {
 }
 
 /// What a start had to read, as numbers that a machine can follow from start to start.
-fn log_recovery(report: &RecoveryReport, replayed: &embedded::Replayed, took: Duration) {
+fn log_recovery(report: &RecoveryReport, replayed: Option<&embedded::Replayed>, took: Duration) {
     tracing::info!(
         took_ms = took.as_millis(),
         disks = report.disks,
@@ -494,8 +598,8 @@ fn log_recovery(report: &RecoveryReport, replayed: &embedded::Replayed, took: Du
         extents_scanned = report.extents_scanned,
         scanned_bytes = report.scanned_bytes,
         records = report.records,
-        batches_replayed = replayed.applied,
-        index_rebuilt = replayed.rebuilt,
+        batches_replayed = replayed.map(|replayed| replayed.applied),
+        index_rebuilt = replayed.map(|replayed| replayed.rebuilt),
         "recovered"
     );
     if report.records_damaged > 0 {
@@ -517,23 +621,58 @@ fn devices_of(core: &Core, shared: &Shared, disks: &Taken) -> Vec<(DiskId, <Core
     disks.here.iter().map(open).collect()
 }
 
-/// Opens this life, tells everybody, and serves beside the metadata's own service.
-#[allow(clippy::too_many_arguments, reason = "called once, to keep the closing of the store in one place")]
+/// Opens this life, and serves.
 async fn host(
     core: &Core,
     shared: &Arc<Shared>,
     store: &Store<Core>,
-    writer: LogWriter<Core>,
-    index: SqliteIndex,
-    replayed: embedded::Replayed,
+    metadata: OpenedMetadata,
     mailboxes: Mailboxes,
     inbox: Inbox,
 ) -> Result<(), StartError> {
-    let opened = Embedded::open(core.clone(), writer, index, replayed, EMBEDDED_NODE).await;
-    let (metadata, incarnation) = opened?;
-    store.set_writer(EMBEDDED_NODE, incarnation);
+    match metadata {
+        OpenedMetadata::Embedded { writer, index, replayed } => {
+            let node = EMBEDDED_NODE;
+            let (metadata, incarnation) = Embedded::open(core.clone(), writer, index, replayed, node).await?;
+            let service = Service::new(core.clone(), metadata, inbox, Limits::EMBEDDED);
+            serve_with(core, shared, store, service, mailboxes, CurrentLife { node, incarnation }).await
+        }
+        OpenedMetadata::Database { postgres, place } => {
+            let life = open_life(core, &postgres, place.node).await?;
+            let metadata = Flushed::new(store.clone(), postgres);
+            let service = Service::new(core.clone(), metadata, inbox, Limits::DATABASE);
+            serve_with(core, shared, store, service, mailboxes, life).await
+        }
+    }
+}
+
+/// Opens the next life of the node in its region's database.
+async fn open_life(core: &Core, postgres: &Postgres, node: NodeId) -> Result<CurrentLife, StartError> {
+    let write = WriteId(u128::from(core.random()) << 64 | u128::from(core.random()));
+    let opening: Arc<[Mutation]> = Arc::new([Mutation { write, change: Change::OpenWriter { node } }]);
+    // The same write again opens the same life.
+    for _ in 0..LIFE_ASKED_MAX {
+        match postgres.commit(Arc::clone(&opening)).await.pop() {
+            Some(Ok(Outcome::WriterOpened(incarnation))) => return Ok(CurrentLife { node, incarnation }),
+            Some(Err(error @ MetadataError::Refused(_))) => return Err(StartError::Life(error)),
+            Some(Err(_)) => core.sleep(LIFE_ASKED_EVERY).await,
+            other => unreachable!("opening a writer gives a life, not {other:?}"),
+        }
+    }
+    Err(StartError::Life(MetadataError::Unavailable { retry_after: LIFE_ASKED_EVERY }))
+}
+
+/// Tells everybody which life it is, and serves beside the metadata's own service.
+async fn serve_with<M: Metadata>(
+    core: &Core,
+    shared: &Arc<Shared>,
+    store: &Store<Core>,
+    service: Service<Core, M>,
+    mailboxes: Mailboxes,
+    life: CurrentLife,
+) -> Result<(), StartError> {
+    store.set_writer(life.node, life.incarnation);
     let frontend = Frontend::bind(core, &shared.listen)?;
-    let service = Service::new(core.clone(), metadata, inbox, Limits::EMBEDDED);
     let (world, figures, queues) = (core.clone(), service.figures(), mailboxes.onlooker());
     let published = Arc::clone(&shared.metadata_figures);
     let _publishing = core.spawn(async move { published.publish(&world, figures, queues).await });
@@ -547,8 +686,8 @@ async fn host(
     })
     .detach();
     shared.readiness.set(Ready::Serving);
-    shared.stage.send_replace(Stage::Serving { incarnation, addresses: frontend.addresses() });
-    welcome(core, shared, frontend, store, mailboxes, incarnation).await;
+    shared.stage.send_replace(Stage::Serving { life, addresses: frontend.addresses() });
+    welcome(core, shared, frontend, store, mailboxes, life).await;
     // The service ends when the last core has put its mailboxes away.
     let _ = end.await;
     Ok(())
@@ -561,7 +700,7 @@ async fn welcome(
     frontend: Frontend,
     store: &Store<Core>,
     mailboxes: Mailboxes,
-    incarnation: Incarnation,
+    life: CurrentLife,
 ) {
     let client = Client::new(core.clone(), mailboxes);
     let node = Node::new(core.clone(), store.clone(), client, &shared.region, Arc::clone(&shared.classes));
@@ -570,7 +709,7 @@ async fn welcome(
     if let Some(scrub) = shared.scrub {
         store.start_scrub(scrub);
     }
-    let _keeping = keep(shared, &node, incarnation);
+    let _keeping = keep(shared, &node, life);
     let grpc = Services::new(
         node.clone(),
         Arc::clone(&shared.disk_control),
@@ -596,9 +735,9 @@ async fn welcome(
 }
 
 /// Gives back what was deleted and looks for what nobody needs, until the task is dropped.
-fn keep(shared: &Arc<Shared>, node: &Node<Core>, incarnation: Incarnation) -> <Core as World>::Task {
+fn keep(shared: &Arc<Shared>, node: &Node<Core>, life: CurrentLife) -> <Core as World>::Task {
     let upkeep = Upkeep {
-        life: CurrentLife { node: EMBEDDED_NODE, incarnation },
+        life,
         reclaim_delay: shared.reclaim_delay,
         look_every: GARBAGE_LOOKED_FOR_EVERY,
         sweep_every: SWEPT_EVERY,
@@ -614,6 +753,9 @@ fn keep(shared: &Arc<Shared>, node: &Node<Core>, incarnation: Incarnation) -> <C
     })
 }
 
+/// How often a database that is away is asked to open the life of a node that starts, and how long is waited in between.
+const LIFE_ASKED_MAX: u32 = 30;
+const LIFE_ASKED_EVERY: Duration = Duration::from_secs(1);
 /// What a node repairs per second, at most.
 const REPAIRED_PER_SECOND: u64 = 256 << 20;
 /// A look at an empty list is one query.

@@ -16,6 +16,7 @@ use super::offline::{self, EXIT_INTERRUPTED};
 use super::{Failure, print};
 use crate::config::Environment;
 use crate::data_dir::DataDir;
+use crate::metadata::postgres::cluster::is_of_a_database;
 use crate::metadata::tables::{Compared, Tables};
 
 #[derive(Debug, Subcommand)]
@@ -94,6 +95,9 @@ impl Of {
         let environment = Environment::of_process().map_err(Failure::usage)?;
         let directory = self.data_dir.clone().or_else(|| environment.value("ANVIL_DATA_DIR").map(PathBuf::from));
         let data = DataDir::open(&directory.unwrap_or_else(|| "anvil-data".into())).map_err(Failure::run)?;
+        if is_of_a_database(&data).map_err(Failure::run)? {
+            return Err(Failure::run("the metadata of this node is in PostgreSQL, and its disks hold none"));
+        }
         let mut held = Held { data, disks: Vec::new(), notes: Vec::new() };
         for path in &self.disks {
             held.disks.push((path.clone(), offline::open_disk(path)?));

@@ -5,6 +5,7 @@
 
 mod admin;
 mod metadata;
+mod migrate;
 mod node;
 mod offline;
 mod store;
@@ -41,6 +42,9 @@ enum Command {
     /// Looks at the disks of a node that is not running
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Migrates the databases that GLOBAL_DATABASE_URL and REGIONAL_DATABASE_URL name
+    #[command(subcommand)]
+    Migrate(migrate::MigrateCommand),
     /// Asks a running node, as its administrator; makes the metadata of one that does not run again
     #[command(subcommand)]
     Admin(admin::AdminCommand),
@@ -93,6 +97,7 @@ pub fn main() -> ExitCode {
         Some(Command::Dev(flags)) => node::run(Form::Dev, &flags),
         Some(Command::Config(ConfigCommand::Check { dev, flags })) => check(dev, &flags),
         Some(Command::Store(command)) => store::run(command),
+        Some(Command::Migrate(command)) => migrate::run(&command),
         Some(Command::Admin(command)) => admin::run(command),
         Some(Command::Version) => print(&format!("anvil {}\n", env!("CARGO_PKG_VERSION"))),
         Some(Command::Completions { shell }) => print(&completions(shell)),

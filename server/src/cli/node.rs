@@ -16,7 +16,8 @@ use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
 use crate::grpc::Authority;
 use crate::identity::Identity;
-use crate::start::{self, DiskPlan, Plan};
+use crate::metadata::postgres::cluster::{self, Databases};
+use crate::start::{self, DiskPlan, MetadataPlan, Plan};
 use crate::tls::Tls;
 
 /// Runs a node until it is told to stop.
@@ -33,7 +34,12 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let data = DataDir::open(&config.data_dir).map_err(Failure::run)?;
     super::metadata::check_finished(&data)?;
-    let credentials = Credentials::open(&data, config.credentials).map_err(Failure::run)?;
+    let metadata = metadata_plan(config.databases, &data, &config.region, config.init_cluster)?;
+    let tenant = match &metadata {
+        MetadataPlan::Embedded => None,
+        MetadataPlan::Database { place, .. } => Some(place.tenant),
+    };
+    let credentials = Credentials::open(&data, config.credentials, tenant).map_err(Failure::run)?;
     let authenticator = Arc::new(Authenticator::new(config.region.clone(), credentials.directory()));
     let authority = Arc::new(Authority::new(credentials.directory(), config.admin_from));
     let disks = disk_plans(&config.disks, &data)?;
@@ -54,9 +60,31 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
         host,
         reclaim_delay: config.reclaim_delay,
         scrub: config.scrub,
+        metadata,
     };
     start::run(plan, |addresses| announce(scheme, standard, &config.region, &credentials, addresses))
         .map_err(Failure::run)
+}
+
+/// Where the metadata is: a node that began with the one kind does not go on with the other, because it would not see what
+/// it holds.
+fn metadata_plan(
+    databases: Option<Databases>,
+    data: &DataDir,
+    region: &str,
+    init: bool,
+) -> Result<MetadataPlan, Failure> {
+    match databases {
+        Some(databases) => {
+            let place = cluster::join(&databases, data, region, init).map_err(Failure::run)?;
+            tracing::info!(node = %place.node, database = databases.regional.place(), "the metadata is in PostgreSQL");
+            Ok(MetadataPlan::Database { database: Box::new(databases.regional), place })
+        }
+        None if cluster::is_of_a_database(data).map_err(Failure::run)? => Err(Failure::run(
+            "the metadata of this node is in PostgreSQL: set GLOBAL_DATABASE_URL and REGIONAL_DATABASE_URL as before",
+        )),
+        None => Ok(MetadataPlan::Embedded),
+    }
 }
 
 /// Disks are known by their absolute paths, so that a start from another directory finds the same ones. Nothing is made at

@@ -7,6 +7,7 @@ use clap::Args;
 use super::value::{self, Takes};
 use super::{ConfigError, Environment};
 use crate::auth::Secret;
+use crate::metadata::postgres::Database;
 
 /// The flags of `anvil dev`, `anvil server` and `anvil config check`. They stay text until [`super::Config::read`], so
 /// that a wrong flag and a wrong variable are told in the same words.
@@ -83,7 +84,8 @@ pub struct Flags {
     /// Form of the log lines on stderr: text or json [env: ANVIL_LOG_FORMAT, default: text; RUST_LOG says which]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
-    /// Makes the databases of a cluster; a node without a database needs nothing of it [env: INIT_CLUSTER]
+    /// Migrates the databases and makes the region in them, where that was not done yet; a node without a database needs
+    /// nothing of it [env: INIT_CLUSTER, true or false]
     #[arg(long)]
     pub init_cluster: bool,
 }
@@ -144,6 +146,16 @@ impl<'a> Reader<'a> {
         Ok(Some(secret))
     }
 
+    /// A database's URL: a variable only, and never shown, because it may hold a password.
+    pub(super) fn database(&mut self, name: &str, called: &'static str) -> Result<Option<Database>, ConfigError> {
+        let Some((url, source)) = self.find(None, &[name])? else { return Ok(None) };
+        let database = Database::parse(called, url).map_err(|wrong| {
+            ConfigError(format!("{name} is wrong, and takes the URL of a PostgreSQL database: {wrong}"))
+        })?;
+        self.list_line(name, &database.place(), source);
+        Ok(Some(database))
+    }
+
     /// A setting with several values: repeated as a flag, separated by commas as a variable.
     pub(super) fn list<T>(
         &mut self,
@@ -180,12 +192,9 @@ impl<'a> Reader<'a> {
     }
 
     /// Tells of variables that this version reads but cannot use, and of misspelt ones.
-    pub(super) fn warn_of_unused(&mut self, init_cluster: bool) {
+    pub(super) fn warn_of_unused(&mut self) {
         let set = |name: &&str| self.environment.value(name).is_some();
-        let mut unused: Vec<&str> = CLUSTER_VARIABLES.iter().copied().filter(|name| set(name)).collect();
-        if init_cluster {
-            unused.push("--init-cluster");
-        }
+        let unused: Vec<&str> = CLUSTER_VARIABLES.iter().copied().filter(|name| set(name)).collect();
         if !unused.is_empty() {
             let (names, verb) = (unused.join(", "), if unused.len() == 1 { "has" } else { "have" });
             self.warnings.push(format!("{names} {verb} no effect: this version runs a single node without a cluster"));
@@ -218,18 +227,6 @@ impl<'a> Reader<'a> {
             (None, Some((_, value))) => Ok(Some((value, Source::Variable))),
             (None, None) => Ok(None),
         }
-    }
-}
-
-/// This version keeps its metadata on the node's disks. To go on without the database that was asked for would look as
-/// if all buckets were gone.
-pub(super) fn refuse_databases(environment: &Environment) -> Result<(), ConfigError> {
-    match DATABASE_VARIABLES.iter().find(|name| environment.value(name).is_some()) {
-        Some(name) => Err(ConfigError(format!(
-            "{name} names a database, and this version cannot use PostgreSQL yet: unset it to keep the metadata on this \
-             node's disks"
-        ))),
-        None => Ok(()),
     }
 }
 
@@ -298,6 +295,7 @@ const OWN_VARIABLES: &[&str] = &[
     "ANVIL_ENDPOINT",
     "ANVIL_CA_FILE",
     "ANVIL_LOG_FORMAT",
+    "INIT_CLUSTER",
     "RUST_LOG",
 ];
 
@@ -317,6 +315,5 @@ const CLUSTER_VARIABLES: &[&str] = &[
     "PUBLIC_API_ADDR",
     "ENABLE_MDNS",
     "BOOTSTRAP_ADDRS",
-    "INIT_CLUSTER",
     "METADATA_CACHE_TTL_SECS",
 ];

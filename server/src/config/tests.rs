@@ -168,11 +168,16 @@ fn a_certificate_has_its_key() {
 }
 
 #[test]
-fn a_named_database_is_refused() {
-    for name in ["GLOBAL_DATABASE_URL", "REGIONAL_DATABASE_URL"] {
-        let sentence = sentence(&[(name, "postgres://worka:password@db/anvil")]);
-        assert!(sentence.contains(name) && sentence.contains("PostgreSQL"), "{sentence}");
-        assert!(!sentence.contains("password"), "{sentence}");
+fn databases_are_both_named_or_none() {
+    let (global, regional) = ("GLOBAL_DATABASE_URL", "REGIONAL_DATABASE_URL");
+    let url = "postgres://worka:pa55word@db:5433/anvil";
+    let checked = variables(&[(global, url), (regional, url), ("INIT_CLUSTER", "true")]).unwrap();
+    assert!(checked.config.databases.is_some() && checked.config.init_cluster && checked.warnings.is_empty());
+    assert!(checked.listing.contains("anvil on db") && !checked.listing.contains("pa55word"), "{}", checked.listing);
+    for (set, unset) in [(global, regional), (regional, global)] {
+        assert!(sentence(&[(set, url)]).contains(&format!("{unset} is not")), "{set}");
+        let sentence = sentence(&[(set, "postgres://worka:pa55word@db")]);
+        assert!(sentence.contains(set) && !sentence.contains("pa55word"), "{sentence}");
     }
 }
 

@@ -145,7 +145,7 @@ pub(super) fn blob_bytes(blob: BlobId) -> [u8; 16] {
     number.to_be_bytes()
 }
 
-fn blob_from_bytes(bytes: [u8; 16]) -> BlobId {
+pub(super) fn blob_from_bytes(bytes: [u8; 16]) -> BlobId {
     let [a, b, c, d, e, f, g, h, sequence @ ..] = bytes;
     BlobId {
         node: NodeId(u32::from_be_bytes([a, b, c, d])),
@@ -158,7 +158,7 @@ pub(super) fn places_bytes(places: &[DiskId]) -> Vec<u8> {
     places.iter().flat_map(|disk| disk.0.to_be_bytes()).collect()
 }
 
-fn places(bytes: &[u8]) -> Option<Vec<DiskId>> {
+pub(super) fn places(bytes: &[u8]) -> Option<Vec<DiskId>> {
     let (disks, []) = bytes.as_chunks() else { return None };
     Some(disks.iter().map(|disk| DiskId(u128::from_be_bytes(*disk))).collect())
 }
@@ -181,7 +181,7 @@ pub(super) fn algorithm_number(algorithm: ChecksumAlgorithm) -> i64 {
     }
 }
 
-fn algorithm(number: i64) -> Option<ChecksumAlgorithm> {
+pub(super) fn algorithm(number: i64) -> Option<ChecksumAlgorithm> {
     ChecksumAlgorithm::ALL.into_iter().find(|&algorithm| algorithm_number(algorithm) == number)
 }
 
@@ -192,7 +192,7 @@ pub(super) fn checksum_of_number(of: ChecksumType) -> i64 {
     }
 }
 
-fn checksum_of(number: i64) -> Option<ChecksumType> {
+pub(super) fn checksum_of(number: i64) -> Option<ChecksumType> {
     [ChecksumType::FullObject, ChecksumType::Composite].into_iter().find(|&of| checksum_of_number(of) == number)
 }
 
@@ -226,7 +226,7 @@ pub(super) fn public_access_number(block: PublicAccessBlock) -> i64 {
         | i64::from(block.restrict_public_buckets) << 3
 }
 
-fn public_access(number: i64) -> Option<PublicAccessBlock> {
+pub(super) fn public_access(number: i64) -> Option<PublicAccessBlock> {
     (0..16).contains(&number).then_some(PublicAccessBlock {
         block_public_acls: number & 1 != 0,
         ignore_public_acls: number & 2 != 0,
@@ -242,7 +242,7 @@ pub(super) fn retention_number(mode: RetentionMode) -> i64 {
     }
 }
 
-fn retention_mode(number: i64) -> Option<RetentionMode> {
+pub(super) fn retention_mode(number: i64) -> Option<RetentionMode> {
     [RetentionMode::Governance, RetentionMode::Compliance].into_iter().find(|&mode| retention_number(mode) == number)
 }
 
@@ -468,17 +468,18 @@ pub(super) fn part_slices(slices: &[Slice]) -> (Option<Slice>, Option<Vec<u8>>) 
 
 fn with_slices(c: &mut Columns<'_>, mut part: PartRow) -> Result<PartRow> {
     let Some(bytes) = c.take::<Option<Vec<u8>>>()? else { return Ok(part) };
-    let (slices, []) = bytes.as_chunks::<32>() else { return Err(c.wrong("not a list of slices")) };
-    if !part.slices.is_empty() || slices.len() < 2 {
-        return Err(c.wrong("slices in two places"));
-    }
-    let number = |bytes: &[u8]| bytes.iter().fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
-    part.slices = slices
-        .iter()
-        .map(|slice| {
-            let (blob, rest) = slice.split_first_chunk().expect("32 bytes begin with 16");
-            Slice { blob: blob_from_bytes(*blob), offset: number(&rest[..8]), length: number(&rest[8..]) }
-        })
-        .collect();
+    let several = slices(&bytes).filter(|_| part.slices.is_empty());
+    part.slices = several.ok_or_else(|| c.wrong("not a list of slices"))?;
     Ok(part)
+}
+
+/// Several slices, as [`part_slices`] puts them behind one another.
+pub(super) fn slices(bytes: &[u8]) -> Option<Vec<Slice>> {
+    let (slices, []) = bytes.as_chunks::<32>() else { return None };
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
+    let slice = |slice: &[u8; 32]| {
+        let (blob, rest) = slice.split_first_chunk().expect("32 bytes begin with 16");
+        Slice { blob: blob_from_bytes(*blob), offset: number(&rest[..8]), length: number(&rest[8..]) }
+    };
+    (slices.len() >= 2).then(|| slices.iter().map(slice).collect())
 }

@@ -1,0 +1,246 @@
+//! What a node says of itself in the databases: once that its region is there, and at each start that it is.
+
+use anvil_model::ids::{Generation, NodeId, TenantId, WriteId};
+use serde::{Deserialize, Serialize};
+
+use super::Seen;
+use super::address::Database;
+use super::schema::{GLOBAL, REGIONAL, SchemaError, Status, migrate};
+use super::session::{Session, SessionError, SqlError};
+use super::work::has_moved;
+use crate::data_dir::{DataDir, DataDirError, FILE_VERSION};
+
+/// Both databases of a region.
+#[derive(Clone, Debug)]
+pub struct Databases {
+    /// What regions share.
+    pub global: Database,
+    /// What is stored here.
+    pub regional: Database,
+}
+
+/// Why a node has no place in the databases. Each text is one sentence.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each says itself what it is")]
+pub enum JoinError {
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error("the databases cannot be asked: {0}")]
+    Asking(String),
+    #[error("no executor for the databases can be had: {0}")]
+    Executor(#[source] std::io::Error),
+    #[error("the databases know no region {region}: start with --init-cluster to make it, or set REGION to {known}")]
+    NoRegion { region: String, known: String },
+    #[error("REGIONAL_DATABASE_URL names the database of region {found}, and REGION is {region}")]
+    OtherRegion { region: String, found: String },
+    #[error(
+        "the global database has region {known} already, and this version serves one region: two could give one name to two \
+         buckets"
+    )]
+    SecondRegion { known: String },
+    #[error(
+        "region {region} is known with another database than the one that REGIONAL_DATABASE_URL names: name the one that \
+         it began with"
+    )]
+    OtherDatabase { region: String },
+    #[error(
+        "region {region} has node {other} already, and this version serves a region with one node: start with the data \
+         directory and the disks of that node"
+    )]
+    Second { region: String, other: i32 },
+    #[error(
+        "the data directory belongs to node {node} of another cluster: start with the databases that it was used with, or \
+         with another data directory and other disks"
+    )]
+    OtherCluster { node: NodeId },
+    #[error("{0}: put the database back as it was, or start this node with empty disks and another data directory")]
+    Moved(String),
+}
+
+/// What a node knows of its place in the databases, in its data directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Kept {
+    version: u32,
+    /// Drawn at the first start; by it the global database knows the node.
+    identity: u128,
+    node: NodeId,
+    global: u128,
+    regional: u128,
+    /// The last change that it heard of.
+    generation: Option<Generation>,
+    write: Option<WriteId>,
+}
+
+/// A node's place in the databases.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its number in the cluster, never given to another one.
+    pub node: NodeId,
+    /// The tenant of the credentials in the data directory.
+    pub tenant: TenantId,
+    /// What the regional database must still have.
+    pub seen: Seen,
+    /// Whether it has this number since now: then its disks hold nothing that the databases know.
+    pub new: bool,
+}
+
+/// Whether this data directory is one of a node with databases.
+///
+/// # Errors
+/// When that cannot be read.
+pub fn is_of_a_database(data: &DataDir) -> Result<bool, DataDirError> {
+    Ok(data.read::<Kept>(FILE)?.is_some())
+}
+
+/// Keeps what was seen last, for the next start.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub fn keep_seen(data: &DataDir, seen: Seen) -> Result<(), DataDirError> {
+    let Some(mut kept) = data.read::<Kept>(FILE)? else { return Ok(()) };
+    (kept.generation, kept.write) = seen.change.unzip();
+    data.write(FILE, &kept)
+}
+
+/// Gives the node its place: looks at both schemas, the region and the history of the databases, and has the node known to
+/// them. With `init` it migrates and makes the region and the first tenant where they are not there; as often as one
+/// likes, on as many nodes.
+///
+/// # Errors
+/// When the databases are not those of this node and region, or cannot be asked.
+pub fn join(databases: &Databases, data: &DataDir, region: &str, init: bool) -> Result<Place, JoinError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(JoinError::Executor)?;
+    tokio::task::LocalSet::new().block_on(&runtime, join_async(databases, data, region, init))
+}
+
+async fn join_async(databases: &Databases, data: &DataDir, region: &str, init: bool) -> Result<Place, JoinError> {
+    let Databases { global, regional } = databases;
+    if init {
+        migrate(global, GLOBAL).await?;
+        migrate(regional, REGIONAL).await?;
+    }
+    let (global, regional) = (Session::open(global).await?, Session::open(regional).await?);
+    Status::read(&global, GLOBAL).await?.check()?;
+    Status::read(&regional, REGIONAL).await?.check()?;
+    if init {
+        make_region(&global, &regional, region).await?;
+    }
+    check_region(&global, &regional, region).await?;
+    let (global_lineage, regional_lineage) = (lineage(&global).await?, lineage(&regional).await?);
+    let kept = data.read::<Kept>(FILE)?;
+    let new = kept.is_none();
+    let kept = match kept {
+        Some(kept) if (kept.global, kept.regional) != (global_lineage, regional_lineage) => {
+            return Err(JoinError::OtherCluster { node: kept.node });
+        }
+        Some(kept) => kept,
+        None => {
+            let identity = random_id();
+            let node = register(&global, identity, region).await?;
+            let (global, regional) = (global_lineage, regional_lineage);
+            let kept = Kept { version: FILE_VERSION, identity, node, global, regional, generation: None, write: None };
+            data.write(FILE, &kept)?;
+            kept
+        }
+    };
+    let known = global.query(KNOWS_NODE, &[&kept.identity.to_be_bytes().to_vec(), &region]).await?;
+    if known.is_empty() {
+        return Err(JoinError::Moved(format!("the global database does not know node {}: it went back", kept.node)));
+    }
+    let seen = Seen { lineage: kept.regional, change: kept.generation.zip(kept.write) };
+    if let Some(how) = has_moved(&regional, &seen).await? {
+        return Err(JoinError::Moved(how));
+    }
+    let tenant = global.query(FIRST_TENANT, &[]).await?;
+    let tenant: i64 = tenant.first().ok_or_else(|| JoinError::Asking("there is no tenant".to_owned()))?.get(0);
+    Ok(Place { node: kept.node, tenant: TenantId(tenant.cast_unsigned()), seen, new })
+}
+
+/// Gives the node a number. Reclaim and repair go by a node's own disks and read whole lists: until nodes know of each
+/// other, a region has one.
+async fn register(global: &Session, identity: u128, region: &str) -> Result<NodeId, JoinError> {
+    global.run("BEGIN; LOCK TABLE nodes IN EXCLUSIVE MODE").await?;
+    let others = global.query(NODES, &[&region]).await?;
+    if let Some(other) = others.first() {
+        return Err(JoinError::Second { region: region.to_owned(), other: other.get(0) });
+    }
+    let rows = global.query(REGISTER_NODE, &[&identity.to_be_bytes().to_vec(), &region]).await?;
+    global.run("COMMIT").await?;
+    let id: i32 = rows.first().ok_or_else(|| JoinError::Asking("no number was given".to_owned()))?.get(0);
+    Ok(NodeId(u32::try_from(id).map_err(|_| JoinError::Asking("no node number is left".to_owned()))?))
+}
+
+async fn make_region(global: &Session, regional: &Session, region: &str) -> Result<(), JoinError> {
+    // Two nodes that do this at once do it one after the other.
+    global.run("BEGIN; LOCK TABLE regions IN EXCLUSIVE MODE").await?;
+    let known = global.query(REGIONS, &[]).await?;
+    if let Some(known) = known.iter().map(|row| row.get::<_, String>(0)).find(|known| known != region) {
+        return Err(JoinError::SecondRegion { known });
+    }
+    regional.execute(NAME_REGION, &[&region]).await?;
+    let lineage = regional.query(LINEAGE, &[]).await?;
+    if let Some(lineage) = lineage.first() {
+        global.execute(MAKE_REGION, &[&region, &lineage.get::<_, Vec<u8>>(0)]).await?;
+    }
+    global.execute(MAKE_TENANT, &[]).await?;
+    Ok(global.run("COMMIT").await?)
+}
+
+async fn check_region(global: &Session, regional: &Session, region: &str) -> Result<(), JoinError> {
+    let row = regional.query(REGION, &[]).await?;
+    let (lineage, found): (Vec<u8>, Option<String>) = match row.first() {
+        Some(row) => (row.get(0), row.get(1)),
+        None => return Err(JoinError::Asking("the regional database has no timeline".to_owned())),
+    };
+    match found {
+        Some(found) if found != region => return Err(JoinError::OtherRegion { region: region.to_owned(), found }),
+        _ => {}
+    }
+    let known = global.query(REGIONS, &[]).await?;
+    let mut names = Vec::new();
+    for row in &known {
+        let (name, of): (String, Vec<u8>) = (row.get(0), row.get(1));
+        if name == region {
+            return if of == lineage { Ok(()) } else { Err(JoinError::OtherDatabase { region: region.to_owned() }) };
+        }
+        names.push(name);
+    }
+    let known = if names.is_empty() { "one that was made so".to_owned() } else { names.join(" or ") };
+    Err(JoinError::NoRegion { region: region.to_owned(), known })
+}
+
+async fn lineage(session: &Session) -> Result<u128, JoinError> {
+    let rows = session.query(LINEAGE, &[]).await?;
+    let bytes: Option<Vec<u8>> = rows.first().map(|row| row.get(0));
+    let bytes = bytes.and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+    bytes.map(u128::from_be_bytes).ok_or_else(|| JoinError::Asking("a database has no timeline".to_owned()))
+}
+
+impl From<SqlError> for JoinError {
+    fn from(error: SqlError) -> Self {
+        Self::Asking(error.to_string())
+    }
+}
+
+fn random_id() -> u128 {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    u128::from_be_bytes(bytes)
+}
+
+/// The file of the data directory.
+const FILE: &str = "cluster.json";
+const LINEAGE: &str = "SELECT lineage FROM timeline";
+const REGION: &str = "SELECT lineage, region FROM timeline";
+const NAME_REGION: &str = "UPDATE timeline SET region = $1 WHERE region IS NULL";
+const MAKE_REGION: &str = "INSERT INTO regions (name, lineage) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+const REGIONS: &str = "SELECT name, lineage FROM regions ORDER BY name";
+const MAKE_TENANT: &str = "INSERT INTO tenants (name) VALUES ('default') ON CONFLICT DO NOTHING";
+const FIRST_TENANT: &str = "SELECT id FROM tenants WHERE name = 'default'";
+const NODES: &str = "SELECT id FROM nodes WHERE region = $1 ORDER BY id";
+const REGISTER_NODE: &str = "INSERT INTO nodes (identity, region) VALUES ($1, $2) RETURNING id";
+const KNOWS_NODE: &str = "SELECT 1 FROM nodes WHERE identity = $1 AND region = $2";

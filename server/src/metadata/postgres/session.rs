@@ -1,0 +1,200 @@
+//! A connection to a database: how it is made, what must hold of it, and what its errors mean for a change.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anvil_node::metadata::rows::RowsError;
+use tokio::task::AbortHandle;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, NoTls, Row, Statement};
+
+use super::address::{Database, Encryption};
+
+/// A connection that was found to be of use.
+pub(super) struct Session {
+    client: Client,
+    /// Prepared once per connection.
+    statements: RefCell<BTreeMap<&'static str, Statement>>,
+    driver: AbortHandle,
+}
+
+/// Why a database is not used. Each text is one sentence.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each says itself what it is")]
+pub enum SessionError {
+    #[error("the {database} database cannot be reached: {source}")]
+    Connect { database: &'static str, source: tokio_postgres::Error },
+    #[error("the {database} database did not answer within {} s", CONNECT_TIME_MAX.as_secs())]
+    Late { database: &'static str },
+    #[error("the {database} database cannot be used: {source}")]
+    Sql { database: &'static str, source: tokio_postgres::Error },
+    #[error("the {database} database takes no writes now: it is a standby, or read-only")]
+    ReadOnly { database: &'static str },
+    #[error(
+        "the {database} database has {setting} off: what it says is kept may be lost in a crash; switch it on for the \
+         role and database that Anvil uses"
+    )]
+    NotDurable { database: &'static str, setting: &'static str },
+}
+
+/// Why a statement has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SqlError {
+    #[error("{}", told(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error(transparent)]
+    Rows(RowsError),
+}
+
+/// The database's words with its code: the error alone says "db error".
+fn told(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
+        None => {
+            std::error::Error::source(error).map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+        }
+    }
+}
+
+/// What an error means for the transaction in which it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// Another transaction was in the way: the same once more.
+    Again,
+    /// A row of it is at fault, or it is too much at once: less at a time.
+    Divide,
+    /// The connection is of no use any more, or the database.
+    Lost,
+}
+
+impl SqlError {
+    pub(super) fn meaning(&self) -> Meaning {
+        let Self::Postgres(error) = self else { return Meaning::Divide };
+        let Some(code) = error.code() else {
+            // Without a code it is not the database that speaks: the connection, or what was to be sent.
+            return if error.is_closed() || source_is_io(error) { Meaning::Lost } else { Meaning::Divide };
+        };
+        match code {
+            &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED | &SqlState::UNIQUE_VIOLATION => {
+                Meaning::Again
+            }
+            // Connection exceptions, operator intervention (shutdown, crash, not up yet) but for a cancelled statement,
+            // too many connections, refused authentication, a database that went to read-only.
+            &SqlState::QUERY_CANCELED => Meaning::Divide,
+            &SqlState::TOO_MANY_CONNECTIONS | &SqlState::READ_ONLY_SQL_TRANSACTION => Meaning::Lost,
+            code if ["08", "28", "57", "58", "XX", "25"].contains(&&code.code()[..2]) => Meaning::Lost,
+            _ => Meaning::Divide,
+        }
+    }
+
+    /// Whether the database itself said so, in an answer to this statement.
+    pub(super) fn is_an_answer(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.as_db_error().is_some())
+    }
+}
+
+fn source_is_io(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+}
+
+impl Session {
+    /// Connects and looks whether the database keeps what it says and takes writes. `database` has a name for errors.
+    pub(super) async fn open(database: &Database) -> Result<Self, SessionError> {
+        let name = database.name();
+        let opened = tokio::time::timeout(CONNECT_TIME_MAX, async {
+            let session =
+                Self::connect(database).await.map_err(|source| SessionError::Connect { database: name, source })?;
+            session.check(name).await?;
+            Ok(session)
+        });
+        opened.await.unwrap_or(Err(SessionError::Late { database: name }))
+    }
+
+    async fn connect(database: &Database) -> Result<Self, tokio_postgres::Error> {
+        let config = database.config();
+        let (client, driver) = match database.encryption() {
+            Encryption::Off => {
+                let (client, connection) = config.connect(NoTls).await?;
+                (client, tokio::spawn(connection).abort_handle())
+            }
+            Encryption::Tls(tls) => {
+                let (client, connection) = config.connect(tls.clone()).await?;
+                (client, tokio::spawn(connection).abort_handle())
+            }
+        };
+        Ok(Self { client, statements: RefCell::default(), driver })
+    }
+
+    async fn check(&self, database: &'static str) -> Result<(), SessionError> {
+        let sql = |source| SessionError::Sql { database, source };
+        self.client.batch_execute(SETTINGS).await.map_err(sql)?;
+        let row = self.client.query_one(DURABLE, &[]).await.map_err(sql)?;
+        let settings = ["fsync", "full_page_writes", "synchronous_commit"];
+        if let Some((_, &setting)) =
+            settings.iter().enumerate().find(|(column, _)| row.get::<_, &str>(*column) == "off")
+        {
+            return Err(SessionError::NotDurable { database, setting });
+        }
+        if row.get::<_, bool>(3) || row.get::<_, &str>(4) == "on" {
+            return Err(SessionError::ReadOnly { database });
+        }
+        Ok(())
+    }
+
+    /// Whether it can be used no more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Makes sure that a statement is prepared, so that what is sent next goes out at once and in order.
+    pub(super) async fn prepare(&self, sql: &'static str) -> Result<Statement, SqlError> {
+        if let Some(statement) = self.statements.borrow().get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(sql).await?;
+        self.statements.borrow_mut().insert(sql, statement.clone());
+        Ok(statement)
+    }
+
+    pub(super) async fn query(
+        &self,
+        sql: &'static str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, SqlError> {
+        let statement = self.prepare(sql).await?;
+        Ok(self.client.query(&statement, parameters).await?)
+    }
+
+    /// The rows that it changed.
+    pub(super) async fn execute(&self, sql: &'static str, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, SqlError> {
+        let statement = self.prepare(sql).await?;
+        Ok(self.client.execute(&statement, parameters).await?)
+    }
+
+    /// Several statements without parameters.
+    pub(super) async fn run(&self, sql: &str) -> Result<(), SqlError> {
+        Ok(self.client.batch_execute(sql).await?)
+    }
+}
+
+impl Drop for Session {
+    /// Whatever the connection waits for, it ends now.
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// A database that is there answers in milliseconds.
+pub(super) const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Every statement here finds its rows by an index, also where tables were never analysed and the planner would guess that
+/// they are small; a plan that was made once serves all parameters. Nothing waits for ever: neither for a lock nor for a
+/// client that went away inside a transaction.
+const SETTINGS: &str = "SET application_name = 'anvil'; SET client_min_messages = warning; \
+    SET statement_timeout = '15s'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '20s'; \
+    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; \
+    SET plan_cache_mode = force_generic_plan";
+const DURABLE: &str = "SELECT current_setting('fsync'), current_setting('full_page_writes'), \
+    current_setting('synchronous_commit'), pg_is_in_recovery(), current_setting('transaction_read_only')";

@@ -1,0 +1,156 @@
+//! The suite of the metadata trait on a real PostgreSQL, and what only a database can get wrong.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+use tokio_postgres::NoTls;
+
+use super::schema::{GLOBAL, REGIONAL, Status, migrate};
+use super::*;
+use server::Postgres as Server;
+
+#[path = "../../../tests/support/postgres.rs"]
+#[allow(dead_code, unreachable_pub, reason = "end-to-end tests use more of it")]
+mod server;
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs a future to its end on this thread.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// Runs what speaks to a database by itself.
+fn with_tokio<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, future)
+}
+
+/// One server for all tests of this process, with a migrated database to copy.
+fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let server = Server::start();
+        with_tokio(async {
+            sql(&server, "postgres", "CREATE DATABASE migrated").await;
+            let database = Database::parse("regional", &server.url("migrated")).unwrap();
+            assert_eq!(migrate(&database, REGIONAL).await.unwrap(), 1);
+            assert_eq!(migrate(&database, REGIONAL).await.unwrap(), 0, "what has run is not run again");
+        });
+        server
+    })
+}
+
+/// Runs statements in a database of the server.
+async fn sql(server: &Server, database: &str, text: &str) -> Vec<String> {
+    let (client, connection) = tokio_postgres::connect(&server.url(database), NoTls).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let answers = client.simple_query(text).await.unwrap_or_else(|error| panic!("{text}: {error:?}"));
+    drop(client);
+    driver.await.unwrap().unwrap();
+    let rows = answers.into_iter().filter_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
+        _ => None,
+    });
+    rows.collect()
+}
+
+/// A migrated database without rows.
+fn fresh() -> (Database, Seen) {
+    let server = server();
+    let name = server.fresh_name();
+    let lineage = with_tokio(async {
+        sql(server, "postgres", &format!("CREATE DATABASE {name} TEMPLATE migrated ")).await;
+        sql(server, &name, "SELECT encode(lineage, 'hex') FROM timeline").await.remove(0)
+    });
+    let seen = Seen { lineage: u128::from_str_radix(&lineage, 16).unwrap(), change: None };
+    (Database::parse("regional", &server.url(&name)).unwrap(), seen)
+}
+
+fn on_postgres(case: impl AsyncFnOnce(Postgres)) {
+    let (database, seen) = fresh();
+    let (postgres, thread) = Postgres::start(database, seen, Box::new(|_| {}), Box::new(|_| {})).unwrap();
+    block_on(case(postgres));
+    thread.join();
+}
+
+anvil_node::metadata_suite!(super::on_postgres);
+
+/// Goal: no statement reads more of a table than it answers. Method: the plan of each, as a session here makes it.
+#[test]
+fn every_statement_finds_its_rows_by_an_index() {
+    let (database, _) = fresh();
+    with_tokio(async {
+        let session = session::Session::open(&database).await.unwrap();
+        let statements: Vec<&'static str> = load::statements().into_iter().chain(save::statements()).collect();
+        for (number, statement) in statements.iter().enumerate() {
+            session.run(&format!("PREPARE explained{number} AS {statement}")).await.unwrap();
+            let types = session.prepare(statement).await.unwrap();
+            let values = types.params().iter().map(|kind| match kind.name() {
+                "_int8" | "_int4" | "_int2" => "'{1,2}'",
+                "_bytea" => r#"'{"\\x01","\\x02"}'"#,
+                "_text" => "'{a,b}'",
+                "_bool" => "'{t,f}'",
+                "bytea" => r"'\x01'",
+                "text" => "'a'",
+                _ => "1",
+            });
+            let values = values.collect::<Vec<_>>().join(", ");
+            let call = if values.is_empty() { String::new() } else { format!("({values})") };
+            let explain: &'static str = Box::leak(format!("EXPLAIN EXECUTE explained{number}{call}").into_boxed_str());
+            let plan = sql_lines(&session, explain).await;
+            assert!(!plan.contains("Seq Scan"), "{statement}:\n{plan}");
+            // A filter reads rows to throw them away; these throw away what the index itself cannot know.
+            let filters = plan.lines().map(str::trim).filter(|line| line.contains("Filter:"));
+            let known = ["(NOT delete_marker)", "(blob IS NOT NULL)", "(part > "];
+            let bad: Vec<&str> = filters.filter(|line| !known.iter().any(|known| line.contains(known))).collect();
+            assert!(bad.is_empty(), "{statement}: {bad:?}\n{plan}");
+            assert!(!plan.contains("Hash Join") && !plan.contains("Merge Join"), "{statement}:\n{plan}");
+        }
+        assert!(statements.len() > 40);
+    });
+}
+
+async fn sql_lines(session: &session::Session, text: &'static str) -> String {
+    let rows = session.query(text, &[]).await.unwrap();
+    rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join("\n")
+}
+
+/// A schema that was not made, and one that this program does not understand, are refused with what to do.
+#[test]
+fn a_schema_is_looked_at_before_it_is_used() {
+    let server = server();
+    let name = server.fresh_name();
+    with_tokio(async {
+        sql(server, "postgres", &format!("CREATE DATABASE {name}")).await;
+        let database = Database::parse("global", &server.url(&name)).unwrap();
+        let status = Status::of(&database, GLOBAL).await.unwrap();
+        assert_eq!(status.pending(), 1);
+        assert!(status.check().unwrap_err().to_string().contains("anvil migrate up"));
+        // Two at once: one migrates, the other one waits and finds it done.
+        let (one, other) = tokio::join!(migrate(&database, GLOBAL), migrate(&database, GLOBAL));
+        assert_eq!(one.unwrap() + other.unwrap(), 1);
+        let status = Status::of(&database, GLOBAL).await.unwrap();
+        assert_eq!((status.pending(), status.check().is_ok()), (0, true));
+        sql(server, &name, "INSERT INTO schema_migrations VALUES (2, '0002_later', '', 2)").await;
+        let refused = Status::of(&database, GLOBAL).await.unwrap().check().unwrap_err().to_string();
+        assert!(refused.contains("newer version"), "{refused}");
+    });
+}
