@@ -6,5 +6,6 @@ pub mod clients;
 pub mod content;
 pub mod ledger;
 pub mod node;
+pub mod postgres;
 pub mod s3;
 pub mod tree;

@@ -27,6 +27,8 @@ pub struct Options {
     pub binary: Option<PathBuf>,
     /// More arguments of `anvil dev`.
     pub arguments: Vec<String>,
+    /// Variables.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A running node, killed when dropped. Its log is shown when the test fails.
@@ -100,6 +102,11 @@ impl Node {
     /// The endpoint as clients take it.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// What `/ready` answers.
+    pub fn ready(&self) -> u16 {
+        status_of_ready(self.address).expect("the node answers")
     }
 
     /// What `/metrics` says.
@@ -194,6 +201,7 @@ fn spawn(data_dir: &Path, options: &Options, log: &Path) -> Child {
         command.env_remove(name);
     }
     let errors = File::options().create(true).append(true).open(log).expect("the log can be written");
+    command.envs(options.environment.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
     command.spawn().expect("the binary can be started")
 }

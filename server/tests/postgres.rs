@@ -1,0 +1,253 @@
+//! Goal: a node with its metadata in PostgreSQL serves as one without does, and loses nothing that it acknowledged, whatever
+//! becomes of the node or the database. Method: the real binary on a real server; boto3; SIGKILL; the server stopped
+//! and killed under load, with a ledger of what was acknowledged.
+
+mod support;
+
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::clients::{python, run};
+use support::content::{Content, Random};
+use support::ledger::{BUCKET, Outcome, ledgers, verify};
+use support::node::{Node, Options, scratch, start_to_fail};
+use support::postgres::Postgres;
+
+/// A server with two databases that hold nothing.
+fn server() -> Postgres {
+    let server = Postgres::start();
+    for database in ["anvil_global", "anvil_regional"] {
+        create_database(&server, database);
+    }
+    server
+}
+
+fn environment(server: &Postgres) -> Vec<(String, String)> {
+    let url = |database| server.url(database);
+    let variables = [("GLOBAL_DATABASE_URL", url("anvil_global")), ("REGIONAL_DATABASE_URL", url("anvil_regional"))];
+    variables.map(|(name, value)| (name.to_owned(), value)).to_vec()
+}
+
+fn options(server: &Postgres, arguments: &[&str]) -> Options {
+    let arguments = arguments.iter().map(ToString::to_string).collect();
+    Options { arguments, environment: environment(server), ..Options::default() }
+}
+
+fn create_database(server: &Postgres, name: &str) {
+    with_server(server, "postgres", &format!("CREATE DATABASE {name}"));
+}
+
+/// Runs statements in a database; gives the first column of their rows.
+fn with_server(server: &Postgres, database: &str, text: &str) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (client, connection) = tokio_postgres::connect(&server.url(database), tokio_postgres::NoTls).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let answers = client.simple_query(text).await.unwrap_or_else(|error| panic!("{text}: {error:?}"));
+        drop(client);
+        driver.await.unwrap().unwrap();
+        let rows = answers.into_iter().filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
+            _ => None,
+        });
+        rows.collect()
+    })
+}
+
+fn migrate(server: &Postgres, what: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_anvil"));
+    command.args(["migrate", what]).envs(environment(server));
+    command.output().unwrap()
+}
+
+/// The exit code of `anvil migrate status` follows what is pending, and a node starts only behind the migrations.
+#[test]
+fn a_node_starts_on_databases_that_were_made_for_it() {
+    let (server, scratch) = (server(), scratch());
+    let data = scratch.path().join("data");
+    let status = migrate(&server, "status");
+    assert_eq!(status.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&status.stdout).contains("0001_first"), "{status:?}");
+    let refused = start_to_fail(&data, &options(&server, &[]));
+    assert!(refused.contains("anvil migrate up"), "{refused}");
+
+    assert!(migrate(&server, "up").status.success());
+    let status = migrate(&server, "status");
+    assert!(status.status.success() && !String::from_utf8_lossy(&status.stdout).contains("pending"), "{status:?}");
+    let refused = start_to_fail(&data, &options(&server, &[]));
+    assert!(refused.contains("--init-cluster"), "no region was made: {refused}");
+
+    let node = Node::start_with(&data, &options(&server, &["--init-cluster"]));
+    node.client().put("/bucket", b"").unwrap().succeeded();
+    node.client().put("/bucket/key", b"value").unwrap().succeeded();
+    node.stop();
+
+    let refused = start_to_fail(&data, &Options::default());
+    assert!(refused.contains("GLOBAL_DATABASE_URL"), "without its databases it would see nothing: {refused}");
+    let refused = start_to_fail(&data, &options(&server, &["--region", "elsewhere"]));
+    assert!(refused.contains("REGION"), "{refused}");
+    let refused = start_to_fail(&scratch.path().join("other"), &options(&server, &[]));
+    assert!(refused.contains("one node"), "{refused}");
+
+    let node = Node::start_with(&data, &options(&server, &["--init-cluster"]));
+    assert_eq!(node.client().get("/bucket/key").unwrap().succeeded().body, b"value");
+    node.stop();
+}
+
+/// Data that an embedded node has is not left to a database that does not know it.
+#[test]
+fn disks_with_metadata_of_their_own_are_refused() {
+    let (server, scratch) = (server(), scratch());
+    let data = scratch.path().join("data");
+    let node = Node::start(&data);
+    node.client().put("/bucket", b"").unwrap().succeeded();
+    node.stop();
+    let refused = start_to_fail(&data, &options(&server, &["--init-cluster"]));
+    assert!(refused.contains("without a database"), "{refused}");
+}
+
+/// Python programs find S3 as they know it, and all of it after a crash.
+#[test]
+fn boto3_finds_s3_as_it_knows_it() {
+    let (server, scratch) = (server(), scratch());
+    let start = || Node::start_with(&scratch.path().join("data"), &options(&server, &["--init-cluster"]));
+    let mut node = start();
+    for group in ["buckets", "objects", "listing", "multipart", "checksums", "copies", "refusals"] {
+        println!("{}", run(python(&node, "boto3_checks.py").arg(group)));
+        let before = with_server(&server, "anvil_regional", "SELECT count(*) FROM heads");
+        node.kill();
+        node = start();
+        assert_eq!(with_server(&server, "anvil_regional", "SELECT count(*) FROM heads"), before);
+    }
+    node.stop();
+}
+
+/// Goal: nothing acknowledged is lost by kills of the node. Method: as for the embedded metadata, fewer times.
+#[test]
+fn what_was_acknowledged_survives_kills_of_the_node() {
+    let (server, scratch) = (server(), scratch());
+    let data = scratch.path().join("data");
+    let start = || Node::start_with(&data, &options(&server, &["--init-cluster", "--reclaim-delay", "0"]));
+    let mut random = Random(0x0dab);
+    let mut ledgers = ledgers(WRITERS);
+    let mut node = start();
+    node.client().put(&format!("/{BUCKET}"), b"").unwrap().succeeded();
+    for round in 1..=4 {
+        let acknowledged = AtomicU64::new(0);
+        thread::scope(|scope| {
+            for ledger in &mut ledgers {
+                let (mut client, mut random, acknowledged) = (node.client(), Random(random.next()), &acknowledged);
+                scope.spawn(move || {
+                    loop {
+                        match ledger.step(&mut client, &mut random) {
+                            Outcome::Acknowledged { .. } => drop(acknowledged.fetch_add(1, Ordering::Relaxed)),
+                            Outcome::Refused { status, text } => assert_eq!(status, 503, "{text}"),
+                            Outcome::Broken => break,
+                        }
+                    }
+                });
+            }
+            while acknowledged.load(Ordering::Relaxed) < 150 {
+                thread::sleep(Duration::from_millis(1));
+            }
+            node.kill();
+        });
+        node = start();
+        println!("round {round}: {} acknowledged, ready after {:.1?}", acknowledged.into_inner(), node.start_time);
+        verify(&node, &mut ledgers);
+    }
+    node.stop();
+}
+
+/// Goal: while the database is away requests are answered with 503 and when to come back, `/ready` follows it, nothing
+/// acknowledged is lost, and the node needs no restart. Method: the server is stopped and killed under load, and started
+/// again.
+#[test]
+fn what_was_acknowledged_survives_an_outage_of_the_database() {
+    let (mut server, scratch) = (server(), scratch());
+    let node = Node::start_with(&scratch.path().join("data"), &options(&server, &["--init-cluster"]));
+    let mut ledgers = ledgers(WRITERS);
+    let mut random = Random(0x0a7a);
+    node.client().put(&format!("/{BUCKET}"), b"").unwrap().succeeded();
+    for mode in ["fast", "immediate", "fast", "immediate"] {
+        let (acknowledged, refused, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        thread::scope(|scope| {
+            for ledger in &mut ledgers {
+                let (node, mut client, mut random) = (&node, node.client(), Random(random.next()));
+                let (acknowledged, refused, done) = (&acknowledged, &refused, &done);
+                scope.spawn(move || {
+                    while !done.load(Ordering::Relaxed) {
+                        match ledger.step(&mut client, &mut random) {
+                            Outcome::Acknowledged { .. } => drop(acknowledged.fetch_add(1, Ordering::Relaxed)),
+                            Outcome::Refused { status, text } => {
+                                assert_eq!(status, 503, "{text}");
+                                refused.fetch_add(1, Ordering::Relaxed);
+                            }
+                            // A refused upload may close the connection that its body is still coming on.
+                            Outcome::Broken => client = node.client(),
+                        }
+                    }
+                });
+            }
+            until(|| acknowledged.load(Ordering::Relaxed) > 100, "writes are acknowledged");
+            server.stop(mode);
+            let begun = Instant::now();
+            until(|| node.ready() == 503, "/ready says that the metadata is away");
+            let away = begun.elapsed();
+            let answer = node.client().get(&format!("/{BUCKET}/none")).unwrap();
+            assert_eq!(answer.status(), 503, "{}", answer.text());
+            assert!(answer.head.header("retry-after").is_some(), "it says when to come back");
+            let before = refused.load(Ordering::Relaxed);
+            until(|| refused.load(Ordering::Relaxed) > before, "writes are refused");
+            server.start_again();
+            let begun = Instant::now();
+            until(|| node.ready() == 200, "/ready says that the metadata is back");
+            let back = begun.elapsed();
+            let before = acknowledged.load(Ordering::Relaxed);
+            until(|| acknowledged.load(Ordering::Relaxed) > before + 50, "writes are acknowledged again");
+            done.store(true, Ordering::Relaxed);
+            println!("{mode}: /ready followed after {away:.1?}, and back after {back:.1?}");
+        });
+        println!("{mode}: {} acknowledged, {} refused", acknowledged.into_inner(), refused.into_inner());
+        verify(&node, &mut ledgers);
+    }
+    node.stop();
+}
+
+/// Goal: a database that was put back to an older state is noticed, and nothing is swept by what it does not know. Method: a
+/// copy of the database from before some writes takes its place.
+#[test]
+fn a_database_that_went_back_is_noticed() {
+    let (server, scratch) = (server(), scratch());
+    let data = scratch.path().join("data");
+    let node = Node::start_with(&data, &options(&server, &["--init-cluster"]));
+    node.client().put("/bucket", b"").unwrap().succeeded();
+    node.stop();
+    with_server(&server, "postgres", "CREATE DATABASE backup TEMPLATE anvil_regional");
+    let node = Node::start_with(&data, &options(&server, &[]));
+    let content = Content { seed: 1, length: 100_000 };
+    node.client().put("/bucket/key", &content.bytes()).unwrap().succeeded();
+    node.stop();
+    with_server(&server, "postgres", "ALTER DATABASE anvil_regional RENAME TO newest");
+    with_server(&server, "postgres", "ALTER DATABASE backup RENAME TO anvil_regional");
+    let refused = start_to_fail(&data, &options(&server, &[]));
+    assert!(refused.contains("went back"), "{refused}");
+    with_server(&server, "postgres", "ALTER DATABASE anvil_regional RENAME TO backup");
+    with_server(&server, "postgres", "ALTER DATABASE newest RENAME TO anvil_regional");
+    let node = Node::start_with(&data, &options(&server, &[]));
+    assert_eq!(node.client().get("/bucket/key").unwrap().succeeded().body, content.bytes());
+    node.stop();
+}
+
+/// Waits for what must come within seconds.
+fn until(holds: impl Fn() -> bool, what: &str) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "in vain: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+const WRITERS: u64 = 4;
