@@ -31,16 +31,21 @@ impl Shared {
     /// The value that an object says it is; its size and tag must agree.
     pub(super) fn identify(&self, headers: &Headers, size: u64, etag: &Etag) -> Value {
         let value = value_in(headers);
-        let about = self.about(value);
-        assert_eq!((size, etag), (about.size, &self.etag(value)), "value {value} is mixed with another");
+        let whole = size == self.about(value).size && self.is_etag(value, etag);
+        assert!(whole, "value {value} is mixed with another: {size} bytes, {etag:?}");
         value
+    }
+
+    /// What a write says of its value must be true.
+    pub(super) fn identify_stored(&self, value: Value, size: u64, etag: &Etag) {
+        let whole = size == self.about(value).size && self.is_etag(value, etag);
+        assert!(whole, "value {value} was stored as {size} bytes with tag {etag:?}");
     }
 
     pub(super) fn fate_of_put(&self, result: Result<(Value, &Stored), &PutError<Left>>) -> Fate {
         match result {
             Ok((value, stored)) => {
-                let about = self.about(value);
-                assert_eq!((stored.size, &stored.etag), (about.size, &self.etag(value)));
+                self.identify_stored(value, stored.size, &stored.etag);
                 Fate::Done
             }
             Err(error) => self.fate_of_put_error(error),

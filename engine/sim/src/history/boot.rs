@@ -150,6 +150,7 @@ impl Running {
         for window in 0..geometry::window_count(row.profile, row.length) {
             let located = store.locate(row.blob, geometry::window_start(row.profile, window)).await;
             let located = located.expect("the store is not closing");
+            let located = located.filter(|located| located.profile == row.profile);
             for (found, shard) in found.iter_mut().zip(0..) {
                 let disk = located.as_ref().and_then(|located| located.cell(shard)).map(|cell| cell.disk);
                 *found = found.filter(|found| Some(*found) == disk);

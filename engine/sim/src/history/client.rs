@@ -200,8 +200,7 @@ impl Client {
         let result = self.node.copy_object(&copy).await;
         let fate = match result {
             Ok(copied) => {
-                let about = self.shared.about(value);
-                assert_eq!((copied.size, &copied.etag), (about.size, &self.shared.etag(value)));
+                self.shared.identify_stored(value, copied.size, &copied.etag);
                 Fate::Done
             }
             // The source never held still, or is not to be looked at.

@@ -48,6 +48,11 @@ pub(super) struct Shared {
     pub(super) pending: RefCell<Vec<Upload>>,
 }
 
+/// The tags of values up to this size are all computed,
+const TAGGED_BYTES_MAX: u64 = 16 << 10;
+/// and of larger ones, of one in so many.
+const TAGGED_ONE_IN: u64 = 4;
+
 /// A value: how its object was made.
 #[derive(Clone)]
 pub(super) struct About {
@@ -143,12 +148,24 @@ impl Shared {
     }
 
     pub(super) fn etag(&self, value: Value) -> Etag {
+        // A copy has the tag of its origin.
+        let value = self.about(value).bytes;
         let known = self.etags.borrow().get(&value).cloned();
         known.unwrap_or_else(|| {
             let etag = self.about(value).etag();
             self.etags.borrow_mut().insert(value, etag.clone());
             etag
         })
+    }
+
+    /// Whether a tag that was told is that of the value. Tags of large values cost more than all that is proved by them: of
+    /// those only some are computed, and the first that is told of any other counts from then on.
+    pub(super) fn is_etag(&self, value: Value, told: &Etag) -> bool {
+        let About { size, bytes, .. } = self.about(value);
+        if size > TAGGED_BYTES_MAX && !bytes.is_multiple_of(TAGGED_ONE_IN) {
+            return self.etags.borrow_mut().entry(bytes).or_insert_with(|| told.clone()) == told;
+        }
+        self.etag(value) == *told
     }
 
     /// The value with this tag and size; `None` when there are several, as for empty objects.

@@ -120,8 +120,7 @@ impl Client {
         let result = self.node.complete_upload(name(upload), upload.parts.clone(), None, conditions).await;
         match result {
             Ok(stored) => {
-                let about = self.shared.about(upload.value);
-                assert_eq!((stored.size, &stored.etag), (about.size, &self.shared.etag(upload.value)));
+                self.shared.identify_stored(upload.value, stored.size, &stored.etag);
                 Fate::Done
             }
             Err(MetadataError::Refused(_)) if self.shared.tolerance.get().damage => Fate::Refused,
