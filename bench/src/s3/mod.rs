@@ -300,7 +300,8 @@ impl Load<'_> {
         let deletes_only = matches!(plan.mix[..], [(Operation::Delete, _)]);
         // Deletions begin with the first object.
         let deleted = AtomicU64::new(0);
-        let duration = limits.duration.saturating_sub(began.elapsed());
+        // Also when the last objects came late: a run without a figure is of no use to anybody.
+        let duration = limits.duration.saturating_sub(began.elapsed()).max(limits.duration / 4);
         let (tally, took) = self.phase(&Work {
             what: "measuring",
             mix: &plan.mix,
