@@ -18,6 +18,9 @@ pub const CHECKSUM_BLOCK_BYTES: usize = 64 << 10;
 /// A blob of at most this many bytes is small: it is packed with others into one write.
 pub const SMALL_BLOB_BYTES_MAX: usize = 64 << 10;
 
+/// Disks of one node, at most, and disks that it has given up and not yet forgotten: what a roster has room for.
+pub const ROSTER_DISKS_MAX: usize = 64;
+
 /// An S3 object, at most (50 TB since 2025-12; AWS "Amazon S3 objects" user guide; 10,000 parts of 5 GiB).
 pub const OBJECT_BYTES_MAX: u64 = 10_000 * PART_BYTES_MAX;
 /// One PUT or one part, at most (AWS "multipart upload limits").

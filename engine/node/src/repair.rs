@@ -7,14 +7,14 @@
 //! life, with the shards that are left; what it had appended is replaced, or goes with its blob.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anvil_model::format::Subject;
 use anvil_model::geometry;
-use anvil_model::ids::{BlobId, DiskId};
+use anvil_model::ids::{BlobId, CoreId, DiskId};
 use anvil_model::io::{DeviceError, World};
 use anvil_model::limits::{PAGE_KEYS_MAX, RECORD_HEADER_BYTES_MAX};
 use anvil_model::profile::Profile;
@@ -32,7 +32,8 @@ use crate::upkeep::Upkeep;
 /// core.
 #[derive(Clone, Debug)]
 pub struct LostDisks {
-    disks: Arc<watch::Sender<BTreeSet<DiskId>>>,
+    /// With the rounds in a row in which a core found nothing that names the disk.
+    disks: Arc<watch::Sender<BTreeMap<DiskId, BTreeMap<CoreId, u32>>>>,
 }
 
 /// What repair did on a core since its start, and what it has before it.
@@ -89,6 +90,8 @@ const DAMAGED_MAX: usize = 1024;
 const RETRY: Duration = Duration::from_secs(5);
 /// Failures of one round that are named in the log; the others are counted.
 const NAMED_MAX: u64 = 10;
+/// Rounds in a row in which every core finds nothing that names a disk, before it is forgotten.
+const CLEAR_ROUNDS: u32 = 2;
 /// Shards in a row that no disk takes, after which the round ends: it would go on like this.
 const UNPLACED_MAX: u32 = 16;
 
@@ -96,18 +99,45 @@ impl LostDisks {
     /// None.
     #[must_use]
     pub fn new() -> Self {
-        Self { disks: Arc::new(watch::Sender::new(BTreeSet::new())) }
+        Self { disks: Arc::new(watch::Sender::new(BTreeMap::new())) }
     }
 
     /// From now on these.
     pub fn set(&self, disks: BTreeSet<DiskId>) {
-        self.disks.send_replace(disks);
+        self.disks.send_modify(|known| {
+            known.retain(|disk, _| disks.contains(disk));
+            for disk in disks {
+                known.entry(disk).or_default();
+            }
+        });
     }
 
     /// Which they are.
     #[must_use]
     pub fn all(&self) -> BTreeSet<DiskId> {
-        self.disks.borrow().clone()
+        self.disks.borrow().keys().copied().collect()
+    }
+
+    /// Waits until all cores of the node have found that nothing names some of them any more, and gives these: they may be
+    /// forgotten. A write that was on its way when its disk was given up may still come to name it, hence more than one round.
+    pub async fn cleared(&self, core_count: u16) -> BTreeSet<DiskId> {
+        let mut disks = self.disks.subscribe();
+        let is_clear = |cores: &BTreeMap<CoreId, u32>| {
+            cores.len() == core_count.into() && cores.values().all(|&rounds| rounds >= CLEAR_ROUNDS)
+        };
+        let known = disks.wait_for(|known| known.values().any(is_clear)).await.expect("this holds the sender");
+        known.iter().filter(|(_, cores)| is_clear(cores)).map(|(disk, _)| *disk).collect()
+    }
+
+    /// A round of this core has looked for shards on the disk.
+    fn note_round(&self, disk: DiskId, core: CoreId, clear: bool) {
+        self.disks.send_if_modified(|known| {
+            let Some(cores) = known.get_mut(&disk) else { return false };
+            let rounds = cores.entry(core).or_default();
+            *rounds = if clear { rounds.saturating_add(1) } else { 0 };
+            // Every core hears of a change, and looks again.
+            *rounds == CLEAR_ROUNDS
+        });
     }
 }
 
@@ -181,6 +211,8 @@ impl<W: World> Node<W> {
                 Ok(true)
             })
             .await?;
+            let clear = self.repairs.figures.borrow().remaining.iter().all(|of| of.disk != disk);
+            upkeep.lost.note_round(disk, self.world.core(), clear);
         }
         for disk in disks() {
             self.repair_disk(disk, upkeep.repair_bytes_per_second).await?;

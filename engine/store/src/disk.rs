@@ -2,7 +2,7 @@
 
 use anvil_model::format::{
     Damage, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, EXTENTS_OFFSET, FEATURES_INCOMPATIBLE, FEATURES_READ_ONLY,
-    FORMAT_VERSION, SUPERBLOCK_OFFSETS, ScrubMark, Superblock, UNIT_BYTES,
+    FORMAT_VERSION, Roster, SUPERBLOCK_OFFSETS, ScrubMark, Superblock, UNIT_BYTES,
 };
 use anvil_model::ids::DiskId;
 use anvil_model::io::{Device, DeviceError, Reserve, World};
@@ -27,7 +27,7 @@ pub enum Identity {
 }
 
 /// What a superblock says of its disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskIdentity {
     /// Drawn when the disk was formatted.
     pub disk: DiskId,
@@ -41,6 +41,10 @@ pub struct DiskIdentity {
     pub extents_prepared: u32,
     /// True when the last life ended with a clean close.
     pub clean: bool,
+    /// The last start that it was there for.
+    pub start: u64,
+    /// The disks that it belonged to then.
+    pub roster: Roster,
 }
 
 /// Why a disk was not identified.
@@ -101,8 +105,8 @@ pub enum FormatError {
 /// # Errors
 /// When the disk is ours but damaged, newer, or cannot be read or flushed.
 pub async fn identify<W: World>(world: &W, device: &W::Device) -> Result<Identity, IdentifyError> {
-    let superblock = match read_superblock(world, device).await? {
-        Superblocks::Whole(superblock) => superblock,
+    let (superblock, roster) = match read_superblock(world, device).await? {
+        Superblocks::Whole(superblock, roster) => (superblock, roster),
         Superblocks::Blank => return Ok(Identity::Blank),
         Superblocks::Foreign => return Ok(Identity::Foreign),
         Superblocks::Damaged => return Err(IdentifyError::Damaged),
@@ -115,7 +119,25 @@ pub async fn identify<W: World>(world: &W, device: &W::Device) -> Result<Identit
         format_version: superblock.format_version,
         extents_prepared: superblock.extents_prepared,
         clean: superblock.clean,
+        start: superblock.start,
+        roster,
     }))
+}
+
+/// Writes down on a disk, durably, which disks it belongs to. For a disk that no store has open; the others are told by
+/// [`Store::enroll`](crate::Store::enroll).
+///
+/// # Errors
+/// When the device holds no disk that this program can read, or fails.
+pub async fn enroll<W: World>(world: &W, device: &W::Device, roster: &Roster) -> Result<(), IdentifyError> {
+    let Superblocks::Whole(superblock, before) = read_superblock(world, device).await? else {
+        return Err(IdentifyError::Damaged);
+    };
+    if before == *roster {
+        return Ok(());
+    }
+    let superblock = Superblock { generation: superblock.generation + 1, ..superblock };
+    Ok(write_superblock(world, device, &superblock, roster, async || device.flush().await).await?)
 }
 
 /// Makes a blank device ours. Allocates only the room of the superblocks; extents come when a store opens the disk.
@@ -158,7 +180,7 @@ pub async fn format<W: World>(world: &W, device: &W::Device, options: FormatOpti
         start: 0,
         start_id: 0,
     };
-    Ok(write_superblock(world, device, &superblock, async || device.flush().await).await?)
+    Ok(write_superblock(world, device, &superblock, &Roster::default(), async || device.flush().await).await?)
 }
 
 /// The extent size that suits a disk of this capacity: 64 MiB; on disks below 4 GiB about a 64th of the disk, but room
@@ -173,9 +195,10 @@ pub fn extent_bytes(capacity_bytes: u64) -> u64 {
 }
 
 /// What lies where the superblocks should.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and seldom")]
 pub(crate) enum Superblocks {
-    /// The newer of those that are whole, of a format and with features that this program has.
-    Whole(Superblock),
+    /// The newer of those that are whole, of a format and with features that this program has; and the newer roster.
+    Whole(Superblock, Roster),
     Blank,
     Foreign,
     /// Ours, but none is whole.
@@ -188,6 +211,7 @@ pub(crate) async fn read_superblock<W: World>(world: &W, device: &W::Device) -> 
         return Ok(Superblocks::Blank);
     }
     let mut newest: Option<Superblock> = None;
+    let mut roster = Roster::default();
     let mut begun = false;
     for offset in SUPERBLOCK_OFFSETS {
         if offset + UNIT_BYTES as u64 > size {
@@ -195,7 +219,14 @@ pub(crate) async fn read_superblock<W: World>(world: &W, device: &W::Device) -> 
         }
         let buffer = world.buffer(Reserve::Progress).await;
         let (read, buffer) = device.read(offset, buffer, 0..UNIT_BYTES).await;
-        match read.map(|()| Superblock::decode(&buffer[..UNIT_BYTES])) {
+        let found = read.map(|()| Superblock::decode(&buffer[..UNIT_BYTES]));
+        if let Ok(Ok(_)) = found
+            && let Ok(found) = Roster::decode(&buffer[..UNIT_BYTES])
+            && found.generation > roster.generation
+        {
+            roster = found;
+        }
+        match found {
             Ok(Ok(found)) if newest.is_none_or(|newest| newest.generation < found.generation) => newest = Some(found),
             Ok(Ok(_) | Err(Damage::Absent)) => {}
             Ok(Err(Damage::Checksum | Damage::Impossible)) => begun = true,
@@ -205,7 +236,7 @@ pub(crate) async fn read_superblock<W: World>(world: &W, device: &W::Device) -> 
         }
     }
     match newest {
-        Some(superblock) => judge(superblock).map(Superblocks::Whole),
+        Some(superblock) => judge(superblock).map(|superblock| Superblocks::Whole(superblock, roster)),
         None => judge_without_superblock(world, device, begun).await,
     }
 }
@@ -216,12 +247,14 @@ pub(crate) async fn write_superblock<W: World>(
     world: &W,
     device: &W::Device,
     superblock: &Superblock,
+    roster: &Roster,
     flush: impl AsyncFn() -> Result<(), DeviceError>,
 ) -> Result<(), DeviceError> {
     // The first one last: a format that was cut short leaves its place blank.
     for offset in SUPERBLOCK_OFFSETS.into_iter().rev() {
         let mut buffer = world.buffer(Reserve::Progress).await;
         superblock.encode(&mut buffer[..UNIT_BYTES]);
+        roster.encode(&mut buffer[..UNIT_BYTES]);
         let (written, buffer) = device.write(offset, buffer, 0..UNIT_BYTES).await;
         drop(buffer);
         written?;

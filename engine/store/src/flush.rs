@@ -22,6 +22,10 @@ pub(crate) struct Flusher {
 impl<W: World> Inner<W> {
     /// Makes all writes to this disk that completed before this call durable.
     pub(crate) async fn flush_disk(self: &Rc<Self>, disk: u16) -> Result<(), DeviceError> {
+        // Its home may not know of it yet, and nothing was written to it.
+        if self.disk(disk).arrival.borrow().is_some() {
+            return Err(DeviceError::Offline);
+        }
         let (reply, flushed) = oneshot::channel();
         let home = self.disk_home(disk);
         if home == self.core {

@@ -342,6 +342,18 @@ impl Index {
         page
     }
 
+    /// All cells in their order, each with the life of its extent.
+    pub(crate) fn cells(&self) -> impl Iterator<Item = (CellId, u64, Place)> {
+        self.from(Key::MIN).flat_map(|(key, run)| {
+            let incarnation = self.incarnation(run);
+            (0..u32::from(run.cells)).map(move |index| {
+                let key = key.plus(index);
+                let shard = u8::try_from(key.0[4] >> WINDOW_BITS).expect("a shard's number");
+                (CellId { blob: key.blob(), shard, window: key.window() }, incarnation, run.place(index))
+            })
+        })
+    }
+
     /// Cells that the index has in this life of an extent.
     pub(crate) fn cells_in(&self, disk: u16, extent: u32, incarnation: u64) -> u32 {
         let indexed = self.extents.get(&(disk, extent)).filter(|indexed| indexed.incarnation == incarnation);

@@ -5,7 +5,8 @@
 //!
 //! The order of a start: [`identify`] each device ([`format()`] blank ones), [`recover()`] all of them on one core, read
 //! [`Recovered::log`], send each core its [`Share`] and its [`Mail`], [`Store::open`] on every core,
-//! [`LogWriter::open`] on one, [`Store::set_writer`] on every core. The end: [`Store::close`] on every core at once.
+//! [`LogWriter::open`] on one, [`Store::set_writer`] on every core. A disk that comes later: [`Store::prepare_disk`] on one
+//! core, [`Store::add_disk`], [`Store::enter_disk`] and [`Store::open_disk`] on every core. The end: [`Store::close`] on every core at once.
 //!
 //! | file | what happens there |
 //! | --- | --- |
@@ -20,6 +21,7 @@
 //! | `scrub`, `walk` | every record read and verified, slowly |
 //! | `offline` | a disk that no node uses |
 //! | `scan`, `recover` | finding everything again |
+//! | `join` | a disk that comes while the node runs |
 #![forbid(unsafe_code)]
 
 mod account;
@@ -29,6 +31,7 @@ mod disk;
 mod extent;
 mod flush;
 mod index;
+mod join;
 mod log;
 mod mail;
 mod offline;
@@ -44,12 +47,14 @@ mod space;
 mod store;
 mod walk;
 
-pub use anvil_model::format::{Origin, OriginPayload};
+pub use anvil_model::format::{Origin, OriginPayload, Roster};
 pub use append::{AppendError, Cell};
 pub use budget::Rate;
 pub use disk::{
-    DiskIdentity, EXTENTS_MIN, FormatError, FormatOptions, IdentifyError, Identity, extent_bytes, format, identify,
+    DiskIdentity, EXTENTS_MIN, FormatError, FormatOptions, IdentifyError, Identity, enroll, extent_bytes, format,
+    identify,
 };
+pub use join::{JoinError, Joining};
 pub use log::{LOG_PAYLOAD_BYTES_MAX, LogError, LogReader, LogRecord, LogTail, LogWriter, RecoveredLog};
 pub use mail::{Mail, mail};
 pub use offline::{ExtentReport, ExtentState, ExtentVerdict, InspectError, Inspection};

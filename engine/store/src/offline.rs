@@ -95,7 +95,7 @@ impl<'a, W: World> Inspection<'a, W> {
     /// # Errors
     /// When the device holds no disk that this program can read.
     pub async fn open(world: &'a W, device: &'a W::Device) -> Result<Self, InspectError> {
-        let (Identity::Anvil(identity), Superblocks::Whole(superblock)) =
+        let (Identity::Anvil(identity), Superblocks::Whole(superblock, _)) =
             (identify(world, device).await?, read_superblock(world, device).await?)
         else {
             return Err(InspectError::NotOurs);

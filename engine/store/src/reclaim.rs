@@ -78,15 +78,18 @@ impl<W: World> Store<W> {
     /// When it was begun before.
     pub fn start_reclaim(&self, options: ReclaimOptions) {
         let inner = &self.inner;
-        for disk in (0..inner.disk_count()).filter(|&disk| inner.disk_home(disk) == inner.core) {
-            let before = std::mem::replace(&mut inner.space(disk).borrow_mut().reclaiming, true);
-            assert!(!before, "one task reclaims a disk");
-            inner.start_background(Rc::clone(inner).reclaim_disk(disk, options));
-        }
+        inner.reclaim.set(Some(options));
+        inner.disks_at_home().for_each(|disk| inner.keep_reclaiming(disk, options));
     }
 }
 
 impl<W: World> Inner<W> {
+    pub(crate) fn keep_reclaiming(self: &Rc<Self>, disk: u16, options: ReclaimOptions) {
+        let before = std::mem::replace(&mut self.space(disk).borrow_mut().reclaiming, true);
+        assert!(!before, "one task reclaims a disk");
+        self.start_background(Rc::clone(self).reclaim_disk(disk, options));
+    }
+
     async fn reclaim_disk(self: Rc<Self>, disk: u16, options: ReclaimOptions) {
         let budget = Budget::new(options.rate);
         loop {

@@ -12,7 +12,9 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use anvil_model::format::{ExtentKind, FEATURE_SHARDS, SMALL_RECORD_BYTES_MAX, Subject, Superblock, extent_offset};
+use anvil_model::format::{
+    ExtentKind, FEATURE_SHARDS, Roster, SMALL_RECORD_BYTES_MAX, Subject, Superblock, extent_offset,
+};
 use anvil_model::geometry::{WINDOWS_MAX, cell_bytes, window_bytes, window_count, window_length};
 use anvil_model::ids::{BlobId, CellId, CoreId, DiskId};
 use anvil_model::io::{Device, DeviceError, World};
@@ -44,10 +46,19 @@ const DAMAGED_NAMED_MAX: usize = 1000;
 pub struct Share {
     pub(crate) core: CoreId,
     pub(crate) core_count: u16,
+    /// Which start this is.
+    pub(crate) start: Start,
     pub(crate) index: Index,
     /// Records that the index does not have because it has others of the same cell: blob, disk and extent.
     pub(crate) copies: BTreeSet<(BlobId, u16, u32)>,
     pub(crate) disks: Vec<DiskShare>,
+}
+
+/// A start of the node, as the superblocks of all disks that are there say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    pub(crate) number: u64,
+    pub(crate) id: u128,
 }
 
 #[derive(Debug)]
@@ -188,7 +199,7 @@ pub async fn survey<W: World>(world: &W, devices: Vec<(DiskId, W::Device)>) -> R
 
 /// What the disks are read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
+pub(crate) enum Purpose {
     /// A start: what is found is made durable.
     Serve,
     /// Nothing is written.
@@ -232,17 +243,17 @@ async fn attempt<W: World>(
     let recovery = |((id, device), ordinal)| DiskRecovery { world, device, id, ordinal, purpose, gathered: &gathered };
     let disks: Vec<_> = devices.iter().map(|(id, device)| (*id, device)).zip(0..).map(recovery).collect();
     let superblocks = all(join_all(disks.iter().map(DiskRecovery::open)).await)?;
-    let extents = disks.iter().zip(superblocks).map(|(disk, superblock)| disk.extents(superblock));
+    let extents = disks.iter().zip(superblocks).map(|(disk, (superblock, roster))| disk.extents(superblock, roster));
     let mut spaces = all(join_all(extents).await)?;
 
     let start = next_start(&spaces, &gathered.borrow().log).map_err(|error| vec![error])?;
-    let start_id = u128::from(world.random()) << 64 | u128::from(world.random());
+    let id = u128::from(world.random()) << 64 | u128::from(world.random());
+    let start = Start { number: start, id };
     for space in &mut spaces {
-        let Superblock { clean, generation, .. } = space.superblock;
-        gathered.borrow_mut().report.clean &= clean;
-        space.superblock = Superblock { clean: false, generation: generation + 1, start, start_id, ..space.superblock };
+        gathered.borrow_mut().report.clean &= space.superblock.clean;
+        space.superblock = started(space.superblock, start);
     }
-    let begun = disks.iter().zip(&spaces).map(|(disk, space)| disk.begin(&space.superblock));
+    let begun = disks.iter().zip(&spaces).map(|(disk, space)| disk.begin(space));
     all(join_all(begun).await)?;
 
     drop(disks);
@@ -270,22 +281,43 @@ async fn attempt<W: World>(
         .into_iter()
         .zip(0..)
         .zip(copies)
-        .map(|((index, core), copies)| Share { core: CoreId(core), core_count, index, copies, disks: Vec::new() })
+        .map(|((index, core), copies)| Share {
+            core: CoreId(core),
+            core_count,
+            start,
+            index,
+            copies,
+            disks: Vec::new(),
+        })
         .collect();
     for ((space, (id, _)), ordinal) in spaces.into_iter().zip(devices).zip(0..) {
-        let extent_bytes = space.superblock.extent_bytes;
-        let growable = u64::from(space.extents_max.saturating_sub(space.superblock.extents_prepared));
-        let free_bytes = (space.free.len() as u64 + growable) * u64::from(extent_bytes);
-        let shards = space.superblock.features_incompatible & FEATURE_SHARDS != 0;
-        let mut space = Some(space);
-        for share in &mut shares {
-            let space = if home_of_disk(ordinal, core_count) == share.core { space.take() } else { None };
-            share.disks.push(DiskShare { id: *id, extent_bytes, free_bytes, shards, space });
+        for (share, disk) in shares.iter_mut().zip(shares_of(*id, ordinal, space, core_count)) {
+            share.disks.push(disk);
         }
     }
-    let log = RecoveredLog::new(world.clone(), devices.to_vec(), extent_bytes, log, log_sequence, start);
+    let log = RecoveredLog::new(world.clone(), devices.to_vec(), extent_bytes, log, log_sequence, start.number);
     let tail = LogTail::new(&log, tails);
     Ok(Recovered { log, report, lost: Vec::new(), shares, damaged, tail })
+}
+
+/// What each core gets of a disk: its home core all of it.
+pub(crate) fn shares_of(id: DiskId, ordinal: u16, space: SpaceShare, core_count: u16) -> Vec<DiskShare> {
+    let extent_bytes = space.superblock.extent_bytes;
+    let growable = u64::from(space.extents_max.saturating_sub(space.superblock.extents_prepared));
+    let free_bytes = (space.free.len() as u64 + growable) * u64::from(extent_bytes);
+    let shards = space.superblock.features_incompatible & FEATURE_SHARDS != 0;
+    let mut space = Some(space);
+    let share = |core| {
+        let space = if home_of_disk(ordinal, core_count) == CoreId(core) { space.take() } else { None };
+        DiskShare { id, extent_bytes, free_bytes, shards, space }
+    };
+    (0..core_count).map(share).collect()
+}
+
+/// The superblock of a disk that is there for this start.
+pub(crate) fn started(superblock: Superblock, start: Start) -> Superblock {
+    let generation = superblock.generation + 1;
+    Superblock { clean: false, generation, start: start.number, start_id: start.id, ..superblock }
 }
 
 /// All successes, or all failures.
@@ -356,27 +388,27 @@ impl<W: World> Recovered<W> {
 }
 
 /// What is gathered from all disks.
-struct Gathered {
+pub(crate) struct Gathered {
     core_count: u16,
-    indexes: Vec<Index>,
+    pub(crate) indexes: Vec<Index>,
     /// Of each core; see [`Share`].
-    copies: Vec<BTreeSet<(BlobId, u16, u32)>>,
-    log: Vec<LogEntry>,
-    log_open: Vec<OpenLog>,
+    pub(crate) copies: Vec<BTreeSet<(BlobId, u16, u32)>>,
+    pub(crate) log: Vec<LogEntry>,
+    pub(crate) log_open: Vec<OpenLog>,
     /// The highest sequence of an extent of the log; 0 when there is none.
-    log_sequence: u64,
+    pub(crate) log_sequence: u64,
     /// Damaged cells, entered after all whole ones: only where there is no whole one.
     damaged_places: Vec<(CellId, u64, Place)>,
     /// When the extents in use were begun, by disk and extent.
     begun_at: BTreeMap<(u16, u32), WallTime>,
     /// Of each disk.
-    accounts: Vec<Accounts>,
+    pub(crate) accounts: Vec<Accounts>,
     damaged: BTreeSet<CellId>,
-    report: RecoveryReport,
+    pub(crate) report: RecoveryReport,
 }
 
 impl Gathered {
-    fn new(core_count: u16, disks: usize) -> Self {
+    pub(crate) fn new(core_count: u16, disks: usize) -> Self {
         Self {
             core_count,
             indexes: (0..core_count).map(|_| Index::new()).collect(),
@@ -459,7 +491,7 @@ impl Gathered {
         self.copies[home].insert((cell.blob, place.disk, place.extent));
     }
 
-    fn enter_damaged(&mut self) {
+    pub(crate) fn enter_damaged(&mut self) {
         for (cell, incarnation, place) in std::mem::take(&mut self.damaged_places) {
             let home = usize::from(cell.blob.home(self.core_count).0);
             if self.indexes[home].insert(cell, incarnation, place) {
@@ -476,24 +508,24 @@ impl Gathered {
 }
 
 /// An open extent of the log.
-struct OpenLog {
+pub(crate) struct OpenLog {
     sequence: u64,
     disk: u16,
-    partial: Partial,
+    pub(crate) partial: Partial,
 }
 
 /// The recovery of one disk.
-struct DiskRecovery<'a, W: World> {
-    world: &'a W,
-    device: &'a W::Device,
-    id: DiskId,
-    ordinal: u16,
-    purpose: Purpose,
-    gathered: &'a RefCell<Gathered>,
+pub(crate) struct DiskRecovery<'a, W: World> {
+    pub(crate) world: &'a W,
+    pub(crate) device: &'a W::Device,
+    pub(crate) id: DiskId,
+    pub(crate) ordinal: u16,
+    pub(crate) purpose: Purpose,
+    pub(crate) gathered: &'a RefCell<Gathered>,
 }
 
 impl<W: World> DiskRecovery<'_, W> {
-    async fn open(&self) -> Result<Superblock, RecoverError> {
+    pub(crate) async fn open(&self) -> Result<(Superblock, Roster), RecoverError> {
         if self.purpose == Purpose::Serve {
             self.device.flush().await.map_err(|error| self.device_error(error))?;
         }
@@ -501,23 +533,23 @@ impl<W: World> DiskRecovery<'_, W> {
     }
 
     /// Makes durable that this start has begun.
-    async fn begin(&self, superblock: &Superblock) -> Result<(), RecoverError> {
+    pub(crate) async fn begin(&self, space: &SpaceShare) -> Result<(), RecoverError> {
         if self.purpose == Purpose::Look {
             return Ok(());
         }
         let flush = async || self.device.flush().await;
-        let written = write_superblock(self.world, self.device, superblock, flush).await;
+        let written = write_superblock(self.world, self.device, &space.superblock, &space.roster, flush).await;
         written.map_err(|error| self.device_error(error))
     }
 
-    async fn superblock(&self) -> Result<Superblock, RecoverError> {
+    async fn superblock(&self) -> Result<(Superblock, Roster), RecoverError> {
         let disk = self.id;
-        let superblock = match read_superblock(self.world, self.device).await {
-            Ok(Superblocks::Whole(superblock)) if superblock.disk == disk => superblock,
+        let (superblock, roster) = match read_superblock(self.world, self.device).await {
+            Ok(Superblocks::Whole(superblock, roster)) if superblock.disk == disk => (superblock, roster),
             Ok(Superblocks::Damaged) => {
                 return Err(RecoverError::Identify { disk, source: IdentifyError::Damaged });
             }
-            Ok(Superblocks::Whole(_) | Superblocks::Blank | Superblocks::Foreign) => {
+            Ok(Superblocks::Whole(..) | Superblocks::Blank | Superblocks::Foreign) => {
                 return Err(RecoverError::NotThisDisk(disk));
             }
             Err(IdentifyError::Device(error)) => return Err(self.device_error(error)),
@@ -528,16 +560,17 @@ impl<W: World> DiskRecovery<'_, W> {
         if found_bytes < needed_bytes {
             return Err(RecoverError::Shrunk { disk, found_bytes, needed_bytes });
         }
-        Ok(superblock)
+        Ok((superblock, roster))
     }
 
-    async fn extents(&self, superblock: Superblock) -> Result<SpaceShare, RecoverError> {
+    pub(crate) async fn extents(&self, superblock: Superblock, roster: Roster) -> Result<SpaceShare, RecoverError> {
         let extent_bytes = superblock.extent_bytes;
         let prepared = superblock.extents_prepared;
         let room = self.device.geometry().capacity_bytes_max.saturating_sub(extent_offset(0, extent_bytes));
         let extents_max = u32::try_from(room / u64::from(extent_bytes)).unwrap_or(u32::MAX).max(prepared);
         let mut space = SpaceShare {
             superblock,
+            roster,
             free: BTreeSet::new(),
             recycled: BTreeSet::new(),
             accounts: Accounts::default(),

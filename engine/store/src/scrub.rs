@@ -100,9 +100,8 @@ impl<W: World> Store<W> {
     /// on every core.
     pub fn start_scrub(&self, options: ScrubOptions) {
         let inner = &self.inner;
-        for disk in (0..inner.disk_count()).filter(|&disk| inner.disk_home(disk) == inner.core) {
-            inner.start_background(Rc::clone(inner).scrub_disk(disk, options));
-        }
+        inner.scrub.set(Some(options));
+        inner.disks_at_home().for_each(|disk| inner.keep_scrubbing(disk, options));
     }
 
     /// Takes up to `max` bad records that scrub and reclaim found on the disks whose home is here, each time that they
@@ -134,6 +133,10 @@ impl<W: World> Inner<W> {
         if kept.len() < BAD_RECORDS_KEPT {
             kept.push_back(bad);
         }
+    }
+
+    pub(crate) fn keep_scrubbing(self: &Rc<Self>, disk: u16, options: ScrubOptions) {
+        self.start_background(Rc::clone(self).scrub_disk(disk, options));
     }
 
     async fn scrub_disk(self: Rc<Self>, disk: u16, options: ScrubOptions) {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anvil_model::format::{
-    ExtentHeader, ExtentName, FEATURE_SHARDS, FooterEntry, SMALL_RECORD_BYTES_MAX, Superblock, extent_offset,
+    ExtentHeader, ExtentName, FEATURE_SHARDS, FooterEntry, Roster, SMALL_RECORD_BYTES_MAX, Superblock, extent_offset,
 };
 use anvil_model::ids::CoreId;
 use anvil_model::io::{Device, DeviceError, World};
@@ -128,6 +128,8 @@ pub(crate) enum Refused {
 #[derive(Debug)]
 pub(crate) struct SpaceShare {
     pub(crate) superblock: Superblock,
+    /// Written beside the superblock.
+    pub(crate) roster: Roster,
     pub(crate) free: BTreeSet<u32>,
     /// Free ones that a former life left its records in.
     pub(crate) recycled: BTreeSet<u32>,
@@ -146,6 +148,8 @@ pub(crate) struct SpaceShare {
 #[derive(Debug)]
 pub(crate) struct Space {
     superblock: Superblock,
+    /// Written beside it.
+    roster: Roster,
     free: BTreeSet<u32>,
     /// Of the free ones: they are not zero.
     recycled: BTreeSet<u32>,
@@ -176,9 +180,10 @@ enum Decision {
 
 impl Space {
     pub(crate) fn new(share: SpaceShare, core_count: u16) -> (Self, Vec<Partial>) {
-        let SpaceShare { superblock, free, recycled, accounts, partial, full, extents_max } = share;
+        let SpaceShare { superblock, roster, free, recycled, accounts, partial, full, extents_max } = share;
         let space = Self {
             superblock,
+            roster,
             free,
             recycled,
             accounts,
@@ -485,8 +490,7 @@ impl<W: World> Inner<W> {
         if superblock.features_incompatible & FEATURE_SHARDS == 0 {
             superblock.features_incompatible |= FEATURE_SHARDS;
             superblock.generation += 1;
-            let device = &self.disk(disk).device;
-            write_superblock(&self.world, device, &superblock, async || self.flush_disk(disk).await).await?;
+            self.write_superblock(disk, &superblock).await?;
             let mut space = self.space(disk).borrow_mut();
             space.superblock = Superblock { scrub: space.superblock.scrub, ..superblock };
         }
@@ -499,10 +503,9 @@ impl<W: World> Inner<W> {
         let first = superblock.extents_prepared;
         superblock.extents_prepared += extents;
         superblock.generation += 1;
-        let device = &self.disk(disk).device;
-        device.grow(extent_offset(superblock.extents_prepared, superblock.extent_bytes)).await?;
+        self.disk(disk).device.grow(extent_offset(superblock.extents_prepared, superblock.extent_bytes)).await?;
         // The disk must know of an extent, durably, before anything in it is acknowledged.
-        write_superblock(&self.world, device, &superblock, async || self.flush_disk(disk).await).await?;
+        self.write_superblock(disk, &superblock).await?;
         let mut space = self.space(disk).borrow_mut();
         space.superblock = Superblock { scrub: space.superblock.scrub, ..superblock };
         space.free.extend(first..superblock.extents_prepared);
@@ -529,9 +532,7 @@ impl<W: World> Inner<W> {
                 space.superblock.generation += 1;
                 space.superblock
             };
-            let device = &inner.disk(disk).device;
-            let flush = async || inner.flush_disk(disk).await;
-            if let Err(error) = write_superblock(&inner.world, device, &superblock, flush).await {
+            if let Err(error) = inner.write_superblock(disk, &superblock).await {
                 tracing::warn!(disk = %inner.disk(disk).id, %error, "how far scrub has come could not be written down");
             }
             drop(turn);
@@ -551,7 +552,40 @@ impl<W: World> Inner<W> {
         };
         superblock.generation += 1;
         superblock.clean = true;
-        let device = &self.disk(disk).device;
-        write_superblock(&self.world, device, &superblock, async || self.flush_disk(disk).await).await
+        self.write_superblock(disk, &superblock).await
+    }
+
+    /// Writes down, on a disk whose home is here, which disks it belongs to. It goes on when nobody waits any more.
+    pub(crate) async fn enroll(self: &Rc<Self>, disk: u16, roster: Roster) -> Result<(), DeviceError> {
+        let (done, ended) = oneshot::channel();
+        let inner = Rc::clone(self);
+        self.start(async move {
+            let _ = done.send(inner.enroll_now(disk, roster).await);
+        });
+        ended.await.unwrap_or(Err(DeviceError::Gone))
+    }
+
+    async fn enroll_now(self: &Rc<Self>, disk: u16, roster: Roster) -> Result<(), DeviceError> {
+        let _turn = self.superblock_turn(disk).await;
+        if let Some(error) = self.disk(disk).failed.get() {
+            return Err(error);
+        }
+        let superblock = {
+            let mut space = self.space(disk).borrow_mut();
+            if space.roster == roster {
+                return Ok(());
+            }
+            space.roster = roster;
+            space.superblock.generation += 1;
+            space.superblock
+        };
+        self.write_superblock(disk, &superblock).await
+    }
+
+    /// For who has the turn.
+    async fn write_superblock(self: &Rc<Self>, disk: u16, superblock: &Superblock) -> Result<(), DeviceError> {
+        let roster = self.space(disk).borrow().roster.clone();
+        let flush = async || self.flush_disk(disk).await;
+        write_superblock(&self.world, &self.disk(disk).device, superblock, &roster, flush).await
     }
 }

@@ -1,25 +1,29 @@
 //! One core's share of the disks: opened, asked for figures, closed.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 
+use anvil_model::format::Roster;
 use anvil_model::ids::{BlobId, CoreId, DiskId, Incarnation, NodeId};
 use anvil_model::io::{Device, DeviceError, Task, World};
+use anvil_model::limits::ROSTER_DISKS_MAX;
 use futures_util::future::{join_all, select};
 use tokio::sync::{Mutex, MutexGuard, Notify, mpsc, oneshot};
 
 use crate::extent::{OpenExtent, OpenLane};
 use crate::flush::Flusher;
 use crate::index::Index;
+use crate::join::Arrival;
 use crate::mail::{Mail, Message, serve};
 use crate::pack::Packer;
-use crate::recover::Share;
+use crate::reclaim::ReclaimOptions;
+use crate::recover::{DiskShare, Share, Start};
 use crate::release::Released;
-use crate::scrub::{BadRecord, Scrubbed};
-use crate::space::{Lane, Reclaimed, Space};
+use crate::scrub::{BadRecord, ScrubOptions, Scrubbed};
+use crate::space::{Lane, Partial, Reclaimed, Space};
 
 /// One core's share of the node's disks. Cheap to clone; clones are the same store.
 pub struct Store<W: World> {
@@ -45,8 +49,15 @@ pub(crate) struct Inner<W: World> {
     pub(crate) addresses: Vec<mpsc::Sender<Message>>,
     /// The sequence of the newest extent of the metadata log, on the core that writes it.
     pub(crate) log_sequence: Cell<u64>,
-    disks: Vec<Disk<W>>,
-    ordinals: BTreeMap<DiskId, u16>,
+    /// Which start of the node this is.
+    pub(crate) start: Start,
+    /// The disks of this life, one behind the other; those behind them come while it runs, and none goes.
+    disks: Box<[OnceCell<Disk<W>>]>,
+    disk_count: Cell<u16>,
+    ordinals: RefCell<BTreeMap<DiskId, u16>>,
+    /// How the disks whose home is here are kept, once that was said: for those that come later.
+    pub(crate) reclaim: Cell<Option<ReclaimOptions>>,
+    pub(crate) scrub: Cell<Option<ScrubOptions>>,
     writer: Cell<Option<(NodeId, Incarnation)>>,
     blobs_drawn: Cell<u64>,
     /// Appends and tasks of this store that run.
@@ -75,6 +86,8 @@ pub(crate) struct Disk<W: World> {
     pub(crate) counters: Counters,
     /// Its superblock says that it holds records of shards, as far as this core knows.
     pub(crate) shards: Cell<bool>,
+    /// What it brings along, until it is taken into use.
+    pub(crate) arrival: RefCell<Option<Arrival>>,
     large: RefCell<OpenLane>,
     small: RefCell<OpenLane>,
     moved: RefCell<OpenLane>,
@@ -189,47 +202,16 @@ impl<W: World> Store<W> {
     /// When share, mail, devices and world are not of one core of one start.
     #[must_use]
     pub fn open(world: W, devices: Vec<(DiskId, W::Device)>, share: Share, mail: Mail) -> Self {
-        let Share { core, core_count, index, copies, disks } = share;
+        let Share { core, core_count, start, index, copies, disks } = share;
         let Mail { core: mail_core, mailbox, addresses } = mail;
         assert_eq!((core, core_count), (world.core(), world.core_count()), "a share is opened on its core");
         assert_eq!((mail_core, addresses.len()), (core, core_count.into()), "a core has its own mailbox");
         let mut devices: BTreeMap<DiskId, W::Device> = devices.into_iter().collect();
-        let mut full = Vec::new();
-        let disks: Vec<_> = disks
-            .into_iter()
-            .enumerate()
-            .map(|(ordinal, share)| {
-                let id = share.id;
-                let device = devices.remove(&id).expect("all disks are opened on every core");
-                let home = share.space.map(|share| {
-                    let (space, unsealed) = Space::new(share, core_count);
-                    full.extend(unsealed.into_iter().map(|partial| (ordinal, partial)));
-                    Home {
-                        space: RefCell::new(space),
-                        flusher: RefCell::default(),
-                        superblock: Mutex::new(()),
-                        reclaim: Notify::new(),
-                    }
-                });
-                Disk {
-                    id,
-                    device,
-                    extent_bytes: share.extent_bytes,
-                    packer: RefCell::default(),
-                    free_bytes: Cell::new(share.free_bytes),
-                    failed: Cell::new(None),
-                    counters: Counters::default(),
-                    shards: Cell::new(share.shards),
-                    large: RefCell::default(),
-                    small: RefCell::default(),
-                    moved: RefCell::default(),
-                    log: RefCell::default(),
-                    home,
-                }
-            })
-            .collect();
-        let ordinals: BTreeMap<_, _> = disks.iter().zip(0..).map(|(disk, ordinal)| (disk.id, ordinal)).collect();
-        assert_eq!(ordinals.len(), disks.len(), "disk ids differ");
+        let opened = disks.into_iter().map(|share| {
+            let device = devices.remove(&share.id).expect("all disks are opened on every core, and their ids differ");
+            Disk::<W>::new(share, device, core_count)
+        });
+        let opened: Vec<_> = opened.collect();
         let inner = Rc::new(Inner {
             world,
             core,
@@ -239,8 +221,12 @@ impl<W: World> Store<W> {
             bad_records: RefCell::default(),
             addresses,
             log_sequence: Cell::new(0),
-            disks,
-            ordinals,
+            start,
+            disks: std::iter::repeat_with(OnceCell::new).take(DISKS_MAX).collect(),
+            disk_count: Cell::new(0),
+            ordinals: RefCell::default(),
+            reclaim: Cell::new(None),
+            scrub: Cell::new(None),
             writer: Cell::new(None),
             blobs_drawn: Cell::new(0),
             busy: Cell::new(0),
@@ -252,15 +238,12 @@ impl<W: World> Store<W> {
         });
         let service = inner.world.spawn(serve(Rc::clone(&inner), mailbox));
         *inner.service.borrow_mut() = Some(service);
-        for (ordinal, partial) in full {
-            let ordinal = u16::try_from(ordinal).expect("few disks");
-            let extent_bytes = inner.disk(ordinal).extent_bytes;
-            inner.close_extent(&OpenExtent::resume(ordinal, Lane::Large, extent_bytes, partial));
+        for (disk, full) in opened {
+            let ordinal = inner.push_disk(disk);
+            inner.close_full(ordinal, full);
         }
-        for ordinal in 0..inner.disk_count() {
-            if inner.disk_home(ordinal) == core {
-                inner.serve_space(ordinal);
-            }
+        for ordinal in inner.disks_at_home() {
+            inner.serve_space(ordinal);
         }
         Self { inner }
     }
@@ -309,7 +292,7 @@ impl<W: World> Store<W> {
             capacity_bytes: disk.device.geometry().capacity_bytes_max,
             state: disk.failed.get().map_or(DiskState::Online, DiskState::Failed),
         };
-        self.inner.disks.iter().map(view).collect()
+        self.inner.disks().map(view).collect()
     }
 
     /// Makes all appends that completed before this call durable on these disks, together with the flushes that
@@ -349,6 +332,8 @@ impl<W: World> Store<W> {
     pub fn set_online(&self, disk: DiskId) -> Result<(), DeviceError> {
         let disk = self.inner.disk(self.inner.ordinal(disk));
         match disk.failed.get() {
+            // It is taken into use by `open_disk`.
+            Some(error) if disk.arrival.borrow().is_some() => Err(error),
             None | Some(DeviceError::Offline) => {
                 disk.failed.set(None);
                 if disk.home.is_some() {
@@ -360,11 +345,24 @@ impl<W: World> Store<W> {
         }
     }
 
+    /// Writes down, on the disks whose home is here, which disks belong to the node: durable when this returns, but for
+    /// the disks that it gives. Once on every core.
+    ///
+    /// # Panics
+    /// When there are more than [`ROSTER_DISKS_MAX`].
+    pub async fn enroll(&self, roster: &Roster) -> Vec<(DiskId, DeviceError)> {
+        let inner = &self.inner;
+        assert!(roster.disks.len().max(roster.lost.len()) <= ROSTER_DISKS_MAX, "a roster has room for so many");
+        let enroll = async |disk| (inner.disk(disk).id, inner.enroll(disk, roster.clone()).await);
+        let outcomes = join_all(inner.disks_at_home().map(enroll)).await;
+        outcomes.into_iter().filter_map(|(disk, outcome)| Some((disk, outcome.err()?))).collect()
+    }
+
     /// What this core knows of the store at this moment; the node's figures are the sums over its cores.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let index = self.inner.index.borrow();
-        let disks = self.inner.disks.iter().map(Disk::stats).collect();
+        let disks = self.inner.disks().map(Disk::stats).collect();
         let released_blobs = self.inner.released.borrow().waiting();
         Stats { index_entries: index.entries(), index_bytes: index.bytes(), released_blobs, disks }
     }
@@ -375,7 +373,7 @@ impl<W: World> Store<W> {
         let inner = &self.inner;
         inner.closing.set(true);
         inner.background.borrow_mut().clear();
-        for disk in (0..inner.disk_count()).filter(|&disk| inner.disk_home(disk) == inner.core) {
+        for disk in inner.disks_at_home() {
             // Nobody makes room any more: who waits for it is refused.
             inner.space(disk).borrow_mut().reclaiming = false;
             inner.serve_space(disk);
@@ -395,7 +393,7 @@ impl<W: World> Store<W> {
             all &= inner.wait_closed(core).await;
         }
         inner.idle().await;
-        for disk in (0..inner.disk_count()).filter(|&disk| inner.disk_home(disk) == inner.core) {
+        for disk in inner.disks_at_home() {
             if all
                 && inner.disk(disk).failed.get().is_none()
                 && let Err(error) = inner.mark_clean(disk).await
@@ -419,11 +417,38 @@ impl<W: World> Inner<W> {
     }
 
     pub(crate) fn disk_count(&self) -> u16 {
-        u16::try_from(self.disks.len()).expect("few disks")
+        self.disk_count.get()
     }
 
     pub(crate) fn disk(&self, ordinal: u16) -> &Disk<W> {
-        &self.disks[usize::from(ordinal)]
+        self.disks[usize::from(ordinal)].get().expect("every core has a disk before any core names it")
+    }
+
+    pub(crate) fn disks(&self) -> impl Iterator<Item = &Disk<W>> {
+        self.disks.iter().map_while(OnceCell::get)
+    }
+
+    /// The disks whose home is here.
+    pub(crate) fn disks_at_home(&self) -> impl Iterator<Item = u16> {
+        (0..self.disk_count()).filter(|&disk| self.disk_home(disk) == self.core)
+    }
+
+    /// Adds a disk behind the others.
+    pub(crate) fn push_disk(&self, disk: Disk<W>) -> u16 {
+        let ordinal = self.disk_count();
+        let before = self.ordinals.borrow_mut().insert(disk.id, ordinal);
+        assert_eq!(before, None, "disk ids differ");
+        assert!(self.disks[usize::from(ordinal)].set(disk).is_ok(), "the places behind the last disk are free");
+        self.disk_count.set(ordinal + 1);
+        ordinal
+    }
+
+    /// Seals what was left open by a former life and has no room.
+    pub(crate) fn close_full(self: &Rc<Self>, ordinal: u16, full: Vec<Partial>) {
+        let extent_bytes = self.disk(ordinal).extent_bytes;
+        for partial in full {
+            self.close_extent(&OpenExtent::resume(ordinal, Lane::Large, extent_bytes, partial));
+        }
     }
 
     /// A disk by its id.
@@ -431,12 +456,12 @@ impl<W: World> Inner<W> {
     /// # Panics
     /// When it is none of this node's.
     pub(crate) fn ordinal(&self, disk: DiskId) -> u16 {
-        *self.ordinals.get(&disk).unwrap_or_else(|| panic!("disk {disk} is none of this node's"))
+        self.find_disk(disk).unwrap_or_else(|_| panic!("disk {disk} is none of this node's"))
     }
 
     /// A disk by its id, which is gone when none here has it: it may be one of this node's that is missing.
     pub(crate) fn find_disk(&self, disk: DiskId) -> Result<u16, DeviceError> {
-        self.ordinals.get(&disk).copied().ok_or(DeviceError::Gone)
+        self.ordinals.borrow().get(&disk).copied().ok_or(DeviceError::Gone)
     }
 
     /// The core that gives out a disk's extents and flushes it.
@@ -556,6 +581,35 @@ impl<W: World> Inner<W> {
 }
 
 impl<W: World> Disk<W> {
+    /// Opens a core's share of a disk; also gives what is to be sealed.
+    pub(crate) fn new(share: DiskShare, device: W::Device, core_count: u16) -> (Self, Vec<Partial>) {
+        let DiskShare { id, extent_bytes, free_bytes, shards, space } = share;
+        let (space, full) = space.map(|space| Space::new(space, core_count)).unzip();
+        let home = space.map(|space| Home {
+            space: RefCell::new(space),
+            flusher: RefCell::default(),
+            superblock: Mutex::new(()),
+            reclaim: Notify::new(),
+        });
+        let disk = Self {
+            id,
+            device,
+            extent_bytes,
+            packer: RefCell::default(),
+            free_bytes: Cell::new(free_bytes),
+            failed: Cell::new(None),
+            counters: Counters::default(),
+            shards: Cell::new(shards),
+            arrival: RefCell::default(),
+            large: RefCell::default(),
+            small: RefCell::default(),
+            moved: RefCell::default(),
+            log: RefCell::default(),
+            home,
+        };
+        (disk, full.unwrap_or_default())
+    }
+
     pub(crate) fn lane(&self, lane: Lane) -> &RefCell<OpenLane> {
         match lane {
             Lane::Large => &self.large,
@@ -603,6 +657,9 @@ impl<W: World> Disk<W> {
         }
     }
 }
+
+/// Disks that a life of a node may have had, at most: those of its start, and as many that came later.
+pub(crate) const DISKS_MAX: usize = 2 * ROSTER_DISKS_MAX;
 
 /// The core that gives out a disk's extents and flushes it.
 pub(crate) fn home_of_disk(disk: u16, core_count: u16) -> CoreId {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anvil_model::format::Subject;
+use anvil_model::ids::DiskId;
 use anvil_model::profile::Profile;
 use anvil_runtime::{Core, Disk};
 use anvil_store::{BadRecord, DiskIdentity, ExtentReport, ExtentState, ExtentVerdict, Inspection};
@@ -94,10 +95,10 @@ async fn look_at_all(core: &Core, stop: &Stop, disks: &[(PathBuf, Disk)], verify
         let named = |error: &dyn std::fmt::Display| format!("the disk at {}: {error}", path.display());
         let device = disk.device(core);
         let inspection = Inspection::open(core, &device).await.map_err(|error| named(&error))?;
-        let identity = *inspection.identity();
+        let identity = inspection.identity().clone();
         let mut found = Found { path: path.clone(), identity, verdicts: Vec::new() };
-        let bar = offline::bar(identity.extents_prepared.into(), path.display().to_string(), "extents");
-        for extent in 0..identity.extents_prepared {
+        let bar = offline::bar(found.identity.extents_prepared.into(), path.display().to_string(), "extents");
+        for extent in 0..found.identity.extents_prepared {
             if stop.is_set() {
                 break;
             }
@@ -142,11 +143,13 @@ impl Found {
     }
 
     fn to_text(&self, verify: bool) -> String {
-        let DiskIdentity { disk, cluster, extent_bytes, format_version, extents_prepared, clean } = self.identity;
+        let DiskIdentity { disk, cluster, extent_bytes, format_version, extents_prepared, clean, ref roster, .. } =
+            self.identity;
         let closed = if clean { "closed cleanly" } else { "not closed cleanly" };
         let mut lines = vec![
             format!("disk {disk} at {}", self.path.display()),
             format!("  cluster {cluster:032x}, format {format_version}, {closed}"),
+            format!("  one of {} disks, {} given up", roster.disks.len(), roster.lost.len()),
             format!("  {extents_prepared} extents of {:.1} MiB", mebibytes(extent_bytes)),
             format!("  {:<8} {:<5} {:>8} {:>10} {:>12} {:>6}", "state", "kind", "extents", "records", "MiB", "fill"),
         ];
@@ -191,7 +194,9 @@ impl Found {
     }
 
     fn to_json(&self, verify: bool) -> Value {
-        let DiskIdentity { disk, cluster, extent_bytes, format_version, extents_prepared, clean } = self.identity;
+        let DiskIdentity { disk, cluster, extent_bytes, format_version, extents_prepared, clean, ref roster, .. } =
+            self.identity;
+        let names = |disks: &[DiskId]| disks.iter().map(DiskId::to_string).collect::<Vec<_>>();
         let extents: Vec<_> = self.reports().map(extent_to_json).collect();
         let mut value = json!({
             "path": self.path.display().to_string(),
@@ -201,6 +206,11 @@ impl Found {
             "extent_bytes": extent_bytes,
             "extents_prepared": extents_prepared,
             "clean": clean,
+            "roster": json!({
+                "generation": roster.generation,
+                "disks": names(&roster.disks),
+                "given_up": names(&roster.lost),
+            }),
             "extents": extents,
         });
         if verify {

@@ -12,6 +12,7 @@ mod extent;
 mod fields;
 mod footer;
 mod record;
+mod roster;
 mod superblock;
 
 use crate::ids::DiskId;
@@ -23,6 +24,7 @@ pub use record::{
     LARGE_PAYLOAD_OFFSET, Origin, OriginPayload, RECORD_MAGIC, RecordHeader, SMALL_RECORD_BYTES_MAX, Subject,
     record_header_bytes,
 };
+pub use roster::Roster;
 pub use superblock::{
     FEATURE_SHARDS, FEATURES_INCOMPATIBLE, FEATURES_READ_ONLY, FORMAT_VERSION, ScrubMark, Superblock,
 };

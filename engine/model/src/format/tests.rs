@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::geometry::{WINDOWS_MAX, cell_bytes, cell_bytes_full};
 use crate::ids::{BlobId, Incarnation, NodeId, TenantId, UploadId};
-use crate::limits::{KEY_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX};
+use crate::limits::{KEY_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, ROSTER_DISKS_MAX};
 use crate::profile::Profile;
 use crate::time::WallTime;
 
@@ -249,6 +249,46 @@ fn the_largest_header_fits_its_room() {
     let found = RecordHeader::decode(&bytes).unwrap();
     assert_eq!(found.origin(&bytes), Some(origin));
     assert_eq!(found.record_bytes(), UNIT_BYTES + RECORD_PAYLOAD_BYTES_MAX);
+}
+
+fn rosters() -> impl Strategy<Value = Roster> {
+    let disks = || proptest::collection::vec(any::<u128>().prop_map(DiskId), 0..=ROSTER_DISKS_MAX);
+    (1..=u64::MAX, disks(), disks()).prop_map(|(generation, disks, lost)| Roster { generation, disks, lost })
+}
+
+proptest! {
+    #[test]
+    fn a_roster_survives_beside_its_superblock_and_every_flip_is_seen(
+        superblock in superblocks(),
+        roster in rosters(),
+        bit: prop::sample::Index,
+    ) {
+        let mut unit = vec![0xaa; UNIT_BYTES];
+        superblock.encode(&mut unit);
+        prop_assert_eq!(Roster::decode(&unit), Ok(Roster::default()), "an older program leaves none");
+        roster.encode(&mut unit);
+        prop_assert_eq!(Superblock::decode(&unit), Ok(superblock));
+        prop_assert_eq!(Roster::decode(&unit), Ok(roster));
+        let bit = 512 * 8 + bit.index((UNIT_BYTES - 512) * 8);
+        unit[bit / 8] ^= 1 << (bit % 8);
+        Roster::decode(&unit).expect_err("a flipped bit was not seen");
+        prop_assert_eq!(Superblock::decode(&unit), Ok(superblock));
+    }
+
+    #[test]
+    fn a_roster_of_any_bytes_does_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..64), magic: bool) {
+        let mut unit = vec![0; UNIT_BYTES];
+        let at = if magic { 520 } else { 512 };
+        unit[at..at + bytes.len()].copy_from_slice(&bytes);
+        if magic {
+            unit[512..520].copy_from_slice(b"AnvilRos");
+        }
+        let sum = checksum(&unit[512..UNIT_BYTES - 8]);
+        unit[UNIT_BYTES - 8..].copy_from_slice(&sum.to_le_bytes());
+        if let Ok(roster) = Roster::decode(&unit) {
+            prop_assert!(roster.disks.len().max(roster.lost.len()) <= ROSTER_DISKS_MAX);
+        }
+    }
 }
 
 #[test]

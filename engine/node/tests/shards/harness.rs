@@ -1,5 +1,6 @@
 //! A node of some cores on simulated disks, without faults but those that a test asks for.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use anvil_node::repair::LostDisks;
 use anvil_node::upkeep::{CurrentLife, Pressure, Upkeep};
 use anvil_node::{Caller, Node};
 use anvil_sim::{DiskOptions, Faults, IndexFile, Life, Random, Sim, SimBuffer, SimDisk, SimOptions, SimTask, SimWorld};
-use anvil_store::{FormatOptions, LogWriter, Store, format, mail, recover};
+use anvil_store::{FormatOptions, LogWriter, Roster, Store, format, mail, recover};
 
 const CALLER: Caller = Caller { tenant: TenantId(1) };
 const EXTENT_BYTES: u64 = 8 << 20;
@@ -90,11 +91,30 @@ impl Machine {
         Self { sim, disks, index, profile: profile.parse().unwrap() }
     }
 
+    /// Formats one disk more, for the lives that begin from now on or to join the one that runs.
+    pub(crate) fn add_disk(&mut self) -> usize {
+        let latency = DiskOptions::default().latency_nanos_max;
+        let options = DiskOptions {
+            latency_nanos_max: latency,
+            capacity_bytes_max: 512 << 20,
+            space_bytes: 512 << 20,
+            ..DiskOptions::default()
+        };
+        self.disks.push(self.sim.disk(options));
+        self.disks.len() - 1
+    }
+
     /// Starts the node.
     pub(crate) fn start(&self) -> Running {
+        self.start_without(&[])
+    }
+
+    /// Starts the node while some of its disks are away.
+    pub(crate) fn start_without(&self, away: &[usize]) -> Running {
         let life = self.sim.start(CORES);
         let worlds: Vec<SimWorld> = (0..CORES).map(|core| life.world(core)).collect();
-        let disks = self.disks.clone();
+        let here = self.disks.iter().cloned().enumerate().filter(|(number, _)| !away.contains(number));
+        let disks: Vec<_> = here.map(|(number, disk)| (disk_id(number), disk)).collect();
         let (index, profile) = (self.index.clone(), self.profile);
         let (nodes, current) = life.block_on(0, async move |_| boot(worlds, disks, index, profile).await);
         Running { life, nodes, index: self.index.clone(), current, lost: LostDisks::new() }
@@ -103,13 +123,11 @@ impl Machine {
 
 async fn boot(
     worlds: Vec<SimWorld>,
-    disks: Vec<SimDisk>,
+    disks: Vec<(DiskId, SimDisk)>,
     index: IndexFile,
     profile: Profile,
 ) -> (Vec<Node<SimWorld>>, CurrentLife) {
-    let devices = |world: &SimWorld| -> Vec<_> {
-        disks.iter().enumerate().map(|(number, disk)| (disk_id(number), disk.open(world))).collect()
-    };
+    let devices = |world: &SimWorld| -> Vec<_> { disks.iter().map(|(id, disk)| (*id, disk.open(world))).collect() };
     let first = worlds[0].clone();
     let recovered = recover(&first, devices(&first), CORES, 0).await.unwrap();
     let index = index.open(&first);
@@ -227,6 +245,33 @@ impl Running {
             node.world().clone().spawn_background(async move { node.upkeep(upkeep).await })
         };
         self.nodes.iter().map(keep).collect()
+    }
+
+    /// Lets a disk of the machine join; a blank one is formatted first.
+    pub(crate) fn join(&self, machine: &Machine, number: usize, is_blank: bool) {
+        let (disk, id) = (machine.disks[number].clone(), disk_id(number));
+        let device = |core: u16| disk.open(&self.life.world(core));
+        let first = device(0);
+        let joining = self.on(0, async move |node| {
+            if is_blank {
+                let options = FormatOptions { disk: id, cluster: 1, extent_bytes: EXTENT_BYTES };
+                format(node.world(), &first, options).await.unwrap();
+            }
+            node.store().prepare_disk(id, &first, Roster::default()).await.unwrap()
+        });
+        for ((node, joining), core) in self.nodes.iter().zip(joining).zip(0..) {
+            node.store().add_disk(device(core), joining);
+        }
+        for core in 0..self.nodes.len() {
+            self.on(core, async move |node| node.store().enter_disk(id).await);
+        }
+        self.nodes.iter().for_each(|node| node.store().open_disk(id));
+    }
+
+    /// The disks that all cores have found to be emptied of what was lost with them.
+    pub(crate) fn cleared(&self) -> BTreeSet<DiskId> {
+        let lost = self.lost.clone();
+        self.on(0, async move |_| lost.cleared(CORES).await)
     }
 
     /// Lets what runs by itself come to its end.

@@ -2,6 +2,7 @@
 //! strength. Method: a whole node on simulated disks, of which the test takes some.
 
 mod harness;
+mod joining;
 
 use anvil_model::io::DeviceError;
 use anvil_node::put::PutError;
