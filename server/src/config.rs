@@ -62,6 +62,8 @@ pub struct Config {
     pub reclaim_delay: Duration,
     /// How the records of the disks are verified in the background; `None` when they are not.
     pub scrub: Option<ScrubOptions>,
+    /// Bytes of shards that are made again per second, over all cores.
+    pub repair_rate: Size,
     /// Which I/O driver.
     pub io: Io,
     /// How log lines look.
@@ -189,6 +191,8 @@ impl Config {
         let flag = flags.reclaim_delay.as_deref();
         let reclaim_delay = reader.text(flag, &["ANVIL_RECLAIM_DELAY"], value::duration, "5m")?;
         let scrub = read_scrub(&mut reader)?;
+        let flag = flags.repair_rate.as_deref();
+        let repair_rate = reader.text(flag, &["ANVIL_REPAIR_RATE"], value::repair_rate, "256MiB")?;
         let io = reader.text(flags.io.as_deref(), &["ANVIL_IO"], value::io, "auto")?;
         let log_format = reader.text(flags.log_format.as_deref(), &["ANVIL_LOG_FORMAT"], value::log_format, "text")?;
         reader.text(None, &["RUST_LOG"], value::log_filter, "info")?;
@@ -215,6 +219,7 @@ impl Config {
             buffer_memory: memory,
             reclaim_delay,
             scrub,
+            repair_rate,
             io,
             log_format,
             databases,

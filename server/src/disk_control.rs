@@ -1,39 +1,52 @@
 //! What an administrator may ask of the disks of a running node.
 //!
 //! [`DiskControl`] is the asking end: every core may hold it, and one order runs at a time. The answering end,
-//! [`Keeper`], is a task of the host core. It alone decides, and tells every core what to think of a disk.
+//! [`Keeper`](crate::disk_keeper::Keeper), is a task of the host core. It alone decides, and tells every core what to do
+//! with a disk ([`Change`]).
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use anvil_model::ids::{CoreId, DiskId};
-use anvil_model::io::{DeviceError, World};
-use anvil_model::profile::Profile;
-use anvil_store::Store;
+use anvil_model::io::{DeviceError, World as _};
+use anvil_runtime::{Core, Disk};
+use anvil_store::{Joining, Roster, Store};
 use tokio::sync::{mpsc, oneshot};
-
-use crate::telemetry::StoreFigures;
 
 /// The way to the keeper of the disks.
 #[derive(Debug)]
 pub struct DiskControl {
     orders: mpsc::Sender<Order>,
     /// Taken by the keeper.
-    inbox: Mutex<Option<mpsc::Receiver<Order>>>,
+    inbox: Inbox<Order>,
     /// To each core.
-    changes: Vec<mpsc::Sender<Change>>,
+    changes: Vec<mpsc::Sender<(Change, Done)>>,
     /// Taken by the cores.
-    inboxes: Vec<Mutex<Option<mpsc::Receiver<Change>>>>,
+    inboxes: Vec<Inbox<(Change, Done)>>,
 }
 
-/// What a core is told of a disk.
+/// Until somebody takes it.
+type Inbox<T> = Mutex<Option<mpsc::Receiver<T>>>;
+
+/// What a core is to do with a disk.
 #[derive(Debug)]
-struct Change {
-    disk: DiskId,
-    online: bool,
-    done: oneshot::Sender<Result<(), DeviceError>>,
+pub enum Change {
+    /// Takes writes again.
+    Online(DiskId),
+    /// No more writes.
+    Offline(DiskId),
+    /// It joins; see [`Store::add_disk`].
+    Add(Disk, Box<Joining>),
+    /// See [`Store::enter_disk`].
+    Enter(DiskId),
+    /// See [`Store::open_disk`].
+    Open(DiskId),
+    /// See [`Store::enroll`].
+    Enroll(Roster),
 }
+
+/// The way back of what came of a change.
+type Done = oneshot::Sender<Result<(), DeviceError>>;
 
 /// A disk as an administrator names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +113,7 @@ pub enum Order {
     Offline(DiskName, Reply<DiskReport>),
     /// Takes writes again.
     Online(DiskName, Reply<DiskReport>),
-    /// The blank disk at `path` takes the place of a disk that is lost.
+    /// The disk is given up for good, and the blank one at `path` takes its place.
     Replace {
         /// The lost one.
         lost: DiskName,
@@ -135,29 +148,34 @@ impl DiskControl {
     }
 
     /// Does on a core what its keeper says, for as long as the future is polled. Runs once on each core.
-    pub async fn obey<W: World>(&self, core: CoreId, store: &Store<W>) {
-        let inbox = self.inboxes[usize::from(core.0)].lock().unwrap_or_else(PoisonError::into_inner).take();
+    pub async fn obey(&self, core: &Core, store: &Store<Core>) {
+        let inbox = self.inboxes[usize::from(core.core().0)].lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut inbox = inbox.expect("once on each core");
-        while let Some(Change { disk, online, done }) = inbox.recv().await {
-            let changed = if online {
-                store.set_online(disk)
-            } else {
-                store.set_offline(disk);
-                Ok(())
-            };
+        while let Some((change, done)) = inbox.recv().await {
             // The keeper may be gone.
-            let _ = done.send(changed);
+            let _ = done.send(change.carry_out(core, store).await);
         }
     }
 
-    /// Tells all cores, and waits until they know. A core that is gone writes nothing any more.
-    async fn tell(&self, disk: DiskId, online: bool) -> Result<(), DeviceError> {
+    /// Tells a core, and waits until it has done so.
+    ///
+    /// # Errors
+    /// [`DeviceError::Gone`] when the core serves no more: the node stops. Otherwise that of the change.
+    pub async fn tell(&self, core: CoreId, change: Change) -> Result<(), DeviceError> {
+        let (done, answer) = oneshot::channel();
+        let told = self.changes[usize::from(core.0)].send((change, done)).await;
+        told.map_err(|_| DeviceError::Gone)?;
+        answer.await.unwrap_or(Err(DeviceError::Gone))
+    }
+
+    /// Tells all cores, one after the other, and waits until they know.
+    ///
+    /// # Errors
+    /// The first one of [`Self::tell`], when all have heard.
+    pub async fn tell_all(&self, change: impl Fn() -> Change) -> Result<(), DeviceError> {
         let mut outcome = Ok(());
-        for core in &self.changes {
-            let (done, answer) = oneshot::channel();
-            if core.send(Change { disk, online, done }).await.is_ok() {
-                outcome = outcome.and(answer.await.unwrap_or(Ok(())));
-            }
+        for core in (0..).map(CoreId).take(self.changes.len()) {
+            outcome = outcome.and(self.tell(core, change()).await);
         }
         outcome
     }
@@ -215,106 +233,22 @@ impl DiskControl {
     }
 }
 
-/// Carries out orders, one after another, on the host core.
-#[derive(Debug)]
-pub struct Keeper {
-    control: Arc<DiskControl>,
-    figures: Arc<StoreFigures>,
-    /// Of the class STANDARD: it says how many disks the node can do without.
-    standard: Profile,
-    /// Those that were taken out of use by order; the figures may be a second older.
-    offline: BTreeSet<DiskId>,
-}
-
-impl Keeper {
-    /// A keeper of the disks that `figures` tell of.
-    #[must_use]
-    pub fn new(control: Arc<DiskControl>, figures: Arc<StoreFigures>, standard: Profile) -> Self {
-        Self { control, figures, standard, offline: BTreeSet::new() }
-    }
-
-    /// Carries out orders for as long as the future is polled.
-    pub async fn run(mut self) {
-        let Some(mut orders) = self.control.take_orders() else { return };
-        while let Some(order) = orders.recv().await {
-            // Whoever asked may have gone away.
-            match order {
-                Order::List(reply) => drop(reply.send(Ok(self.disks()))),
-                Order::Offline(name, reply) => drop(reply.send(self.take_offline(&name).await)),
-                Order::Online(name, reply) => drop(reply.send(self.take_online(&name).await)),
-                Order::Replace { lost, reply, .. } => {
-                    drop(reply.send(self.find(&lost).and_then(|_| Err(at_a_start()))));
+impl Change {
+    async fn carry_out(self, core: &Core, store: &Store<Core>) -> Result<(), DeviceError> {
+        match self {
+            Self::Online(disk) => return store.set_online(disk),
+            Self::Offline(disk) => store.set_offline(disk),
+            Self::Add(disk, joining) => store.add_disk(disk.device(core), *joining),
+            Self::Enter(disk) => store.enter_disk(disk).await,
+            Self::Open(disk) => store.open_disk(disk),
+            Self::Enroll(roster) => {
+                for (disk, error) in store.enroll(&roster).await {
+                    tracing::warn!(%disk, %error, "the disk was not told which disks there are");
                 }
-                Order::Adopt { reply, .. } => drop(reply.send(Err(at_a_start()))),
             }
         }
+        Ok(())
     }
-
-    fn disks(&self) -> Vec<DiskReport> {
-        let mut disks = self.figures.disks();
-        for report in disks.iter_mut().filter(|report| report.error.is_none()) {
-            let used = matches!(report.state, DiskState::Online | DiskState::Offline);
-            if used {
-                let is_offline = self.offline.contains(&report.disk);
-                report.state = if is_offline { DiskState::Offline } else { DiskState::Online };
-            }
-        }
-        disks
-    }
-
-    fn find(&self, name: &DiskName) -> Result<DiskReport, DiskControlError> {
-        let found = self.disks().into_iter().find(|report| match name {
-            DiskName::Id(disk) => report.disk == *disk,
-            DiskName::Path(path) => report.path == *path,
-        });
-        found.ok_or_else(|| DiskControlError::Unknown(name.clone()))
-    }
-
-    async fn take_offline(&mut self, name: &DiskName) -> Result<DiskReport, DiskControlError> {
-        let report = self.find(name)?;
-        match (report.state, &report.error) {
-            (DiskState::Online, _) => {}
-            (DiskState::Offline, None) => return Ok(report),
-            (state, _) => return Err(DiskControlError::Refused(format!("the disk is {} already", state.word()))),
-        }
-        let away = self.disks().iter().filter(|report| report.state != DiskState::Online).count();
-        if away >= usize::from(self.standard.parity) {
-            return Err(DiskControlError::Refused(format!(
-                "{away} disks are out of use, and with the profile {} the node cannot do without another one",
-                self.standard
-            )));
-        }
-        let disk = report.disk;
-        self.offline.insert(disk);
-        // It takes effect core by core; no core refuses it.
-        let _ = self.control.tell(disk, false).await;
-        tracing::warn!(%disk, path = %report.path.display(), "the disk is out of use, by order");
-        Ok(DiskReport { state: DiskState::Offline, ..report })
-    }
-
-    async fn take_online(&mut self, name: &DiskName) -> Result<DiskReport, DiskControlError> {
-        let report = self.find(name)?;
-        match report.state {
-            DiskState::Online => return Ok(report),
-            DiskState::Offline => {}
-            state => {
-                return Err(DiskControlError::Refused(format!("the disk is {}: mount or replace it", state.word())));
-            }
-        }
-        let disk = report.disk;
-        self.control.tell(disk, true).await.map_err(|error| {
-            let sentence = format!("the disk failed ({error}), and takes no writes until the node starts anew");
-            DiskControlError::Refused(sentence)
-        })?;
-        self.offline.remove(&disk);
-        tracing::info!(%disk, path = %report.path.display(), "the disk is in use again, by order");
-        Ok(DiskReport { state: DiskState::Online, ..report })
-    }
-}
-
-fn at_a_start() -> DiskControlError {
-    let sentence = "this version takes other disks into use at a start only: stop the node, and name them with --disk";
-    DiskControlError::Refused(sentence.to_owned())
 }
 
 impl std::fmt::Display for DiskName {

@@ -8,8 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anvil_model::ids::DiskId;
 use anvil_model::io::World;
+use anvil_model::limits::ROSTER_DISKS_MAX;
 use anvil_model::profile::Profile;
-use anvil_store::{FormatError, FormatOptions, IdentifyError, Identity as Content, extent_bytes, format, identify};
+use anvil_store::{
+    DiskIdentity, FormatError, FormatOptions, IdentifyError, Identity as Content, Roster, enroll, extent_bytes, format,
+    identify,
+};
 
 use crate::data_dir::{DataDir, DataDirError};
 use crate::identity::Identity;
@@ -30,12 +34,16 @@ pub enum DiskError {
     )]
     ForeignCluster { path: PathBuf, found: u128, expected: u128 },
     #[error(
-        "the disk at {path} is blank, but disk {disk} was there: mount it again, or give its data up for lost and \
-         start with another data directory"
+        "the disk at {path} is blank, but disk {disk} was there, and the profile {profile} cannot do without it: mount it \
+         again"
     )]
-    Wiped { path: PathBuf, disk: DiskId },
+    Wiped { path: PathBuf, disk: DiskId, profile: Profile },
     #[error("{missing}, and the profile {profile} can do without {spare} of the node's disks: name them again")]
     Missing { missing: MissingList, profile: Profile, spare: u8 },
+    #[error("all disks that are there were given up: name those that took their places")]
+    AllGivenUp,
+    #[error("a node has at most {ROSTER_DISKS_MAX} disks, those that are missing included: name fewer")]
+    TooMany,
     #[error("{path} holds disk {disk}, and so does another path: one is a copy of the other; start with the original")]
     Cloned { path: PathBuf, disk: DiskId },
     #[error(transparent)]
@@ -47,19 +55,34 @@ pub enum DiskError {
 pub struct MissingDisk {
     /// Which.
     pub disk: DiskId,
-    /// Where it was seen last.
+    /// Where it was seen last; empty when only the other disks know of it.
     pub path: PathBuf,
+}
+
+impl MissingDisk {
+    /// What people know it by.
+    #[must_use]
+    pub fn label(&self) -> String {
+        if self.path.as_os_str().is_empty() { self.disk.to_string() } else { self.path.display().to_string() }
+    }
+}
+
+impl fmt::Display for MissingDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "disk {}", self.disk)?;
+        if self.path.as_os_str().is_empty() { Ok(()) } else { write!(f, ", last seen at {},", self.path.display()) }
+    }
 }
 
 /// All that are not there, for people.
 #[derive(Debug)]
-pub struct MissingList(Vec<MissingDisk>);
+pub struct MissingList(pub Vec<MissingDisk>);
 
 impl fmt::Display for MissingList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, MissingDisk { disk, path }) in self.0.iter().enumerate() {
+        for (index, missing) in self.0.iter().enumerate() {
             let between = if index > 0 { " and " } else { "" };
-            write!(f, "{between}disk {disk}, last seen at {},", path.display())?;
+            write!(f, "{between}{missing}")?;
         }
         write!(f, " {} missing", if self.0.len() == 1 { "is" } else { "are" })
     }
@@ -74,11 +97,13 @@ pub struct Taken {
     pub missing: Vec<MissingDisk>,
     /// How blobs are stored when nobody says otherwise.
     pub standard: Profile,
+    /// What the node knows of itself, as it was kept.
+    pub identity: Identity,
 }
 
 /// Finds out what is at each path, formats what is blank and new, and gives the disks' ids. Where a path has no device,
-/// the system has none: that is forgiven where a disk was. What the node knows of itself is durable in `data` before a
-/// disk is used. As many may be missing as the profile `standard` has parity.
+/// the system has none: that is forgiven where a disk was. What the node knows of itself is durable in `data`, and on the
+/// disks, before a disk is used. As many may be missing as the profile `standard` has parity.
 ///
 /// # Errors
 /// When one of them must not be used, or more that the node knows are missing than its profile can do without.
@@ -104,32 +129,53 @@ pub async fn take<W: World>(
         Some(identity) => identity,
         None => first_identity(world, paths, &found),
     };
+    identity.follow(&newest_roster(&identity, &found));
     let places = check(&identity, paths, found)?;
     let seen: BTreeSet<DiskId> = places.iter().filter_map(|(_, place)| place.disk()).collect();
     let missing: Vec<MissingDisk> = identity.known().filter(|known| !seen.contains(&known.disk)).collect();
-    let spare = usize::from(standard.parity);
-    if missing.len() > spare || !places.iter().any(|(_, place)| place.is_here()) {
+    // Any blank path may be the one where such a disk is not mounted.
+    let anywhere = missing.iter().any(|missing| missing.path.as_os_str().is_empty());
+    let is_here = |place: &Place| matches!(place, Place::Ours(_)) || matches!(place, Place::New if !anywhere);
+    if missing.len() > usize::from(standard.parity) || !places.iter().any(|(_, place)| is_here(place)) {
         return Err(too_few(missing, standard, &places, paths));
+    }
+    if places.iter().filter(|(_, place)| is_here(place)).count() + missing.len() > ROSTER_DISKS_MAX {
+        return Err(DiskError::TooMany);
     }
     identity.write(data)?;
 
     let mut here = Vec::with_capacity(paths.len());
     for &(index, ref place) in &places {
+        let path = &paths[index];
         match (place, &devices[index]) {
             (&Place::Ours(disk), _) => here.push((index, disk)),
-            (Place::New, Some(device)) => {
-                here.push((index, format_blank(world, &paths[index], device, identity.cluster).await?));
+            (Place::New, Some(_)) if anywhere => {
+                tracing::error!(path = %path.display(), "the path is blank, and a disk is missing: it is left alone");
             }
-            (Place::New | Place::Lost { .. }, _) => {}
+            (Place::New, Some(device)) => {
+                here.push((index, format_blank(world, path, device, identity.cluster).await?));
+            }
+            (Place::New | Place::Lost { .. } | Place::GivenUp, _) => {}
         }
     }
+    let before = identity.roster();
     identity.disks = here.iter().map(|&(index, disk)| (paths[index].clone(), disk)).collect();
     identity.missing = missing.clone();
+    let changed = identity.roster() != before;
+    identity.generation += u64::from(changed || before.is_none());
     identity.write(data)?;
+    let roster = identity.roster();
+    for &(index, disk) in &here {
+        let device = devices[index].as_ref().expect("what is here was opened");
+        // Recovery finds out whether the node can do without it.
+        if let Err(error) = enroll(world, device, &roster).await {
+            tracing::error!(%disk, %error, "the disk was not told which disks there are");
+        }
+    }
     for MissingDisk { disk, path } in &missing {
         tracing::error!(%disk, path = %path.display(), "a disk is missing; going on without it");
     }
-    Ok(Taken { here, missing, standard })
+    Ok(Taken { here, missing, standard, identity })
 }
 
 /// What a path is good for.
@@ -140,15 +186,13 @@ enum Place {
     New,
     /// A disk of this node was seen here last, and what is here now is none. It is not touched.
     Lost { disk: DiskId, blank: bool },
+    /// A disk that was given up is or was here. It is not touched.
+    GivenUp,
 }
 
 impl Place {
     fn disk(&self) -> Option<DiskId> {
         if let Self::Ours(disk) = *self { Some(disk) } else { None }
-    }
-
-    fn is_here(&self) -> bool {
-        !matches!(self, Self::Lost { .. })
     }
 }
 
@@ -160,7 +204,10 @@ fn too_few(missing: Vec<MissingDisk>, profile: Profile, places: &[(usize, Place)
             _ => None,
         })
     {
-        return DiskError::Wiped { path: paths[index].clone(), disk };
+        return DiskError::Wiped { path: paths[index].clone(), disk, profile };
+    }
+    if missing.is_empty() {
+        return DiskError::AllGivenUp;
     }
     DiskError::Missing { missing: MissingList(missing), profile, spare: profile.parity }
 }
@@ -180,7 +227,16 @@ fn first_identity<W: World>(world: &W, paths: &[PathBuf], found: &[Identified]) 
         }
         None => random_id(world),
     };
-    Identity { cluster, disks: BTreeMap::new(), missing: Vec::new() }
+    Identity { cluster, disks: BTreeMap::new(), missing: Vec::new(), lost: Vec::new(), generation: 0 }
+}
+
+/// The newest that the disks of this cluster have.
+fn newest_roster(identity: &Identity, found: &[Identified]) -> Roster {
+    let rosters = found.iter().filter_map(|content| match content {
+        Some(Ok(Content::Anvil(known))) if known.cluster == identity.cluster => Some(&known.roster),
+        _ => None,
+    });
+    rosters.max_by_key(|roster| roster.generation).cloned().unwrap_or_default()
 }
 
 /// What everything that was found may be used for, before anything is written.
@@ -189,17 +245,30 @@ fn check(identity: &Identity, paths: &[PathBuf], found: Vec<Identified>) -> Resu
     let mut places = Vec::with_capacity(paths.len());
     for (index, (path, content)) in paths.iter().zip(found).enumerate() {
         let was = identity.known().find(|known| known.path == *path).map(|known| known.disk);
+        let was_given_up = identity.lost.iter().any(|lost| lost.path == *path);
         let lost = |disk, blank| Place::Lost { disk, blank };
         let path = path.clone();
         let place = match (content, was) {
             (Some(Ok(Content::Anvil(known))), _) if known.cluster != identity.cluster => {
                 return Err(DiskError::ForeignCluster { path, found: known.cluster, expected: identity.cluster });
             }
+            (Some(Ok(Content::Anvil(known))), was) if is_given_up(identity, &known) => {
+                tracing::error!(
+                    path = %path.display(), disk = %known.disk,
+                    "the disk was given up, and what it held is made again elsewhere: it is left alone; empty it, or do \
+                     not name it"
+                );
+                was.map_or(Place::GivenUp, |disk| lost(disk, false))
+            }
             (Some(Ok(Content::Anvil(known))), _) => {
                 if !seen.insert(known.disk) {
                     return Err(DiskError::Cloned { path, disk: known.disk });
                 }
                 Place::Ours(known.disk)
+            }
+            (Some(Ok(Content::Blank | Content::Foreign) | Err(_)) | None, None) if was_given_up => {
+                tracing::error!(path = %path.display(), "a disk that was given up was there: it is left alone");
+                Place::GivenUp
             }
             (Some(Ok(Content::Blank)), None) => Place::New,
             (Some(Ok(Content::Blank)), Some(disk)) => lost(disk, true),
@@ -221,7 +290,15 @@ fn check(identity: &Identity, paths: &[PathBuf], found: Vec<Identified>) -> Resu
     Ok(places)
 }
 
-async fn format_blank<W: World>(
+/// A disk was given up when the newest roster says so, or does not know it any more though the disk knew a roster.
+pub(crate) fn is_given_up(identity: &Identity, disk: &DiskIdentity) -> bool {
+    let is_member = identity.known().any(|known| known.disk == disk.disk);
+    let is_lost = identity.lost.iter().any(|lost| lost.disk == disk.disk);
+    is_lost || !is_member && !disk.roster.is_none()
+}
+
+/// Makes a blank device a disk of the cluster, which belongs to no roster yet.
+pub(crate) async fn format_blank<W: World>(
     world: &W,
     path: &Path,
     device: &W::Device,

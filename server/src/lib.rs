@@ -10,6 +10,7 @@ pub mod config;
 pub mod credentials;
 pub mod data_dir;
 pub mod disk_control;
+pub mod disk_keeper;
 pub mod disks;
 #[doc(hidden)]
 pub mod fuzz;

@@ -32,11 +32,12 @@ use tokio::sync::{oneshot, watch};
 
 use crate::auth::Authenticator;
 use crate::data_dir::DataDir;
-use crate::disk_control::{DiskControl, Keeper};
+use crate::disk_control::DiskControl;
+use crate::disk_keeper::{Keeper, KeeperParts};
 use crate::disks::{self, DiskError, MissingDisk, Taken};
 use crate::grpc::{Authority, Services};
 use crate::http1::Settings;
-use crate::identity::EMBEDDED_NODE;
+use crate::identity::{EMBEDDED_NODE, Identity};
 use crate::listener::{BindError, Frontend};
 use crate::metadata::postgres::cluster::{self, Place as Membership};
 use crate::metadata::postgres::{Database, Postgres, PostgresThread, Seen};
@@ -44,7 +45,9 @@ use crate::metadata::threads::StartError as IndexError;
 use crate::metadata::{self, SqliteIndex, Threads};
 use crate::routes::{Readiness, Ready, Routes};
 use crate::s3::{Domains, S3};
-use crate::telemetry::{MetadataFigures, Metrics, ProcessFigures, RepairBoard, StoreFigures, UpkeepSamples};
+use crate::telemetry::{
+    MetadataFigures, Metrics, ProcessFigures, RepairBoard, StoreFigures, UpkeepSamples, WatchedDisks,
+};
 use crate::tls::Tls;
 
 /// Everything that a start needs to know.
@@ -75,6 +78,8 @@ pub struct Plan {
     pub reclaim_delay: Duration,
     /// How the records of the disks are verified in the background; `None` when they are not.
     pub scrub: Option<ScrubOptions>,
+    /// What is made again per second, at most, over all cores.
+    pub repair_bytes_per_second: u64,
     /// Where the metadata is.
     pub metadata: MetadataPlan,
 }
@@ -145,7 +150,9 @@ pub enum StartError {
 /// What all cores share. Holds no mailbox: the metadata ends when the last core has put its own away.
 struct Shared {
     data: Arc<DataDir>,
+    plans: Arc<[DiskPlan]>,
     paths: Vec<PathBuf>,
+    watched: WatchedDisks,
     /// One for each path; `None` where the system has none.
     disks: Vec<Option<Disk>>,
     listen: Vec<SocketAddr>,
@@ -164,6 +171,7 @@ struct Shared {
     upkeep: Arc<UpkeepSamples>,
     reclaim_delay: Duration,
     scrub: Option<ScrubOptions>,
+    repair_bytes_per_second: u64,
     pressure: Pressure,
     lost: LostDisks,
     places: Vec<Mutex<Option<Place>>>,
@@ -177,7 +185,7 @@ enum Stage {
     /// The disks are read, the metadata replayed.
     Opening,
     /// This life may write; everybody listens here.
-    Serving { life: CurrentLife, addresses: Vec<SocketAddr> },
+    Serving { life: CurrentLife, addresses: Vec<SocketAddr>, missing: Vec<MissingDisk> },
     /// It came to nothing; everybody goes home.
     Failed,
 }
@@ -261,11 +269,11 @@ impl MetadataThreads {
     }
 }
 
-/// Runs the node until it is told to stop. `on_ready` hears where it listens, once it serves.
+/// Runs the node until it is told to stop. `on_ready` hears where it listens, and which disks are missing, once it serves.
 ///
 /// # Errors
 /// When it could not serve, or a core broke down.
-pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), StartError> {
+pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr], &[MissingDisk])) -> Result<(), StartError> {
     let began = Instant::now();
     let disks = open_disks(&plan.disks)?;
     plan.listen.iter().try_for_each(|&address| check_address(address))?;
@@ -276,7 +284,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     let metrics = Arc::new(Metrics::new(core_count));
     let names = plan.disks.iter().map(|disk| disk.path.display().to_string());
     let there = names.zip(&disks).filter_map(|(name, disk)| Some((name, Arc::clone(disk.as_ref()?.stats()))));
-    metrics.watch_disks(there.collect());
+    let watched = metrics.watch_disks(there.collect());
     let (stage, staged) = watch::channel(Stage::Opening);
     let (stop, stopped) = watch::channel(false);
     let (failed, failure) = oneshot::channel();
@@ -285,7 +293,9 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
     let process = ProcessFigures::watched_by(&metrics, &data.path().join(metadata::threads::FILE_NAME));
     let shared = Arc::new(Shared {
         data,
-        paths: plan.disks.into_iter().map(|disk| disk.path).collect(),
+        paths: plan.disks.iter().map(|disk| disk.path.clone()).collect(),
+        plans: plan.disks.into(),
+        watched,
         disks,
         listen: plan.listen,
         tls: plan.tls.clone(),
@@ -303,6 +313,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         metrics: Arc::clone(&metrics),
         reclaim_delay: plan.reclaim_delay,
         scrub: plan.scrub,
+        repair_bytes_per_second: plan.repair_bytes_per_second,
         pressure: Pressure::new(),
         lost: LostDisks::new(),
         places: places(core_count, plan.host, source, failed),
@@ -323,10 +334,10 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr])) -> Result<(), Start
         let cores = tokio::task::spawn_blocking(move || cores.join());
         let told_early = tokio::select! {
             addresses = serving(staged) => {
-                if let Some(addresses) = addresses {
+                if let Some((addresses, missing)) = addresses {
                     let start_ms = began.elapsed().as_millis();
                     tracing::info!(?addresses, cores = core_count, start_ms, "serving");
-                    on_ready(&addresses);
+                    on_ready(&addresses, &missing);
                 }
                 false
             }
@@ -431,11 +442,11 @@ fn places(
     waiting.into_iter().enumerate().map(place).collect()
 }
 
-/// Where the node listens, once it does; `None` when it never will.
-async fn serving(mut stage: watch::Receiver<Stage>) -> Option<Vec<SocketAddr>> {
+/// Where the node listens, once it does, and which disks it does without; `None` when it never will.
+async fn serving(mut stage: watch::Receiver<Stage>) -> Option<(Vec<SocketAddr>, Vec<MissingDisk>)> {
     let stage = stage.wait_for(|stage| !matches!(stage, Stage::Opening)).await.ok()?;
     match &*stage {
-        Stage::Serving { addresses, .. } => Some(addresses.clone()),
+        Stage::Serving { addresses, missing, .. } => Some((addresses.clone(), missing.clone())),
         Stage::Opening | Stage::Failed => None,
     }
 }
@@ -492,7 +503,7 @@ async fn sit(core: Core, shared: Arc<Shared>, seat: oneshot::Receiver<Seat>) {
     let store = open_store(&core, &shared, &disks, share, mail);
     let mut stage = shared.stage.subscribe();
     let serving = stage.wait_for(|stage| !matches!(stage, Stage::Opening)).await.map(|stage| stage.clone());
-    if let Ok(Stage::Serving { life, addresses }) = serving {
+    if let Ok(Stage::Serving { life, addresses, .. }) = serving {
         store.set_writer(life.node, life.incarnation);
         match Frontend::bind(&core, &addresses) {
             Ok(frontend) => welcome(&core, &shared, frontend, &store, mailboxes, life).await,
@@ -508,6 +519,12 @@ struct Opening {
     mailboxes: Mailboxes,
     inbox: Inbox,
     metadata: MetadataSource,
+}
+
+/// What the node knows of its disks when they were read.
+struct KnownDisks {
+    identity: Identity,
+    missing: Vec<MissingDisk>,
 }
 
 /// The metadata when the disks were read: it opens this life next.
@@ -529,7 +546,8 @@ async fn open(
     let Profile { parity, .. } = disks.standard;
     let spare = usize::from(parity) - disks.missing.len();
     let recovered = recover(core, devices_of(core, shared, &disks), core.core_count(), spare).await?;
-    name_disks(shared, &disks, &recovered.lost);
+    let missing = all_missing(shared, &disks, &recovered.lost);
+    shared.lost.set(disks.identity.lost.iter().map(|lost| lost.disk).collect());
     let replayed = match &opening.metadata {
         MetadataSource::Embedded(index) => Some(embedded::replay(core, &recovered, index).await?),
         MetadataSource::Database { .. } if recovered.log.first().is_some() => {
@@ -568,7 +586,8 @@ async fn open(
         (MetadataSource::Database { postgres, place }, None) => OpenedMetadata::Database { postgres, place },
         _ => unreachable!("what is on the disks was replayed"),
     };
-    let result = host(core, shared, &store, metadata, mailboxes, opening.inbox).await;
+    let known = KnownDisks { identity: disks.identity.clone(), missing };
+    let result = host(core, shared, &store, known, metadata, mailboxes, opening.inbox).await;
     drop(refilling);
     if result.is_err() {
         shared.stage.send_replace(Stage::Failed);
@@ -577,15 +596,15 @@ async fn open(
     result
 }
 
-/// Says everywhere which disks there are, and which are missing: not there, or of no use.
-fn name_disks(shared: &Shared, disks: &Taken, lost: &[RecoverError]) {
-    let useless: Vec<DiskId> = lost.iter().filter_map(RecoverError::disk).collect();
-    let path = |index: usize| shared.paths[index].clone();
-    let (lost, here): (Vec<_>, Vec<_>) = disks.here.iter().copied().partition(|(_, disk)| useless.contains(disk));
+/// The disks that are missing: not there, or of no use.
+fn all_missing(shared: &Shared, disks: &Taken, useless: &[RecoverError]) -> Vec<MissingDisk> {
+    let useless: Vec<DiskId> = useless.iter().filter_map(RecoverError::disk).collect();
     let mut missing = disks.missing.clone();
-    missing.extend(lost.into_iter().map(|(index, disk)| MissingDisk { disk, path: path(index) }));
-    tracing::info!(profile = %disks.standard, disks = here.len(), missing = missing.len(), "the disks were read");
-    shared.figures.name(here.into_iter().map(|(index, disk)| (disk, path(index).display().to_string())), missing);
+    let here = disks.here.iter().filter(|(_, disk)| useless.contains(disk));
+    missing.extend(here.map(|&(index, disk)| MissingDisk { disk, path: shared.paths[index].clone() }));
+    let here = disks.here.len() - useless.len();
+    tracing::info!(profile = %disks.standard, disks = here, missing = missing.len(), "the disks were read");
+    missing
 }
 
 /// What a start had to read, as numbers that a machine can follow from start to start.
@@ -626,6 +645,7 @@ async fn host(
     core: &Core,
     shared: &Arc<Shared>,
     store: &Store<Core>,
+    known: KnownDisks,
     metadata: OpenedMetadata,
     mailboxes: Mailboxes,
     inbox: Inbox,
@@ -635,13 +655,13 @@ async fn host(
             let node = EMBEDDED_NODE;
             let (metadata, incarnation) = Embedded::open(core.clone(), writer, index, replayed, node).await?;
             let service = Service::new(core.clone(), metadata, inbox, Limits::EMBEDDED);
-            serve_with(core, shared, store, service, mailboxes, CurrentLife { node, incarnation }).await
+            serve_with(core, shared, store, known, service, mailboxes, CurrentLife { node, incarnation }).await
         }
         OpenedMetadata::Database { postgres, place } => {
             let life = open_life(core, &postgres, place.node).await?;
             let metadata = Flushed::new(store.clone(), postgres);
             let service = Service::new(core.clone(), metadata, inbox, Limits::DATABASE);
-            serve_with(core, shared, store, service, mailboxes, life).await
+            serve_with(core, shared, store, known, service, mailboxes, life).await
         }
     }
 }
@@ -667,6 +687,7 @@ async fn serve_with<M: Metadata>(
     core: &Core,
     shared: &Arc<Shared>,
     store: &Store<Core>,
+    known: KnownDisks,
     service: Service<Core, M>,
     mailboxes: Mailboxes,
     life: CurrentLife,
@@ -676,8 +697,16 @@ async fn serve_with<M: Metadata>(
     let (world, figures, queues) = (core.clone(), service.figures(), mailboxes.onlooker());
     let published = Arc::clone(&shared.metadata_figures);
     let _publishing = core.spawn(async move { published.publish(&world, figures, queues).await });
-    let (control, figures) = (Arc::clone(&shared.disk_control), Arc::clone(&shared.figures));
-    let _keeping_disks = core.spawn(Keeper::new(control, figures, shared.classes.standard()).run());
+    let parts = KeeperParts {
+        data: Arc::clone(&shared.data),
+        plans: Arc::clone(&shared.plans),
+        control: Arc::clone(&shared.disk_control),
+        figures: Arc::clone(&shared.figures),
+        watched: shared.watched.clone(),
+        lost: shared.lost.clone(),
+        standard: shared.classes.standard(),
+    };
+    let _keeping_disks = core.spawn(Keeper::new(core.clone(), store.clone(), parts, known.identity).run());
     let (ended, end) = oneshot::channel();
     core.spawn(async move {
         service.run().await;
@@ -686,7 +715,8 @@ async fn serve_with<M: Metadata>(
     })
     .detach();
     shared.readiness.set(Ready::Serving);
-    shared.stage.send_replace(Stage::Serving { life, addresses: frontend.addresses() });
+    let addresses = frontend.addresses();
+    shared.stage.send_replace(Stage::Serving { life, addresses, missing: known.missing });
     welcome(core, shared, frontend, store, mailboxes, life).await;
     // The service ends when the last core has put its mailboxes away.
     let _ = end.await;
@@ -725,7 +755,7 @@ async fn welcome(
     let (world, store, figures) = (core.clone(), store.clone(), Arc::clone(&shared.figures));
     let control = Arc::clone(&shared.disk_control);
     let _publishing = core.spawn(async move {
-        futures_util::future::join(figures.publish(&world, &store), control.obey(world.core(), &store)).await;
+        futures_util::future::join(figures.publish(&world, &store), control.obey(&world, &store)).await;
     });
     let stopped = async move {
         // An error says that control has ended, which means stop too.
@@ -743,7 +773,7 @@ fn keep(shared: &Arc<Shared>, node: &Node<Core>, life: CurrentLife) -> <Core as 
         sweep_every: SWEPT_EVERY,
         pressure: shared.pressure.clone(),
         lost: shared.lost.clone(),
-        repair_bytes_per_second: REPAIRED_PER_SECOND / u64::from(node.world().core_count()),
+        repair_bytes_per_second: shared.repair_bytes_per_second / u64::from(node.world().core_count()),
     };
     let (shared, node) = (Arc::clone(shared), node.clone());
     node.world().clone().spawn_background(async move {
@@ -756,8 +786,6 @@ fn keep(shared: &Arc<Shared>, node: &Node<Core>, life: CurrentLife) -> <Core as 
 /// How often a database that is away is asked to open the life of a node that starts, and how long is waited in between.
 const LIFE_ASKED_MAX: u32 = 30;
 const LIFE_ASKED_EVERY: Duration = Duration::from_secs(1);
-/// What a node repairs per second, at most.
-const REPAIRED_PER_SECOND: u64 = 256 << 20;
 /// A look at an empty list is one query.
 const GARBAGE_LOOKED_FOR_EVERY: Duration = Duration::from_secs(1);
 /// A sweep reads all rows of blobs. The first one, at the start, finds what the life before left; the later ones only

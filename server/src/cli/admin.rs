@@ -44,15 +44,15 @@ pub(super) enum DiskCommand {
     Offline(OneDisk),
     /// Lets a disk that is offline take writes again
     Online(OneDisk),
-    /// Formats a blank disk and puts it into the place of a lost one (not in this version: refused)
+    /// Gives a disk up for good, and puts a blank one into its place
     Replace {
         #[command(flatten)]
         one: OneDisk,
-        /// Where the blank one is; without it, where the lost one was
+        /// Where the blank one is, a directory or block device; without it, where the lost one was
         #[arg(long, value_name = "PATH")]
         path: Option<PathBuf>,
     },
-    /// Takes over a disk of this cluster that was moved to this node (not in this version: refused)
+    /// Takes a disk of this cluster into use that was moved here or has come back
     Adopt {
         /// Where it is
         #[arg(value_name = "PATH")]
@@ -297,6 +297,8 @@ fn disk_to_json(disk: &v1::Disk) -> Value {
         "error": if disk.error.is_empty() { Value::Null } else { json!(disk.error) },
         "capacity_bytes": disk.capacity_bytes,
         "used_bytes": disk.used_bytes,
+        "remaining_shards": disk.remaining_shards,
+        "remaining_bytes": disk.remaining_bytes,
     })
 }
 
@@ -304,7 +306,13 @@ fn table(disks: &[v1::Disk]) -> String {
     let mut lines = format!("{:<32} {:<8} {:>10} {:>10}  PATH\n", "DISK", "STATE", "CAPACITY", "USED");
     for disk in disks {
         let (capacity, used) = (rounded(disk.capacity_bytes), rounded(disk.used_bytes));
-        let why = if disk.error.is_empty() { String::new() } else { format!("  ({})", disk.error) };
+        let why = match (disk.state(), disk.remaining_shards) {
+            (v1::DiskState::Lost, shards) => {
+                format!("  ({shards} shards, {}, to be made again)", rounded(disk.remaining_bytes))
+            }
+            _ if disk.error.is_empty() => String::new(),
+            _ => format!("  ({})", disk.error),
+        };
         let (id, state, path) = (&disk.id, state_word(disk), &disk.path);
         lines += &format!("{id:<32} {state:<8} {capacity:>10} {used:>10}  {path}{why}\n");
     }
@@ -414,6 +422,7 @@ mod tests {
             error: "gone".to_owned(),
             capacity_bytes: 3 << 40,
             used_bytes: 1536,
+            ..v1::Disk::default()
         };
         let text = table(&[disk]);
         let line = text.lines().nth(1).unwrap();

@@ -14,6 +14,7 @@ use crate::auth::Authenticator;
 use crate::config::{Config, DiskChoice, Environment, Flags, Form};
 use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
+use crate::disks::{MissingDisk, MissingList};
 use crate::grpc::Authority;
 use crate::identity::Identity;
 use crate::metadata::postgres::cluster::{self, Databases};
@@ -61,9 +62,12 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
         reclaim_delay: config.reclaim_delay,
         scrub: config.scrub,
         metadata,
+        repair_bytes_per_second: config.repair_rate.bytes,
     };
-    start::run(plan, |addresses| announce(scheme, standard, &config.region, &credentials, addresses))
-        .map_err(Failure::run)
+    let announce = |addresses: &[SocketAddr], missing: &[MissingDisk]| {
+        announce(scheme, standard, &config.region, &credentials, addresses, missing);
+    };
+    start::run(plan, announce).map_err(Failure::run)
 }
 
 /// Where the metadata is: a node that began with the one kind does not go on with the other, because it would not see what
@@ -91,7 +95,8 @@ fn metadata_plan(
 /// a path that held a disk: what is missing there is not mounted.
 fn disk_plans(choices: &[DiskChoice], data: &DataDir) -> Result<Vec<DiskPlan>, Failure> {
     let known = Identity::read(data).map_err(Failure::run)?;
-    let known: BTreeSet<_> = known.iter().flat_map(Identity::known).map(|disk| disk.path).collect();
+    let known: BTreeSet<_> =
+        known.iter().flat_map(|identity| identity.known().chain(identity.lost.clone())).map(|disk| disk.path).collect();
     let plan = |choice: &DiskChoice| {
         let path = std::path::absolute(&choice.path)?;
         let capacity_bytes = choice.capacity.map(|size| size.bytes);
@@ -103,7 +108,14 @@ fn disk_plans(choices: &[DiskChoice], data: &DataDir) -> Result<Vec<DiskPlan>, F
 }
 
 /// Tells on stdout how clients get in, once they can. The log goes to stderr.
-fn announce(scheme: &str, standard: Profile, region: &str, credentials: &Credentials, addresses: &[SocketAddr]) {
+fn announce(
+    scheme: &str,
+    standard: Profile,
+    region: &str,
+    credentials: &Credentials,
+    addresses: &[SocketAddr],
+    missing: &[MissingDisk],
+) {
     let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let promise = match standard.parity {
         0 if standard.data == 1 => "every byte is on one disk, and lost with it".to_owned(),
@@ -112,7 +124,10 @@ fn announce(scheme: &str, standard: Profile, region: &str, credentials: &Credent
         parity => format!("any {parity} disks may be lost"),
     };
     let (version, addressed) = (env!("CARGO_PKG_VERSION"), all.join(" and "));
-    let head = format!("# Anvil {version} serves S3 on {addressed}. Profile {standard}: {promise}.\n");
+    let mut head = format!("# Anvil {version} serves S3 on {addressed}. Profile {standard}: {promise}.\n");
+    if !missing.is_empty() {
+        head += &format!("# {}: mount or adopt, or replace (`anvil admin disk`).\n", MissingList(missing.to_vec()));
+    }
     let lines = credentials.paste_lines(scheme, addresses[0], region);
     // A node whose stdout is closed serves all the same.
     let _ = super::print(&(head + &lines));

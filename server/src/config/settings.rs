@@ -78,6 +78,10 @@ pub struct Flags {
     /// How often that begins anew with a disk's first record [env: ANVIL_SCRUB_EVERY, default: 30d]
     #[arg(long, value_name = "DURATION")]
     pub scrub_every: Option<String>,
+    /// How fast shards that are lost or damaged are made again: a size per second, over all cores [env:
+    /// ANVIL_REPAIR_RATE, default: 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub repair_rate: Option<String>,
     /// I/O driver: auto, uring or blocking [env: ANVIL_IO, default: auto]
     #[arg(long, value_name = "DRIVER")]
     pub io: Option<String>,
@@ -291,6 +295,7 @@ const OWN_VARIABLES: &[&str] = &[
     "ANVIL_RECLAIM_DELAY",
     "ANVIL_SCRUB_RATE",
     "ANVIL_SCRUB_EVERY",
+    "ANVIL_REPAIR_RATE",
     "ANVIL_IO",
     "ANVIL_ENDPOINT",
     "ANVIL_CA_FILE",

@@ -91,6 +91,17 @@ fn durations_have_units() {
 }
 
 #[test]
+fn repair_has_a_rate() {
+    let rate = |settings: &[(&str, &str)]| variables(settings).map(|checked| checked.config.repair_rate.bytes);
+    assert_eq!(rate(&[]).unwrap(), 256 << 20);
+    assert_eq!(rate(&[("ANVIL_REPAIR_RATE", "1GiB")]).unwrap(), 1 << 30);
+    for wrong in ["off", "0", "1023KiB", "-1", "fast"] {
+        let error = rate(&[("ANVIL_REPAIR_RATE", wrong)]).unwrap_err().to_string();
+        assert!(error.contains("ANVIL_REPAIR_RATE (or --repair-rate)") && error.contains("1MiB"), "{error}");
+    }
+}
+
+#[test]
 fn scrub_has_a_rate_or_is_off() {
     let scrub = |settings: &[(&str, &str)]| variables(settings).unwrap().config.scrub;
     assert_eq!(scrub(&[]), Some(ScrubOptions::default()));

@@ -220,6 +220,12 @@ pub(super) fn scrub_rate(text: &str) -> Result<Option<Size>, Takes> {
     rate.map(Some).ok_or_else(|| format!("a size per second, such as 16MiB, at least {SCRUB_RATE_MIN}, or off"))
 }
 
+/// So many bytes per second.
+pub(super) fn repair_rate(text: &str) -> Result<Size, Takes> {
+    let rate = text.parse().ok().filter(|rate| *rate >= REPAIR_RATE_MIN);
+    rate.ok_or_else(|| format!("a size per second, such as 256MiB, at least {REPAIR_RATE_MIN}"))
+}
+
 /// At least a second: a pass over an empty disk takes no time.
 pub(super) fn scrub_every(text: &str) -> Result<Duration, Takes> {
     let every = duration(text).ok().filter(|every| *every >= Duration::from_secs(1));
@@ -228,6 +234,8 @@ pub(super) fn scrub_every(text: &str) -> Result<Duration, Takes> {
 
 /// Slower, one window would take longer than anybody means.
 const SCRUB_RATE_MIN: Size = Size { bytes: 64 << 10 };
+/// Slower, what is lost would not be made again before more is.
+const REPAIR_RATE_MIN: Size = Size { bytes: 1 << 20 };
 /// A year.
 const DURATION_SECONDS_MAX: u64 = 365 * 86_400;
 

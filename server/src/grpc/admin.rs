@@ -68,7 +68,9 @@ impl Method {
         match self {
             Self::ListDisks => {
                 let v1::ListDisksRequest {} = call.only_message().await?;
-                let disks = disks.list().await?.into_iter().map(disk).collect();
+                let remaining = services.repair.total().remaining;
+                let in_list = |report| disk_with_remaining(report, &remaining);
+                let disks = disks.list().await?.into_iter().map(in_list).collect();
                 call.answer(&v1::ListDisksResponse { disks }).await
             }
             Self::OfflineDisk => {
@@ -172,6 +174,13 @@ fn absolute(path: &str) -> Result<PathBuf, Status> {
     }
 }
 
+/// Also says what of a disk that was given up is still to be made again.
+fn disk_with_remaining(report: DiskReport, remaining: &[Remaining]) -> v1::Disk {
+    let of = remaining.iter().find(|of| of.disk == report.disk);
+    let (remaining_shards, remaining_bytes) = of.map_or((0, 0), |of| (of.shards, of.bytes));
+    v1::Disk { remaining_shards, remaining_bytes, ..disk(report) }
+}
+
 fn disk(report: DiskReport) -> v1::Disk {
     let state = match report.state {
         DiskState::Online => v1::DiskState::Online,
@@ -186,6 +195,8 @@ fn disk(report: DiskReport) -> v1::Disk {
         error: report.error.unwrap_or_default(),
         capacity_bytes: report.capacity_bytes,
         used_bytes: report.used_bytes,
+        remaining_shards: 0,
+        remaining_bytes: 0,
     }
 }
 

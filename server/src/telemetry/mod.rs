@@ -21,5 +21,6 @@ pub use metrics::{Label, LatencySample, Metrics, Sample, SampleKind};
 pub use process::ProcessFigures;
 pub use repair::{RepairBoard, is_debt};
 pub use requests::{CoreCounters, OPERATIONS, Protocol};
-pub use store::StoreFigures;
+pub use runtime::WatchedDisks;
+pub use store::{DiskNames, StoreFigures};
 pub use upkeep::UpkeepSamples;

@@ -1,6 +1,6 @@
 //! What the runtime counts, as samples.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anvil_runtime::{CoreStats, DiskStats, Histogram};
 
@@ -13,11 +13,34 @@ impl Metrics {
     }
 
     /// Adds what the runtime counts of each disk, under the disk's name.
-    pub fn watch_disks(&self, disks: Vec<(String, Arc<DiskStats>)>) {
-        let disks: Arc<[_]> = disks.into();
-        let timed = Arc::clone(&disks);
-        self.watch(move || disk_samples(&disks));
-        self.watch_latencies(move || disk_latencies(&timed));
+    pub fn watch_disks(&self, disks: Vec<Named>) -> WatchedDisks {
+        let watched = WatchedDisks { disks: Arc::new(Mutex::new(disks)) };
+        let (counted, timed) = (watched.clone(), watched.clone());
+        self.watch(move || disk_samples(&counted.all()));
+        self.watch_latencies(move || disk_latencies(&timed.all()));
+        watched
+    }
+}
+
+/// The disks on the page, by name.
+#[derive(Clone, Debug)]
+pub struct WatchedDisks {
+    disks: Arc<Mutex<Vec<Named>>>,
+}
+
+/// What the operator calls a disk, and what is counted of it.
+type Named = (String, Arc<DiskStats>);
+
+impl WatchedDisks {
+    /// Adds one that has come, in the place of any other of this name.
+    pub fn add(&self, name: String, stats: Arc<DiskStats>) {
+        let mut disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
+        disks.retain(|(other, _)| *other != name);
+        disks.push((name, stats));
+    }
+
+    fn all(&self) -> Vec<Named> {
+        self.disks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -78,7 +101,7 @@ fn core_samples(cores: &[Arc<CoreStats>]) -> Vec<Sample> {
     ]
 }
 
-fn disk_samples(disks: &[(String, Arc<DiskStats>)]) -> Vec<Sample> {
+fn disk_samples(disks: &[Named]) -> Vec<Sample> {
     let sample = |name, help, read: fn(&DiskStats) -> u64| Sample {
         name,
         help,
@@ -95,7 +118,7 @@ fn disk_samples(disks: &[(String, Arc<DiskStats>)]) -> Vec<Sample> {
     ]
 }
 
-fn disk_latencies(disks: &[(String, Arc<DiskStats>)]) -> Vec<LatencySample> {
+fn disk_latencies(disks: &[Named]) -> Vec<LatencySample> {
     let sample = |name, help, read: fn(&DiskStats) -> &Histogram| LatencySample {
         name,
         help,

@@ -1,6 +1,7 @@
 //! What the store knows of itself, as samples. Its figures live on its cores; each core publishes a copy now and then.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use anvil_model::ids::DiskId;
@@ -19,10 +20,21 @@ const PUBLISHED_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct StoreFigures {
     cores: Vec<Mutex<Stats>>,
-    /// What the operator calls each disk, once it is known which is which.
-    names: OnceLock<Vec<(DiskId, String)>>,
+    /// Nothing until it is known which is which.
+    names: Mutex<DiskNames>,
+}
+
+/// What the node knows of its disks.
+#[derive(Clone, Debug, Default)]
+pub struct DiskNames {
+    /// What the operator calls those that are there.
+    pub here: Vec<(DiskId, String)>,
     /// Those that are not there.
-    missing: OnceLock<Vec<MissingDisk>>,
+    pub missing: Vec<MissingDisk>,
+    /// Those that were given up.
+    pub lost: Vec<MissingDisk>,
+    /// Those that were given up in this life, and that nothing is to be made again of: nobody hears of them any more.
+    pub forgotten: BTreeSet<DiskId>,
 }
 
 impl StoreFigures {
@@ -30,16 +42,19 @@ impl StoreFigures {
     #[must_use]
     pub fn watched_by(metrics: &Metrics, core_count: u16) -> Arc<Self> {
         let cores = (0..core_count).map(|_| Mutex::default()).collect();
-        let figures = Arc::new(Self { cores, names: OnceLock::new(), missing: OnceLock::new() });
+        let figures = Arc::new(Self { cores, names: Mutex::default() });
         let watched = Arc::clone(&figures);
         metrics.watch(move || watched.samples());
         figures
     }
 
-    /// Says once what each disk is called on the page, and which are missing; until then by its id.
-    pub fn name(&self, disks: impl IntoIterator<Item = (DiskId, String)>, missing: Vec<MissingDisk>) {
-        self.names.get_or_init(|| disks.into_iter().collect());
-        self.missing.get_or_init(|| missing);
+    /// Says what each disk is called on the page, until then by its id, and which are missing.
+    pub fn name(&self, names: DiskNames) {
+        *self.names() = names;
+    }
+
+    fn names(&self) -> MutexGuard<'_, DiskNames> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes the figures of this core, for as long as the future is polled.
@@ -77,40 +92,48 @@ impl StoreFigures {
                 used_bytes: space.used_bytes,
             }
         };
-        let mut disks: Vec<_> = self.names.get().into_iter().flatten().map(report).collect();
-        disks.extend(self.missing.get().into_iter().flatten().map(|MissingDisk { disk, path }| DiskReport {
-            disk: *disk,
-            path: path.clone(),
-            state: DiskState::Missing,
+        let DiskNames { here, missing, lost, .. } = self.names().clone();
+        let away = |away: MissingDisk, state| DiskReport {
+            disk: away.disk,
+            path: away.path,
+            state,
             error: None,
             capacity_bytes: 0,
             used_bytes: 0,
-        }));
+        };
+        let mut disks: Vec<_> = here.iter().map(report).collect();
+        disks.extend(missing.into_iter().map(|missing| away(missing, DiskState::Missing)));
+        disks.extend(lost.into_iter().map(|lost| away(lost, DiskState::Lost)));
         disks.sort_by(|a, b| a.path.cmp(&b.path));
         disks
     }
 
     fn samples(&self) -> Vec<Sample> {
         let cores = self.cores.iter().map(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        let mut samples = samples(&cores.collect::<Vec<_>>(), self.names.get().map_or(&[], Vec::as_slice));
-        let missing = self.missing.get().into_iter().flatten();
+        let names = self.names().clone();
+        let mut samples = samples(&cores.collect::<Vec<_>>(), &names);
         samples.push(Sample {
             name: "disk_missing",
-            help: "1 for a disk that the node knows and that was not there at its start",
+            help: "1 for a disk that the node knows and that is not there",
             kind: SampleKind::Gauge,
-            values: missing.map(|away| (vec![("disk", away.path.display().to_string())], 1.0)).collect(),
+            values: names.missing.iter().map(|away| (vec![("disk", away.label())], 1.0)).collect(),
+        });
+        samples.push(Sample {
+            name: "disk_lost",
+            help: "1 for a disk that was given up, by its id, until all that it held is made again",
+            kind: SampleKind::Gauge,
+            values: names.lost.iter().map(|lost| (vec![("disk", lost.disk.to_string())], 1.0)).collect(),
         });
         samples
     }
 }
 
-fn samples(cores: &[Stats], names: &[(DiskId, String)]) -> Vec<Sample> {
+fn samples(cores: &[Stats], names: &DiskNames) -> Vec<Sample> {
     use SampleKind::{Counter, Gauge};
-    let mut disks: Vec<DiskId> = cores.iter().flat_map(|core| &core.disks).map(|disk| disk.disk).collect();
-    disks.sort_unstable();
-    disks.dedup();
+    let all = cores.iter().flat_map(|core| &core.disks).map(|disk| disk.disk);
+    let disks: BTreeSet<DiskId> = all.filter(|disk| !names.forgotten.contains(disk)).collect();
     let called = |id: DiskId| {
-        names.iter().find(|(named, _)| *named == id).map_or_else(|| id.to_string(), |(_, name)| name.clone())
+        names.here.iter().find(|(named, _)| *named == id).map_or_else(|| id.to_string(), |(_, name)| name.clone())
     };
     let per_disk = |name, help, kind, value: &dyn Fn(&[&DiskStats]) -> u64| Sample {
         name,
@@ -202,7 +225,9 @@ mod tests {
         let metrics = Metrics::new(2);
         let figures = StoreFigures::watched_by(&metrics, 2);
         let away = MissingDisk { disk: DiskId(3), path: "/disks/3".into() };
-        figures.name([(DiskId(1), "/disks/1".to_owned())], vec![away]);
+        let lost = MissingDisk { disk: DiskId(4), path: "/disks/1".into() };
+        let here = vec![(DiskId(1), "/disks/1".to_owned())];
+        figures.name(DiskNames { here, missing: vec![away], lost: vec![lost], forgotten: [DiskId(5)].into() });
         let disk = |id, appends, space, failed| DiskStats {
             disk: DiskId(id),
             appends,
@@ -220,12 +245,13 @@ mod tests {
             ..DiskSpace::default()
         };
         let failed = Some(DeviceError::Gone);
-        let disks = vec![disk(1, 2, Some(space), None), disk(2, 0, None, None)];
+        let disks = vec![disk(1, 2, Some(space), None), disk(2, 0, None, None), disk(5, 1, None, failed)];
         figures.set(0, Stats { index_entries: 5, index_bytes: 50, released_blobs: 0, disks });
         let disks = vec![disk(1, 3, None, None), disk(2, 0, None, failed)];
         figures.set(1, Stats { index_entries: 1, index_bytes: 10, released_blobs: 0, disks });
-        let [disk, away] = figures.disks().try_into().unwrap();
+        let [disk, lost, away] = figures.disks().try_into().unwrap();
         assert_eq!((away.disk, away.state), (DiskId(3), DiskState::Missing));
+        assert_eq!((lost.disk, lost.state), (DiskId(4), DiskState::Lost));
         assert_eq!((disk.path.to_str(), disk.state, disk.used_bytes), (Some("/disks/1"), DiskState::Online, 20));
         let page = metrics.render();
         let (one, two) = ("/disks/1", DiskId(2));
@@ -237,8 +263,10 @@ mod tests {
             format!("anvil_disk_failed{{disk=\"{one}\"}} 0.0"),
             format!("anvil_disk_failed{{disk=\"{two}\"}} 1.0"),
             "anvil_disk_missing{disk=\"/disks/3\"} 1.0".to_owned(),
+            format!("anvil_disk_lost{{disk=\"{}\"}} 1.0", DiskId(4)),
         ] {
             assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
         }
+        assert!(!page.contains(&DiskId(5).to_string()), "a disk that is forgotten fails no more:\n{page}");
     }
 }

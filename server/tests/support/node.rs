@@ -40,6 +40,8 @@ pub struct Node {
     pub address: SocketAddr,
     /// What it printed.
     pub credentials: Credentials,
+    /// What it said above them.
+    pub banner: String,
     /// From the start of the process to the first 200 of `/ready`.
     pub start_time: Duration,
 }
@@ -68,7 +70,8 @@ impl Node {
                 }
             }
             if let Some((address, credentials)) = printed.complete() {
-                break Self { process, log, address, credentials, start_time: Duration::ZERO };
+                let banner = printed.banner;
+                break Self { process, log, address, credentials, banner, start_time: Duration::ZERO };
             }
         };
         node.wait_until_ready(begun)
@@ -212,10 +215,15 @@ struct Printed {
     access_key: Option<String>,
     secret_key: Option<String>,
     endpoint: Option<String>,
+    banner: String,
 }
 
 impl Printed {
     fn read(&mut self, line: &str) {
+        if line.starts_with('#') {
+            self.banner += line;
+            self.banner.push('\n');
+        }
         let Some(assignments) = line.trim().strip_prefix("export ") else { return };
         for assignment in assignments.split_whitespace() {
             let Some((name, value)) = assignment.split_once('=') else { continue };

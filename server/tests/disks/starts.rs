@@ -2,49 +2,12 @@
 //! with them. Method: the binary with four disks and the profile 2+2, whose directories are taken away, emptied, swapped
 //! and copied between starts.
 
-mod support;
-
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use support::node::{Node, Options, scratch, start_to_fail};
+use crate::place::Place;
+use crate::support::node::Node;
 
 const OBJECT_COUNT: usize = 40;
-
-struct Place {
-    _scratch: tempfile::TempDir,
-    data: PathBuf,
-    disks: Vec<PathBuf>,
-}
-
-impl Place {
-    fn new() -> Self {
-        let scratch = scratch();
-        let disks = (0..4).map(|number| scratch.path().join(format!("disk-{number}"))).collect();
-        Self { data: scratch.path().join("data"), disks, _scratch: scratch }
-    }
-
-    fn options(&self) -> Options {
-        let disks = self.disks.iter().flat_map(|disk| ["--disk".to_owned(), format!("{}:4GiB", disk.display())]);
-        let class = ["--storage-class".to_owned(), "STANDARD=2+2".to_owned()];
-        Options { arguments: disks.chain(class).collect(), ..Options::default() }
-    }
-
-    fn start(&self) -> Node {
-        Node::start_with(&self.data, &self.options())
-    }
-
-    fn refused(&self) -> String {
-        start_to_fail(&self.data, &self.options())
-    }
-
-    /// The disks that `/metrics` calls missing, by their numbers.
-    fn missing(&self, node: &Node) -> Vec<usize> {
-        let page = node.metrics();
-        let missing = |disk: &Path| page.contains(&format!("anvil_disk_missing{{disk=\"{}\"}} 1.0", disk.display()));
-        (0..self.disks.len()).filter(|&number| missing(&self.disks[number])).collect()
-    }
-}
 
 /// Objects without bytes: only the metadata knows them.
 fn write(node: &Node) {
@@ -94,6 +57,8 @@ fn a_start_with_two_missing_is_ready_and_says_so() {
     for _ in 0..2 {
         let node = place.start();
         assert_eq!(place.missing(&node), [0, 2]);
+        let said = |disk: usize| node.banner.contains(&format!("last seen at {}", place.disks[disk].display()));
+        assert!(said(0) && said(2) && !said(1) && node.banner.contains("are missing"), "{}", node.banner);
         verify(&node, "with two missing");
         node.client().put("/bucket/more", b"").unwrap().succeeded();
         node.client().delete("/bucket/more").unwrap().succeeded();
@@ -140,5 +105,48 @@ fn a_disk_that_cannot_be_read_counts_as_missing() {
     let node = place.start();
     assert_eq!(place.missing(&node), [1, 2]);
     verify(&node, "with a truncated disk and a foreign one");
+    node.stop();
+}
+
+/// The disks know one another: without the data directory nothing blank is taken for a new disk while one is missing.
+#[test]
+fn without_the_data_directory_the_disks_say_which_are_missing() {
+    let place = Place::new();
+    let node = place.start();
+    write(&node);
+    let ids: Vec<String> = {
+        let listed = place.told(&node, &["disk", "list"]);
+        listed.as_array().unwrap().iter().map(|disk| disk["id"].as_str().unwrap().to_owned()).collect()
+    };
+    node.stop();
+    let away = |disk: usize| place.disks[disk].with_extension("away");
+    fs::remove_dir_all(&place.data).unwrap();
+    fs::rename(&place.disks[1], away(1)).unwrap();
+    for _ in 0..2 {
+        let node = place.start();
+        let missing = (ids[1].clone(), "missing".to_owned());
+        assert!(node.banner.contains(&format!("disk {} is missing", ids[1])), "{}", node.banner);
+        assert!(place.states(&node).contains(&missing), "{:?}", place.states(&node));
+        assert_eq!(place.states(&node).len(), 4, "nothing else was made of the blank path");
+        assert!(node.metrics().contains(&format!("anvil_disk_missing{{disk=\"{}\"}} 1.0", ids[1])));
+        verify(&node, "without the data directory and a disk");
+        node.stop();
+    }
+    fs::remove_dir_all(&place.data).unwrap();
+    for disk in [0, 2] {
+        fs::rename(&place.disks[disk], away(disk)).unwrap();
+    }
+    let refusal = place.refused();
+    for id in &ids[0..3] {
+        assert!(refusal.contains(id.as_str()), "{refusal}");
+    }
+    assert!(refusal.contains("can do without 2"), "{refusal}");
+    for disk in [0, 1, 2] {
+        fs::remove_dir_all(&place.disks[disk]).unwrap();
+        fs::rename(away(disk), &place.disks[disk]).unwrap();
+    }
+    let node = place.start();
+    assert!(place.states(&node).iter().all(|(_, state)| state == "online"));
+    verify(&node, "with all of them again");
     node.stop();
 }
