@@ -254,6 +254,7 @@ impl Running {
 }
 
 const SWEEP_ATTEMPTS: u32 = 10;
+const BUCKET_ATTEMPTS: u32 = 120;
 
 /// Why a node did not start.
 #[derive(Debug)]
@@ -265,6 +266,7 @@ pub(super) enum BootError {
     Format(FormatError),
     Recover(RecoverError),
     Open(OpenError),
+    NoBucket(MetadataError),
 }
 
 impl Parts {
@@ -323,7 +325,7 @@ impl Parts {
                 .encoding_with(anvil_erasure::Kernel::best())
         };
         let nodes: Vec<Node<SimWorld>> = cores.map(node).collect();
-        make_bucket(&nodes[0]).await;
+        make_bucket(&nodes[0]).await.map_err(BootError::NoBucket)?;
         let life = CurrentLife { node: NodeId(1), incarnation };
         let lost = LostDisks::new();
         lost.set(self.lost);
@@ -363,13 +365,20 @@ impl Parts {
     }
 }
 
-async fn make_bucket(node: &Node<SimWorld>) {
-    loop {
+/// Fails where no disk that is left takes the log.
+async fn make_bucket(node: &Node<SimWorld>) -> Result<(), MetadataError> {
+    let mut failure = MetadataError::Unknown;
+    for _ in 0..BUCKET_ATTEMPTS {
         match node.create_bucket(CALLER, bucket()).await {
-            Ok(()) | Err(MetadataError::Refused(Refusal::BucketAlreadyOwnedByYou)) => return,
+            Ok(()) | Err(MetadataError::Refused(Refusal::BucketAlreadyOwnedByYou)) => return Ok(()),
             Err(MetadataError::Refused(refusal)) => panic!("no bucket: {refusal}"),
-            Err(MetadataError::Unavailable { retry_after }) => node.world().sleep(retry_after).await,
-            Err(MetadataError::Unknown) => {}
+            Err(error) => {
+                if let MetadataError::Unavailable { retry_after } = error {
+                    node.world().sleep(retry_after).await;
+                }
+                failure = error;
+            }
         }
     }
+    Err(failure)
 }
