@@ -6,6 +6,8 @@
 //! comes back with an older end of the log adds nothing that anybody could mistake for what came later.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::time::Duration;
 
 use anvil_model::format::{
     ExtentName, FooterEntry, RecordHeader, Subject, UNIT_BYTES, extent_offset, in_units, record_header_bytes,
@@ -13,7 +15,10 @@ use anvil_model::format::{
 use anvil_model::ids::DiskId;
 use anvil_model::io::{Device, DeviceError, Reserve, World};
 use anvil_model::limits::RECORD_PAYLOAD_BYTES_MAX;
-use futures_util::future::join_all;
+use anvil_model::time::Moment;
+use futures_util::StreamExt;
+use futures_util::future::{Either, select};
+use futures_util::stream::FuturesUnordered;
 
 use crate::append::AppendError;
 use crate::extent::OpenExtent;
@@ -26,6 +31,16 @@ pub const LOG_PAYLOAD_BYTES_MAX: usize = RECORD_PAYLOAD_BYTES_MAX;
 
 /// Batches that are copied between two flushes.
 const REFILLED_AT_ONCE: usize = 256;
+/// A disk of the log that takes so many times as long as the slowest of the others is slow.
+const SLOW_TIMES: u32 = 16;
+/// In one batch it is waited for at least so long.
+const PATIENCE_MIN: Duration = Duration::from_millis(100);
+/// What takes less is never slow.
+const SLOW_MIN: Duration = Duration::from_millis(2);
+/// So many batches in a row, less those in time, a disk may be slow at.
+const SLOW_BATCHES_MAX: u32 = 32;
+/// For so long a slow disk gets no batches where others do.
+const SLOW_TIME: Duration = Duration::from_secs(600);
 /// Numbers that a start may give to batches before they reach into those of the next one.
 const NUMBER_BITS: u32 = 38;
 /// The last start that has numbers of its own: numbers fit 63 bits, since an SQL integer has a sign.
@@ -297,6 +312,12 @@ pub struct LogWriter<W: World> {
     disks: Vec<DiskId>,
     /// Disks that failed in this life. They are used again only when nothing else is left.
     left: BTreeSet<DiskId>,
+    /// Disks that were left because they are slow, and when. They are used when others do not suffice.
+    slow: BTreeMap<DiskId, Moment>,
+    /// What the disks of this batch took for it.
+    took: BTreeMap<DiskId, Duration>,
+    /// Grows by a batch that a disk was slow at, and shrinks by one in time.
+    lateness: BTreeMap<DiskId, u32>,
     /// So many copies the last batch had when that was told.
     told: usize,
     one_is_enough: bool,
@@ -318,12 +339,24 @@ impl<W: World> LogWriter<W> {
             let extent = OpenExtent::resume(disk, Lane::Log, inner.disk(disk).extent_bytes, partial);
             inner.resume_extent(disk, Lane::Log, extent);
         }
-        Self { store, last, copies, disks: holders, left: BTreeSet::new(), told: copies, one_is_enough: false }
+        Self {
+            store,
+            last,
+            copies,
+            disks: holders,
+            left: BTreeSet::new(),
+            slow: BTreeMap::new(),
+            took: BTreeMap::new(),
+            lateness: BTreeMap::new(),
+            told: copies,
+            one_is_enough: false,
+        }
     }
 
     /// Appends batch `number`, which is above that of every batch before. Completes when enough devices have written it;
     /// durable only after a flush of [`Self::disks`]. A number is used once, also when this fails: some disk may have
-    /// written it. Uses space that is refused to blobs. A disk that is full or fails is left for another one.
+    /// written it. Uses space that is refused to blobs. A disk that is full or fails is left for another one, and so is one
+    /// that takes much longer than the others, as long as there is another.
     ///
     /// # Errors
     /// When fewer disks take it than must: two, or one where there is to be one copy.
@@ -333,6 +366,7 @@ impl<W: World> LogWriter<W> {
     pub async fn append(&mut self, number: u64, payload: &[u8]) -> Result<(), AppendError> {
         assert!(self.last.is_none_or(|last| number > last), "batch {number} follows {:?}", self.last);
         let before = std::mem::take(&mut self.disks);
+        self.took.clear();
         self.spread(number, payload, &before).await?;
         self.last = Some(number);
         Ok(())
@@ -354,7 +388,9 @@ impl<W: World> LogWriter<W> {
         data: &[DiskId],
     ) -> Result<Vec<(DiskId, DeviceError)>, AppendError> {
         self.append(number, payload).await?;
-        self.flush(number, payload, data).await
+        let failed = self.flush(number, payload, data).await?;
+        self.leave_the_late(data);
+        Ok(failed)
     }
 
     /// Sees to it that the last batch that recovery found is durable on as many disks as there should be: perhaps only
@@ -382,15 +418,23 @@ impl<W: World> LogWriter<W> {
         let mut failed = Vec::new();
         let mut due: BTreeSet<DiskId> = self.disks.iter().chain(data).copied().collect();
         while !due.is_empty() {
-            let flushes = due.iter().map(async |&disk| (disk, self.store.flush(&[disk]).await));
-            let outcomes = join_all(flushes).await;
+            let store = self.store.clone();
+            let flush = async |disk| store.flush(&[disk]).await;
+            let flushes = due.iter().map(|&disk| (disk, flush(disk))).collect();
+            let outcomes = self.in_time(flushes, data, self.others(&self.disks.iter().copied().collect())).await;
             let flushed = self.disks.clone();
-            for (disk, error) in outcomes.into_iter().filter_map(|(disk, outcome)| Some((disk, outcome.err()?))) {
-                if data.contains(&disk) {
-                    failed.push((disk, error));
-                }
-                if self.disks.contains(&disk) {
-                    self.leave(disk, error);
+            for (disk, outcome) in outcomes {
+                match outcome {
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => {
+                        if data.contains(&disk) {
+                            failed.push((disk, error));
+                        }
+                        if self.disks.contains(&disk) {
+                            self.leave(disk, error);
+                        }
+                    }
+                    None => self.leave_slow(disk),
                 }
             }
             if self.disks.len() < flushed.len() {
@@ -411,15 +455,18 @@ impl<W: World> LogWriter<W> {
                 break;
             }
             tried.extend(&chosen);
-            let appends = chosen.iter().map(async |&disk| (disk, append_to(&self.store, disk, number, payload).await));
-            for (disk, outcome) in join_all(appends).await {
+            let store = self.store.clone();
+            let append = |disk| append_to(&store, disk, number, payload);
+            let appends = chosen.iter().map(|&disk| (disk, append(disk))).collect();
+            for (disk, outcome) in self.in_time(appends, &[], self.others(&tried)).await {
                 match outcome {
-                    Ok(()) => self.disks.push(disk),
-                    Err(AppendError::Full) => {}
-                    Err(AppendError::Device(error)) => {
+                    Some(Ok(())) => self.disks.push(disk),
+                    Some(Err(AppendError::Full)) => {}
+                    Some(Err(AppendError::Device(error))) => {
                         refusal = error.into();
                         self.leave(disk, error);
                     }
+                    None => self.leave_slow(disk),
                 }
             }
         }
@@ -439,6 +486,84 @@ impl<W: World> LogWriter<W> {
         if self.disks.len() < self.copies_min() { Err(refusal) } else { Ok(()) }
     }
 
+    /// Waits for what disks do. Of those that are not `needed`, up to `others` are given up (`None`) when they take much
+    /// longer than the rest; what they do goes on by itself.
+    async fn in_time<T>(
+        &mut self,
+        work: Vec<(DiskId, impl Future<Output = T>)>,
+        needed: &[DiskId],
+        others: usize,
+    ) -> Vec<(DiskId, Option<T>)> {
+        let world = self.store.inner.world.clone();
+        let began = world.now();
+        let mut waiting: BTreeSet<DiskId> = work.iter().map(|(disk, _)| *disk).collect();
+        let mut running: FuturesUnordered<_> =
+            work.into_iter().map(|(disk, work)| async move { (disk, work.await) }).collect();
+        let mut outcomes = Vec::new();
+        let mut elapsed = Duration::ZERO;
+        while !waiting.is_empty() {
+            let may_go = waiting.len() <= others
+                && waiting.len() <= outcomes.len()
+                && waiting.iter().all(|disk| !needed.contains(disk));
+            let ended = if may_go {
+                let patience =
+                    elapsed.saturating_mul(SLOW_TIMES).max(PATIENCE_MIN).saturating_sub(world.now().since(began));
+                match select(running.next(), pin!(world.sleep(patience))).await {
+                    Either::Left((ended, _)) => ended,
+                    Either::Right(_) => break,
+                }
+            } else {
+                running.next().await
+            };
+            let (disk, outcome) = ended.expect("as many run as are waited for");
+            elapsed = world.now().since(began);
+            *self.took.entry(disk).or_default() += elapsed;
+            waiting.remove(&disk);
+            outcomes.push((disk, Some(outcome)));
+        }
+        outcomes.extend(waiting.into_iter().map(|disk| (disk, None)));
+        outcomes
+    }
+
+    /// Disks that are slow again and again are left before they keep the next batch waiting. Those of `data` are waited for
+    /// anyway, at this batch.
+    fn leave_the_late(&mut self, data: &[DiskId]) {
+        for disk in self.disks.clone() {
+            let took = |disk| self.took.get(disk).copied().unwrap_or_default();
+            let others = self.disks.iter().filter(|other| **other != disk).map(took).max();
+            let late = others.is_some_and(|others| took(&disk) > others.saturating_mul(SLOW_TIMES).max(SLOW_MIN));
+            let lateness = self.lateness.entry(disk).or_default();
+            if !late || data.contains(&disk) {
+                *lateness = lateness.saturating_sub(u32::from(!late));
+                continue;
+            }
+            *lateness += 1;
+            if *lateness > SLOW_BATCHES_MAX && self.others(&self.disks.iter().copied().collect()) > 0 {
+                self.leave_slow(disk);
+            }
+        }
+    }
+
+    /// How many disks could take the place of one, beside those that were tried.
+    fn others(&self, tried: &BTreeSet<DiskId>) -> usize {
+        let inner = &self.store.inner;
+        let disks = (0..inner.disk_count()).map(|disk| inner.disk(disk));
+        let sound = disks.filter(|disk| disk.failed.get().is_none() && !self.left.contains(&disk.id));
+        sound.filter(|disk| !tried.contains(&disk.id) && !self.is_slow(disk.id)).count()
+    }
+
+    fn is_slow(&self, disk: DiskId) -> bool {
+        let now = self.store.inner.world.now();
+        self.slow.get(&disk).is_some_and(|&since| now.since(since) < SLOW_TIME)
+    }
+
+    fn leave_slow(&mut self, disk: DiskId) {
+        self.disks.retain(|&other| other != disk);
+        self.lateness.remove(&disk);
+        self.slow.insert(disk, self.store.inner.world.now());
+        tracing::warn!(%disk, "the metadata log leaves a disk that is much slower than its others");
+    }
+
     /// From now on one copy of a batch is enough, or no longer: for what nobody was told of.
     pub fn allow_one_copy(&mut self, allowed: bool) {
         self.one_is_enough = allowed;
@@ -455,8 +580,10 @@ impl<W: World> LogWriter<W> {
         let by_room = inner.disks_by_room().into_iter().map(|disk| inner.disk(disk));
         let (failed, sound): (Vec<_>, Vec<_>) =
             by_room.partition(|disk| disk.failed.get().is_some() || self.left.contains(&disk.id));
-        let sound: Vec<DiskId> = sound.into_iter().map(|disk| disk.id).collect();
-        let known = before.iter().copied().filter(|disk| sound.contains(disk));
+        let (slow, fast): (Vec<_>, Vec<_>) =
+            sound.into_iter().map(|disk| disk.id).partition(|&disk| self.is_slow(disk));
+        let sound: Vec<DiskId> = fast.into_iter().chain(slow).collect();
+        let known = before.iter().copied().filter(|disk| sound.contains(disk) && !self.is_slow(*disk));
         let mut chosen: Vec<DiskId> = Vec::new();
         for disk in known.chain(sound.iter().copied()).filter(|disk| !tried.contains(disk)) {
             if self.disks.len() + chosen.len() < self.copies && !chosen.contains(&disk) {

@@ -1,8 +1,10 @@
 //! The metadata log on several disks: any of them that has the last batches opens it.
 
+use std::time::Duration;
+
 use anvil_model::ids::DiskId;
-use anvil_model::io::DeviceError;
-use anvil_sim::Operation;
+use anvil_model::io::{DeviceError, World};
+use anvil_sim::{Faults, Operation};
 use anvil_store::{AppendError, LogWriter, RecoverError};
 
 use crate::harness::{Disks, MIB, Node, batch};
@@ -223,4 +225,66 @@ fn a_start_copies_what_has_too_few_copies() {
         node.power_cut();
     }
     assert_eq!(numbers(&start_with(&mut disks, &[5]).unwrap()), committed);
+}
+
+/// How long so many batches take, in the time of the simulation; and the writer.
+fn timed(
+    node: &Node,
+    writer: LogWriter<anvil_sim::SimWorld>,
+    numbers: Vec<u64>,
+) -> (Duration, LogWriter<anvil_sim::SimWorld>) {
+    let now = || node.life.world(0).now();
+    let began = now();
+    let (_, writer) = commit_with(node, writer, numbers);
+    (now().since(began), writer)
+}
+
+/// Goal: a disk that is much slower than the others does not hold up the log for long, however slow it is, and each batch has
+/// all its copies. Method: slow one disk of the log down, a hundred times and without measure, and look at the time.
+#[test]
+fn the_log_leaves_a_slow_disk() {
+    for (slow_times, bound) in [(100, Duration::from_secs(3)), (1_000_000, Duration::from_secs(1))] {
+        let mut disks = Disks::new(780, 4, CAPACITY);
+        let mut node = disks.start(1);
+        let mut next = node.next_number;
+        let mut numbers = |count: u64| {
+            next += count;
+            (next - count..next).collect::<Vec<_>>()
+        };
+        let writer = node.log_writer_of(0, 3);
+        let (_, writer) = timed(&node, writer, numbers(5));
+        let (usual, writer) = timed(&node, writer, numbers(50));
+        let slow = writer.disks()[0];
+        let disk = &disks.all.iter().find(|(id, _)| *id == slow).unwrap().1;
+        disk.set_faults(Faults { slow_times, ..Faults::default() });
+        let (took, writer) = timed(&node, writer, numbers(50));
+        assert!(took < bound, "{slow_times} times slower: 50 batches took {took:?}, and {usual:?} before");
+        assert!(!writer.disks().contains(&slow) && writer.disks().len() == 3, "{:?}", writer.disks());
+        let (took, writer) = timed(&node, writer, numbers(50));
+        assert!(took < usual * 3, "{slow_times} times slower: {took:?} after it was left, {usual:?} before");
+
+        // Another one that fails is replaced although a slow one is all that is left.
+        let failing = writer.disks()[0];
+        disks.all.iter().find(|(id, _)| *id == failing).unwrap().1.set_gone(true);
+        disk.set_faults(Faults { slow_times: 100, ..Faults::default() });
+        let (_, writer) = timed(&node, writer, numbers(1));
+        assert!(writer.disks().contains(&slow) && writer.disks().len() == 3, "{:?}", writer.disks());
+        drop(writer);
+        node.power_cut();
+    }
+}
+
+/// Goal: where there is no other disk the slow one stays: copies count more than time.
+#[test]
+fn a_slow_disk_that_is_needed_stays() {
+    let mut disks = Disks::new(781, 3, CAPACITY);
+    let mut node = disks.start(1);
+    let (committed, writer) = commit(&mut node, 5);
+    disks.all[1].1.set_faults(Faults { slow_times: 1000, ..Faults::default() });
+    let next = committed[4] + 1;
+    let (more, writer) = commit_with(&node, writer, (next..next + 50).collect());
+    assert_eq!(writer.disks().len(), 3);
+    drop(writer);
+    node.power_cut();
+    assert_eq!(numbers(&start_with(&mut disks, &[1]).unwrap()), [committed, more].concat());
 }
