@@ -168,9 +168,7 @@ impl<W: World> Slot<W> {
             Err(error) => {
                 self.extent.state.borrow_mut().stage = Stage::Done;
                 tracing::warn!(disk = %disk.id, extent = self.extent.header.name.extent, %error, "a write failed");
-                if error == DeviceError::Gone {
-                    self.inner.fail_disk(self.extent.disk, error);
-                }
+                self.inner.note_write_failed(self.extent.disk, error);
                 return Err(if error == DeviceError::NoSpace { AppendError::Full } else { error.into() });
             }
         }
@@ -188,6 +186,7 @@ impl<W: World> Slot<W> {
                 self.inner.enter_cell(cell, incarnation, place);
             }
         }
+        self.inner.disk(self.extent.disk).write_failures.set(0);
         let counters = &self.inner.disk(self.extent.disk).counters;
         counters.appends.set(counters.appends.get() + records.len() as u64);
         counters.appended_bytes.set(counters.appended_bytes.get() + self.bytes as u64);

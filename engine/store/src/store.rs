@@ -25,6 +25,9 @@ use crate::release::Released;
 use crate::scrub::{BadRecord, ScrubOptions, Scrubbed};
 use crate::space::{Lane, Partial, Reclaimed, Space};
 
+/// Writes in a row that fail on one core, after which it is the disk that fails.
+const WRITE_FAILURES_MAX: u32 = 3;
+
 /// One core's share of the node's disks. Cheap to clone; clones are the same store.
 pub struct Store<W: World> {
     pub(crate) inner: Rc<Inner<W>>,
@@ -83,6 +86,8 @@ pub(crate) struct Disk<W: World> {
     /// Set when a flush failed, the disk is gone or out of use: nothing is written to it. Only [`DeviceError::Offline`] is
     /// ever taken back.
     pub(crate) failed: Cell<Option<DeviceError>>,
+    /// Writes that failed since one succeeded.
+    pub(crate) write_failures: Cell<u32>,
     pub(crate) counters: Counters,
     /// Its superblock says that it holds records of shards, as far as this core knows.
     pub(crate) shards: Cell<bool>,
@@ -500,6 +505,21 @@ impl<W: World> Inner<W> {
         });
     }
 
+    /// A write of this core failed. After several in a row the disk is not written any more: each costs an extent, and shards
+    /// that could be elsewhere.
+    pub(crate) fn note_write_failed(self: &Rc<Self>, disk: u16, error: DeviceError) {
+        let failures = &self.disk(disk).write_failures;
+        failures.set(failures.get() + 1);
+        let fails = match error {
+            DeviceError::Gone => true,
+            DeviceError::Io(_) => failures.get() >= WRITE_FAILURES_MAX,
+            DeviceError::NoSpace | DeviceError::Offline => false,
+        };
+        if fails {
+            self.fail_disk(disk, error);
+        }
+    }
+
     /// The same for this core alone. False when it knew.
     pub(crate) fn note_failed(&self, disk: u16, error: DeviceError) -> bool {
         let disk = self.disk(disk);
@@ -598,6 +618,7 @@ impl<W: World> Disk<W> {
             packer: RefCell::default(),
             free_bytes: Cell::new(free_bytes),
             failed: Cell::new(None),
+            write_failures: Cell::new(0),
             counters: Counters::default(),
             shards: Cell::new(shards),
             arrival: RefCell::default(),
