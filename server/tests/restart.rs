@@ -29,6 +29,7 @@ fn a_hundred_thousand_objects_are_soon_back() {
     node.kill();
 
     let node = Node::start(&data);
+    println!("read by the start: {}", node.recovered());
     println!("restart after SIGKILL with {OBJECT_COUNT} objects: ready after {:.1?}", node.start_time);
     assert!(node.start_time < RESTART_TIME_MAX, "the restart took {:?}", node.start_time);
     let listed = node.client().list("many").unwrap();
@@ -43,10 +44,17 @@ fn a_hundred_thousand_objects_are_soon_back() {
             assert!(answer.body == content(number).bytes(), "object {number} came back changed");
         }
     });
+    let per_entry = node.metric("anvil_store_index_bytes") / node.metric("anvil_store_index_entries");
+    println!("memory of the store's index: {per_entry:.1} bytes per record");
+    assert!(per_entry < 128.0, "the index takes {per_entry:.0} bytes per record");
     node.stop();
 
     let node = Node::start(&data);
     println!("restart after SIGTERM with {OBJECT_COUNT} objects: ready after {:.1?}", node.start_time);
+    // An orderly stop leaves nothing that has to be read whole.
+    let read = node.recovered();
+    println!("read by the start: {read}");
+    assert!(read.contains("clean=true") && read.contains("extents_scanned=0 "), "{read}");
     assert!(node.start_time < RESTART_TIME_MAX, "the restart took {:?}", node.start_time);
     node.stop();
 }

@@ -6,6 +6,7 @@
 //! - The header's write completes before the first record's begins.
 //! - A write that failed leaves its extent at once: nothing more is appended, and no footer is written.
 //! - A footer is written after a flush that began after the last record's write had completed.
+//! - A footer that an orderly stop left is overwritten before the next record's write begins.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -19,6 +20,7 @@ use anvil_model::format::{
 use anvil_model::ids::CellId;
 use anvil_model::io::{Device, DeviceError, Reserve, World};
 use anvil_model::limits::RECORD_BYTES_MAX;
+use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use crate::account::{Dead, Tally};
@@ -26,6 +28,7 @@ use crate::append::AppendError;
 use crate::index::Place;
 use crate::mail::Message;
 use crate::recall::Heir;
+use crate::recover::is_worth_opening;
 use crate::space::{ExtentRequest, Grant, Lane, Partial, Refused, Sealed};
 use crate::store::{Disk, Inner};
 
@@ -72,7 +75,7 @@ enum Stage {
 
 impl OpenExtent {
     pub(crate) fn resume(disk: u16, lane: Lane, extent_bytes: u32, partial: Partial) -> Rc<Self> {
-        let Partial { header, tail, entries } = partial;
+        let Partial { header, tail, entries, footer: _ } = partial;
         assert!((tail as usize).is_multiple_of(UNIT_BYTES) && tail <= extent_bytes, "a tail at {tail}");
         let state = OpenState {
             tail,
@@ -115,6 +118,8 @@ pub(crate) struct OpenLane {
     opening: Option<Vec<oneshot::Sender<Result<(), AppendError>>>>,
     /// The home core would not give one ahead of need.
     scarce: bool,
+    /// Of a former life; the next one to be opened.
+    resumed: Option<Partial>,
 }
 
 impl OpenLane {
@@ -323,10 +328,10 @@ impl<W: World> Inner<W> {
     }
 
     /// Goes on with an extent of a former life.
-    pub(crate) fn resume_extent(&self, disk: u16, lane: Lane, extent: Rc<OpenExtent>) {
+    pub(crate) fn resume_extent(&self, disk: u16, lane: Lane, partial: Partial) {
         let mut lane = self.disk(disk).lane(lane).borrow_mut();
         assert!(lane.current.is_none() && lane.next.is_none(), "nothing is open yet");
-        lane.current = Some(extent);
+        lane.resumed = Some(partial);
     }
 
     /// Moves on to the next extent if the current one has no room; true when there is room then.
@@ -397,6 +402,12 @@ impl<W: World> Inner<W> {
     }
 
     async fn open_extent(self: &Rc<Self>, disk: u16, lane: Lane, urgent: bool) -> Result<Rc<OpenExtent>, Refused> {
+        let resumed = self.disk(disk).lane(lane).borrow_mut().resumed.take();
+        if let Some(partial) = resumed {
+            let partial = self.reopen_extent(disk, partial).await;
+            let partial = partial.map_err(|error| self.refused_by_device(disk, error))?;
+            return Ok(OpenExtent::resume(disk, lane, self.disk(disk).extent_bytes, partial));
+        }
         let (reply, granted) = oneshot::channel();
         let request = ExtentRequest { core: self.core, lane, urgent, reply };
         let home = self.disk_home(disk);
@@ -408,12 +419,18 @@ impl<W: World> Inner<W> {
         let grant = granted.await.unwrap_or(Err(Refused::Device(DeviceError::Gone)))?;
         self.disk(disk).free_bytes.set(grant.free_bytes);
         let partial = match grant.partial {
-            Some(partial) => partial,
-            None => self.begin_extent(disk, lane, &grant).await.map_err(Refused::Device)?,
+            Some(partial) => self.reopen_extent(disk, partial).await,
+            None => self.begin_extent(disk, lane, &grant).await,
         };
+        let partial = partial.map_err(|error| self.refused_by_device(disk, error))?;
         let open = OpenExtent::resume(disk, lane, self.disk(disk).extent_bytes, partial);
         open.state.borrow_mut().spared = grant.urgent;
         Ok(open)
+    }
+
+    fn refused_by_device(self: &Rc<Self>, disk: u16, error: DeviceError) -> Refused {
+        self.note_write_failed(disk, error);
+        Refused::Device(error)
     }
 
     /// Writes the header of a free extent. When that fails, the extent is left alone until the next start.
@@ -434,7 +451,34 @@ impl<W: World> Inner<W> {
             self.write_header(disk, at + u64::from(*extent_bytes) - UNIT_BYTES as u64, &header).await?;
         }
         self.write_header(disk, at, &header).await?;
-        Ok(Partial { header, tail: UNIT_BYTES as u32, entries: Vec::new() })
+        Ok(Partial { header, tail: UNIT_BYTES as u32, entries: Vec::new(), footer: false })
+    }
+
+    /// Overwrites the footer that an orderly stop left, before the first record that it does not name; the end of it first,
+    /// without which it is none. When that fails, the extent is left alone until the next start.
+    async fn reopen_extent(&self, disk: u16, partial: Partial) -> Result<Partial, DeviceError> {
+        if !partial.footer {
+            return Ok(partial);
+        }
+        let Disk { device, extent_bytes, .. } = self.disk(disk);
+        let begins = extent_offset(partial.header.name.extent, *extent_bytes);
+        let start = *extent_bytes as usize - footer_bytes(partial.entries.len());
+        let mut end = *extent_bytes as usize;
+        while end > start {
+            let from = start.max(end.saturating_sub(RECORD_BYTES_MAX));
+            let length = end - from;
+            let mut buffer = self.world.buffer(Reserve::Progress).await;
+            buffer[..length].fill(0);
+            if end == *extent_bytes as usize {
+                // Says whose the records are when the header is lost.
+                partial.header.encode(&mut buffer[length - UNIT_BYTES..length]);
+            }
+            let (written, buffer) = device.write(begins + from as u64, buffer, 0..length).await;
+            drop(buffer);
+            written?;
+            end = from;
+        }
+        Ok(Partial { footer: false, ..partial })
     }
 
     /// A cell of a blob whose home is here was written. Where it was before, because it was given up or is bad there, is
@@ -491,7 +535,7 @@ impl<W: World> Inner<W> {
             state.stage = Stage::Done;
             if let Some(heir) = state.heir.take() {
                 let entries = std::mem::take(&mut state.entries);
-                let partial = Partial { header: extent.header, tail: state.tail, entries };
+                let partial = Partial { header: extent.header, tail: state.tail, entries, footer: false };
                 match heir.send(Ok(partial)) {
                     Err(Ok(unwanted)) => state.entries = unwanted.entries,
                     _ => return,
@@ -507,14 +551,54 @@ impl<W: World> Inner<W> {
         });
     }
 
-    /// Writes the footer.
+    /// Writes the footer of an extent that nothing more goes into.
     pub(crate) async fn seal(self: &Rc<Self>, extent: &OpenExtent) -> Result<(), DeviceError> {
+        let written = self.write_footer(extent, 0).await?;
+        let ExtentName { extent: number, incarnation, .. } = extent.header.name;
+        self.tell_sealed(extent.disk, Sealed { extent: number, incarnation, written }).await;
+        Ok(())
+    }
+
+    /// Gives every extent that is open here a footer, so that the next start need not read it. Nothing is written any more
+    /// in this life. One that gets none is read.
+    pub(crate) async fn leave_extents(self: &Rc<Self>) {
+        let mut open = Vec::new();
+        for disk in (0..self.disk_count()).filter(|&disk| self.disk(disk).failed.get().is_none()) {
+            let mut partial = self.unclaimed_partials(disk);
+            for lane in Lane::ALL {
+                let mut lane = self.disk(disk).lane(lane).borrow_mut();
+                open.extend(lane.current.take());
+                open.extend(lane.next.take());
+                partial.extend(lane.resumed.take());
+            }
+            let unread = partial.into_iter().filter(|partial| !partial.footer);
+            open.extend(unread.map(|p| OpenExtent::resume(disk, Lane::Large, self.disk(disk).extent_bytes, p)));
+        }
+        join_all(open.iter().map(|extent| self.leave_extent(extent))).await;
+    }
+
+    async fn leave_extent(self: &Rc<Self>, extent: &OpenExtent) {
+        let (tail, records) = {
+            let state = extent.state.borrow();
+            if state.stage != Stage::Open || state.in_flight > 0 {
+                return;
+            }
+            (state.tail, state.entries.len())
+        };
+        let tail = if is_worth_opening(extent.extent_bytes, tail, records) { tail } else { 0 };
+        if let Err(error) = self.write_footer(extent, tail).await {
+            tracing::warn!(extent = extent.header.name.extent, %error, "an open extent got no footer");
+        }
+    }
+
+    /// Writes the footer, which says that appends may go on at `tail` if that is not 0.
+    async fn write_footer(self: &Rc<Self>, extent: &OpenExtent, tail: u32) -> Result<Tally, DeviceError> {
         self.flush_disk(extent.disk).await?;
         let mut entries = std::mem::take(&mut extent.state.borrow_mut().entries);
         entries.sort_unstable_by_key(|entry| entry.offset);
         let mut written = Tally::default();
         entries.iter().for_each(|entry| written.add(1, Place::of(extent.disk, 0, entry).record_bytes()));
-        let footer = encode_footer(&extent.header, &entries);
+        let footer = encode_footer(&extent.header, &entries, tail);
         let start = extent.extent_bytes as usize - footer.len();
         assert!(extent.state.borrow().tail as usize <= start, "room was kept for the footer");
         for (index, chunk) in footer.chunks(RECORD_BYTES_MAX).enumerate() {
@@ -525,9 +609,7 @@ impl<W: World> Inner<W> {
             drop(buffer);
             result?;
         }
-        let ExtentName { extent: number, incarnation, .. } = extent.header.name;
-        self.tell_sealed(extent.disk, Sealed { extent: number, incarnation, written }).await;
-        Ok(())
+        Ok(written)
     }
 
     /// Tells the home of the disk. A core that has closed counts anew at its next start.

@@ -21,7 +21,6 @@ use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
 
 use crate::append::AppendError;
-use crate::extent::OpenExtent;
 use crate::index::Place;
 use crate::space::{Lane, Partial};
 use crate::store::Store;
@@ -336,8 +335,7 @@ impl<W: World> LogWriter<W> {
         let before = inner.log_sequence.replace(sequence);
         assert_eq!(before, 0, "there is one writer of the log");
         for (disk, partial) in open {
-            let extent = OpenExtent::resume(disk, Lane::Log, inner.disk(disk).extent_bytes, partial);
-            inner.resume_extent(disk, Lane::Log, extent);
+            inner.resume_extent(disk, Lane::Log, partial);
         }
         Self {
             store,

@@ -135,7 +135,7 @@ impl<'a, W: World> Inspection<'a, W> {
     pub async fn verify(&self, extent: u32) -> Result<ExtentVerdict, DeviceError> {
         let (report, found) = self.look(extent).await?;
         let mut verdict = ExtentVerdict { report, bad: Vec::new(), doubtful: Vec::new() };
-        let Some(Found { header, mut entries, open }) = found else {
+        let Some(Found { header, mut entries, open, .. }) = found else {
             return Ok(verdict);
         };
         entries.sort_unstable_by_key(|entry| entry.offset);

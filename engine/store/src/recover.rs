@@ -3,7 +3,8 @@
 //! 1. Flush: what is read from here on must not be lost by the next crash.
 //! 2. Superblock, then each extent: header and footer, or else all of it.
 //! 3. Extents without a header that may have been used are searched for records; their headers are restored.
-//! 4. What was found becomes the index of its home core, and the open extents go to their disk's home core.
+//! 4. What was found becomes the index of its home core, and the open extents go to their disk's home core. Those that an
+//!    orderly stop left have a footer, and are not read.
 //! 5. The superblocks are written, marked as not closed, with the number of this start: above that of every start that
 //!    one of these disks was there for, and on all of them before the store writes anything.
 //!
@@ -38,6 +39,12 @@ const EXTENTS_AT_ONCE: usize = 4;
 /// An open extent of at least this size is sealed when it has no room for a full record; smaller ones still take small
 /// blobs, because an extent is a larger part of their disk.
 const EXTENT_BYTES_LARGE: u32 = 16 << 20;
+/// Whether an extent with so many records has room for more that is worth it.
+pub(crate) fn is_worth_opening(extent_bytes: u32, tail: u32, records: usize) -> bool {
+    let bytes = if extent_bytes >= EXTENT_BYTES_LARGE { RECORD_BYTES_MAX } else { SMALL_RECORD_BYTES_MAX };
+    has_room(extent_bytes, tail, records, bytes, 1)
+}
+
 /// Blobs that a report names, at most.
 const DAMAGED_NAMED_MAX: usize = 1000;
 
@@ -274,7 +281,7 @@ async fn attempt<W: World>(
             Some(newest) if newest.sequence > sequence => Some(open),
             _ => tails.insert(disk, open),
         };
-        spaces[usize::from(disk)].full.extend(older.map(|older| older.partial));
+        spaces[usize::from(disk)].full.extend(older.map(|older| older.partial).filter(|partial| !partial.footer));
     }
     let tails = tails.into_values().map(|open| (open.disk, open.partial)).collect();
     let mut shares: Vec<_> = indexes
@@ -440,7 +447,7 @@ impl Gathered {
         let name = found.header.name;
         let stage = match found.header.kind {
             ExtentKind::Log { .. } => AccountStage::Log,
-            ExtentKind::Data | ExtentKind::Free if found.open.is_some() => AccountStage::Open,
+            ExtentKind::Data | ExtentKind::Free if found.is_open() => AccountStage::Open,
             ExtentKind::Data | ExtentKind::Free => AccountStage::Sealed,
         };
         let mut account = Account::new(name.incarnation, stage);
@@ -636,17 +643,19 @@ impl<W: World> DiskRecovery<'_, W> {
         let extent_bytes = space.superblock.extent_bytes;
         let mut gathered = self.gathered.borrow_mut();
         gathered.enter(self.ordinal, extent_bytes, &found);
-        let Found { header, entries, open, .. } = found;
-        let Some(tail) = open.filter(|tail| !tail.unreadable) else {
-            return;
+        let Found { header, entries, open, resumes_at } = found;
+        let (tail, worth_opening) = match (open, resumes_at) {
+            (None, None) => return,
+            // The extent was left in order.
+            (None, Some(tail)) => (tail, true),
+            (Some(tail), _) if tail.unreadable => return,
+            (Some(tail), _) => {
+                let worth_opening = is_worth_opening(extent_bytes, tail.zeros_start, entries.len());
+                // Appends go on only where everything is zero. A footer's place never held a record.
+                (if worth_opening { tail.zeros_start } else { tail.records_end }, worth_opening)
+            }
         };
-        let records = entries.len();
-        let room_for = |bytes| has_room(extent_bytes, tail.zeros_start, records, bytes, 1);
-        let worth_opening =
-            room_for(if extent_bytes >= EXTENT_BYTES_LARGE { RECORD_BYTES_MAX } else { SMALL_RECORD_BYTES_MAX });
-        // Appends go on only where everything is zero. A footer's place never held a record.
-        let tail = if worth_opening { tail.zeros_start } else { tail.records_end };
-        let partial = Partial { header, tail, entries };
+        let partial = Partial { header, tail, entries, footer: open.is_none() };
         match header.kind {
             ExtentKind::Log { sequence } => gathered.log_open.push(OpenLog { sequence, disk: self.ordinal, partial }),
             ExtentKind::Data | ExtentKind::Free if worth_opening => space.partial.push(partial),

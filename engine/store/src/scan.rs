@@ -39,6 +39,15 @@ pub(crate) struct Found {
     pub(crate) entries: Vec<FooterEntry>,
     /// Absent when the extent has a footer.
     pub(crate) open: Option<Tail>,
+    /// Its footer says that appends may go on here, once it is overwritten.
+    pub(crate) resumes_at: Option<u32>,
+}
+
+impl Found {
+    /// Appends may go on in it, in this life or in the next one.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some() || self.resumes_at.is_some()
+    }
 }
 
 /// Where an extent without a footer ends.
@@ -69,10 +78,10 @@ pub(crate) async fn examine<W: World>(
     if header.kind == ExtentKind::Free {
         return Ok(Examined::Free);
     }
-    if let Some((in_footer, entries)) = extent.footer().await?
-        && (in_footer.name, in_footer.kind) == (header.name, header.kind)
+    if let Some(footer) = extent.footer().await?
+        && (footer.header.name, footer.header.kind) == (header.name, header.kind)
     {
-        return Ok(Examined::Used(Found { header, entries, open: None }));
+        return Ok(Examined::Used(Found { header, ..footer }));
     }
     let scan = extent.scan(Some(header.name.incarnation)).await?;
     Ok(Examined::Used(scan.found(header)))
@@ -85,8 +94,8 @@ pub(crate) async fn rescue<W: World>(
     place: ExtentPlace,
 ) -> Result<Option<Found>, DeviceError> {
     let extent = Extent { world, device, place };
-    if let Some((header, entries)) = extent.footer().await? {
-        return Ok(Some(Found { header, entries, open: None }));
+    if let Some(found) = extent.footer().await? {
+        return Ok(Some(found));
     }
     if let Some(header) = extent.header_at_the_end().await? {
         // The extent was used before, and holds records of former lives as well.
@@ -158,8 +167,8 @@ enum Next {
 }
 
 impl<W: World> Extent<'_, W> {
-    /// The footer, when it is whole and of this extent.
-    async fn footer(&self) -> Result<Option<(ExtentHeader, Vec<FooterEntry>)>, DeviceError> {
+    /// What the footer says, when it is whole, of this extent and not out of date.
+    async fn footer(&self) -> Result<Option<Found>, DeviceError> {
         let extent_bytes = self.place.extent_bytes as usize;
         let (buffer, _) = self.read(extent_bytes - UNIT_BYTES, UNIT_BYTES).await?;
         let trailer = FooterTrailer::decode(&buffer[..UNIT_BYTES]);
@@ -188,10 +197,29 @@ impl<W: World> Extent<'_, W> {
             let end = u64::from(entry.offset) + u64::from(entry.payload_offset) + u64::from(entry.payload_bytes);
             end <= start as u64
         };
-        Ok(entries.ok().filter(|entries| entries.iter().all(inside)).map(|entries| (trailer.header, entries)))
+        let Some(entries) = entries.ok().filter(|entries| entries.iter().all(inside)) else {
+            return Ok(None);
+        };
+        let FooterTrailer { header, tail, .. } = trailer;
+        let behind_all =
+            |tail: u32| entries.iter().all(|entry| entry.offset + entry.payload_offset + entry.payload_bytes <= tail);
+        let resumes_at = Some(tail).filter(|&tail| tail > 0 && (tail as usize) < start && behind_all(tail));
+        match resumes_at {
+            Some(tail) if self.holds_record(header.name.incarnation, tail as usize).await? => Ok(None),
+            _ => Ok(Some(Found { header, entries, open: None, resumes_at })),
+        }
     }
 
-    /// The copy of its header that an extent keeps in its last unit from its second life on, until the footer is there.
+    /// A record of this life begins there. Where a footer says that appends may go on, that cannot be: it is overwritten
+    /// before they do, and that write was lost.
+    async fn holds_record(&self, incarnation: u64, offset: usize) -> Result<bool, DeviceError> {
+        let (buffer, _) = self.read(offset, UNIT_BYTES).await?;
+        let scan = Scan { incarnation: Some(incarnation), ..Scan::default() };
+        Ok(scan.record_at(&self.place, &buffer[..UNIT_BYTES], offset).is_some())
+    }
+
+    /// The copy of its header that an extent keeps in its last unit, from its second life on and where a footer was
+    /// overwritten, until the footer is there.
     async fn header_at_the_end(&self) -> Result<Option<ExtentHeader>, DeviceError> {
         let (buffer, _) = self.read(self.place.extent_bytes as usize - UNIT_BYTES, UNIT_BYTES).await?;
         let decoded = ExtentHeader::decode(&buffer[..UNIT_BYTES]).ok();
@@ -210,16 +238,19 @@ impl<W: World> Extent<'_, W> {
     }
 
     async fn scan_once(&self, incarnation: Option<u64>) -> Result<Scan, DeviceError> {
-        let extent_bytes = self.place.extent_bytes as usize;
+        // The copy of the header is no trace of a record: the last unit is never for one.
+        let copy = self.header_at_the_end().await?;
+        let has_copy = copy.is_some_and(|header| Some(header.name.incarnation) == incarnation);
+        let end = self.place.extent_bytes as usize - if has_copy { UNIT_BYTES } else { 0 };
         let mut scan = Scan { incarnation, records_end: UNIT_BYTES, used_end: UNIT_BYTES, ..Scan::default() };
         let mut at = UNIT_BYTES;
-        while at < extent_bytes {
+        while at < end {
             let start = at - at % UNIT_BYTES;
-            let length = RECORD_BYTES_MAX.min(extent_bytes - start);
+            let length = RECORD_BYTES_MAX.min(end - start);
             let (buffer, whole) = self.read(start, length).await?;
             scan.unexplained |= !whole;
             scan.unreadable |= !whole;
-            let last = start + length == extent_bytes;
+            let last = start + length == end;
             at = match scan.take(&self.place, &buffer[..length], start, at - start, last) {
                 Next::At(next) => next,
                 Next::Again(next) => {
@@ -326,6 +357,6 @@ impl Scan {
             zeros_start: units(self.used_end),
             unreadable: self.unreadable,
         };
-        Found { header, entries: self.entries, open: Some(tail) }
+        Found { header, entries: self.entries, open: Some(tail), resumes_at: None }
     }
 }

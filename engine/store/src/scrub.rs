@@ -223,12 +223,12 @@ impl<W: World> Inner<W> {
             // It was given back just now, or its header was read wrongly; the next pass comes by again.
             return Ok(());
         };
-        let Found { header, mut entries, open } = found;
+        let is_open = found.is_open();
+        let Found { header, mut entries, .. } = found;
         if header.name != name {
             return Ok(());
         }
         entries.sort_unstable_by_key(|entry| entry.offset);
-        let is_open = open.is_some();
         // What is not whole in an open extent may be under way. A footer names what was torn by a crash.
         let log = entries.iter().filter(|entry| matches!(entry.subject, Subject::Log { .. }) && !entry.damaged);
         let mut wanted: Vec<_> = log.copied().collect();

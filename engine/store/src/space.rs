@@ -49,6 +49,8 @@ pub(crate) enum Lane {
 }
 
 impl Lane {
+    pub(crate) const ALL: [Self; 4] = [Self::Large, Self::Small, Self::Moved, Self::Log];
+
     /// Room that an extent must have to be worth opening for this lane.
     fn bytes_wanted(self) -> usize {
         match self {
@@ -92,6 +94,8 @@ pub(crate) struct Partial {
     pub(crate) tail: u32,
     /// The records before it that are whole.
     pub(crate) entries: Vec<FooterEntry>,
+    /// It was left with a footer, which is overwritten before the next record comes.
+    pub(crate) footer: bool,
 }
 
 /// What the core that filled an extent says when it has its footer.

@@ -372,8 +372,8 @@ impl<W: World> Store<W> {
         Stats { index_entries: index.entries(), index_bytes: index.bytes(), released_blobs, disks }
     }
 
-    /// Ends this store: refuses new appends, waits for those that run, flushes, serves the other cores until they have
-    /// closed too, and marks the disks whose home is here clean. Call it on all cores at the same time.
+    /// Ends this store: refuses new appends, waits for those that run, gives the open extents footers, flushes, serves the
+    /// other cores until they have closed too, and marks the disks whose home is here clean. Call it on all cores at the same time.
     pub async fn close(&self) {
         let inner = &self.inner;
         inner.closing.set(true);
@@ -384,6 +384,7 @@ impl<W: World> Store<W> {
             inner.serve_space(disk);
         }
         inner.idle().await;
+        inner.leave_extents().await;
         for disk in 0..inner.disk_count() {
             if let Err(error) = inner.flush_disk(disk).await {
                 tracing::warn!(disk = %inner.disk(disk).id, %error, "the last flush failed");
@@ -481,6 +482,12 @@ impl<W: World> Inner<W> {
     /// Who has it may change the superblock of a disk whose home is here.
     pub(crate) async fn superblock_turn(&self, disk: u16) -> MutexGuard<'_, ()> {
         self.disk(disk).home.as_ref().expect("asked on the disk's home core").superblock.lock().await
+    }
+
+    /// The open extents of a former life that nobody went on with, if the disk's home is here. Nobody will any more.
+    pub(crate) fn unclaimed_partials(&self, disk: u16) -> Vec<Partial> {
+        let home = self.disk(disk).home.as_ref();
+        home.map(|home| std::mem::take(&mut home.space.borrow_mut().partial)).unwrap_or_default()
     }
 
     pub(crate) fn flusher(&self, disk: u16) -> &RefCell<Flusher> {

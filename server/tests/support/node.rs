@@ -117,6 +117,23 @@ impl Node {
         get(self.address, "/metrics").expect("the node answers")
     }
 
+    /// The sum of a metric over its labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let page = self.metrics();
+        let samples = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        let values: Vec<f64> =
+            samples.map(|line| line.rsplit(' ').next().unwrap_or_default().parse().expect("a number")).collect();
+        assert!(!values.is_empty(), "{name} is not in\n{page}");
+        values.iter().sum()
+    }
+
+    /// What its start had to read: the figures of its log's last line about that.
+    pub fn recovered(&self) -> String {
+        let log = fs::read_to_string(&self.log).expect("the log is there");
+        let line = log.lines().rev().find(|line| line.contains("extents_scanned=")).expect("a start says what it read");
+        line.split_once("took_ms=").expect("it says how long it took").1.to_owned()
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.id()
     }

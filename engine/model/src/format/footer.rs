@@ -2,6 +2,9 @@
 //!
 //! It lies at the extent's end: entries in the order of their offsets, padding, and a trailer in the last bytes, so that
 //! it is found without knowing its size.
+//!
+//! An extent that was open when its node stopped has one too, which says where appends go on. It is overwritten before
+//! they do.
 
 use super::fields::{Reader, Writer};
 use super::{
@@ -47,6 +50,8 @@ pub struct FooterTrailer {
     pub header: ExtentHeader,
     /// How many entries there are.
     pub entry_count: u32,
+    /// Where appends may go on, in whole units; 0 when nothing more goes into the extent.
+    pub tail: u32,
     /// The checksum of the footer from its beginning to the trailer.
     pub entries_checksum: u64,
 }
@@ -57,9 +62,14 @@ pub const fn footer_bytes(entry_count: usize) -> usize {
     in_units(entry_count * FOOTER_ENTRY_BYTES + TRAILER_BYTES)
 }
 
-/// The whole footer, [`footer_bytes`] long. Its place is the end of the extent.
+/// The whole footer, [`footer_bytes`] long. Its place is the end of the extent. Appends may go on at `tail`; nothing more is
+/// appended when it is 0.
+///
+/// # Panics
+/// When the tail is not in whole units.
 #[must_use]
-pub fn encode_footer(header: &ExtentHeader, entries: &[FooterEntry]) -> Vec<u8> {
+pub fn encode_footer(header: &ExtentHeader, entries: &[FooterEntry], tail: u32) -> Vec<u8> {
+    assert!((tail as usize).is_multiple_of(UNIT_BYTES), "a tail at {tail}");
     let mut bytes = vec![0; footer_bytes(entries.len())];
     let trailer_at = bytes.len() - TRAILER_BYTES;
     for (entry, field) in entries.iter().zip(bytes.chunks_exact_mut(FOOTER_ENTRY_BYTES)) {
@@ -67,7 +77,7 @@ pub fn encode_footer(header: &ExtentHeader, entries: &[FooterEntry]) -> Vec<u8> 
     }
     let entry_count = u32::try_from(entries.len()).expect("an extent has fewer records than bytes");
     let entries_checksum = checksum(&bytes[..trailer_at]);
-    FooterTrailer { header: *header, entry_count, entries_checksum }.encode(&mut bytes[trailer_at..]);
+    FooterTrailer { header: *header, entry_count, tail, entries_checksum }.encode(&mut bytes[trailer_at..]);
     bytes
 }
 
@@ -159,7 +169,7 @@ impl FooterTrailer {
             .u64(sequence)
             .u64(self.header.begun_at.unix_ms)
             .u32(self.entry_count)
-            .u32(0)
+            .u32(self.tail)
             .u64(self.entries_checksum);
         let sum = checksum(&bytes[..CHECKSUM_OFFSET]);
         Writer::new(&mut bytes[CHECKSUM_OFFSET..]).u64(sum);
@@ -202,8 +212,8 @@ impl FooterTrailer {
         };
         let begun_at = WallTime { unix_ms: reader.u64()? };
         let entry_count = reader.u32()?;
-        reader.u32()?;
+        let tail = reader.u32().filter(|&tail| (tail as usize).is_multiple_of(UNIT_BYTES))?;
         let entries_checksum = reader.u64()?;
-        Some(Self { header: ExtentHeader { name, kind, begun_at }, entry_count, entries_checksum })
+        Some(Self { header: ExtentHeader { name, kind, begun_at }, entry_count, tail, entries_checksum })
     }
 }

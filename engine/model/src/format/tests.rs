@@ -166,6 +166,7 @@ proptest! {
     fn a_footer_survives(
         header in headers(),
         fields in proptest::collection::vec((subjects(), 4096..u32::MAX, 1..=4096_u32, 1..=1_u32 << 20, any::<bool>()), 0..300),
+        tail in (0_u32..1 << 18).prop_map(|units| units * UNIT_BYTES as u32),
     ) {
         let entries: Vec<_> = fields
             .into_iter()
@@ -173,11 +174,11 @@ proptest! {
                 FooterEntry { subject, offset, payload_offset, payload_bytes, damaged }
             })
             .collect();
-        let bytes = encode_footer(&header, &entries);
+        let bytes = encode_footer(&header, &entries, tail);
         prop_assert_eq!(bytes.len(), footer_bytes(entries.len()));
         let trailer = FooterTrailer::decode(&bytes[bytes.len() - UNIT_BYTES..]).unwrap();
         prop_assert_eq!(trailer.header, header);
-        prop_assert_eq!(trailer.entry_count as usize, entries.len());
+        prop_assert_eq!((trailer.entry_count as usize, trailer.tail), (entries.len(), tail));
         prop_assert_eq!(trailer.entries_checksum, checksum(&bytes[..trailer.covered_bytes()]));
         let found: Result<Vec<_>, _> =
             bytes.chunks(FOOTER_ENTRY_BYTES).take(entries.len()).map(FooterEntry::decode).collect();
@@ -339,7 +340,7 @@ fn version_1_has_these_bytes() {
     let batch = Subject::Log { number: 10, sequence: 5 };
     RecordHeader::new(name, 8192, batch, LARGE_PAYLOAD_OFFSET, b"batch").encode(None, &mut unit);
     sums.push(checksum(&unit));
-    sums.push(checksum(&encode_footer(&header, &[FooterEntry::of(&record)])));
+    sums.push(checksum(&encode_footer(&header, &[FooterEntry::of(&record)], 0)));
     let superblock = Superblock {
         format_version: 1,
         features_compatible: 2,
@@ -382,7 +383,7 @@ fn cells_have_these_bytes() {
     assert_eq!(unit[56..60], 9_u32.to_le_bytes());
     assert_eq!(unit[70..80], [4, 2, 5, 0, 26, 0, 0, 0, 0, 0]);
     let header = ExtentHeader { name, kind: ExtentKind::Data, begun_at: WallTime { unix_ms: 6 } };
-    let footer = encode_footer(&header, &[FooterEntry::of(&record)]);
+    let footer = encode_footer(&header, &[FooterEntry::of(&record)], 0);
     // 9 of the window, then 5 bits of the shard, 4 of k-1, 3 of m.
     assert_eq!(footer[16..20], (9_u32 | 5 << 20 | 3 << 25 | 2 << 29).to_le_bytes());
 }

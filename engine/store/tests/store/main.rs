@@ -10,4 +10,5 @@ mod reclaim;
 mod scrub;
 mod shards;
 mod space;
+mod stop;
 mod v1;
