@@ -12,8 +12,14 @@ use anvil_model::limits::RECORD_BYTES_MAX;
 pub const EXTENTS_MIN: u64 = 8;
 
 const EXTENT_BYTES_NORMAL: u64 = 64 << 20;
-/// What an extent holds beside full records: its header, its footer, and room for small ones.
-const EXTENT_BYTES_EXTRA: u64 = 64 << 10;
+/// Below this the extents of a disk are smaller, and still so many that those which are kept free are a small part of it.
+const CAPACITY_BYTES_NORMAL: u64 = 128 * EXTENT_BYTES_NORMAL;
+/// Full records in an extent, below which its header and footer are a large part of it.
+const WINDOWS_WANTED: u64 = 4;
+/// What an extent holds beside full records: its header, and the footer of some hundred records.
+const EXTENT_BYTES_EXTRA: u64 = 16 << 10;
+/// The same where it has room for one full record, and should have some for small ones.
+const EXTENT_BYTES_EXTRA_TINY: u64 = 64 << 10;
 
 /// What the first bytes of a device say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,15 +189,17 @@ pub async fn format<W: World>(world: &W, device: &W::Device, options: FormatOpti
     Ok(write_superblock(world, device, &superblock, &Roster::default(), async || device.flush().await).await?)
 }
 
-/// The extent size that suits a disk of this capacity: 64 MiB; on disks below 4 GiB about a 64th of the disk, but room
-/// for one full record at least.
+/// The extent size that suits a disk of this capacity: 64 MiB; on disks below 8 GiB about a 128th of the disk, on those below
+/// 512 MiB up to a 64th, but room for one full record at least.
 #[must_use]
 pub fn extent_bytes(capacity_bytes: u64) -> u64 {
-    if capacity_bytes >= 64 * EXTENT_BYTES_NORMAL {
+    if capacity_bytes >= CAPACITY_BYTES_NORMAL {
         return EXTENT_BYTES_NORMAL;
     }
-    let windows = (capacity_bytes / 64 / RECORD_BYTES_MAX as u64).max(1);
-    windows * RECORD_BYTES_MAX as u64 + EXTENT_BYTES_EXTRA
+    let windows_of = |share: u64| capacity_bytes / share / RECORD_BYTES_MAX as u64;
+    let windows = windows_of(128).max(windows_of(64).clamp(1, WINDOWS_WANTED));
+    let extra = if windows == 1 { EXTENT_BYTES_EXTRA_TINY } else { EXTENT_BYTES_EXTRA };
+    windows * RECORD_BYTES_MAX as u64 + extra
 }
 
 /// What lies where the superblocks should.
