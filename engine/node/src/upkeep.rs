@@ -6,7 +6,6 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,7 +80,9 @@ pub struct Pressure {
 const RETRY: Duration = Duration::from_secs(5);
 /// What a full disk makes of the delay, at most.
 const DELAY_UNDER_PRESSURE: Duration = Duration::from_secs(5);
-/// A disk is nearly full when less than this part of it is free.
+/// Between two looks at the garbage list on a full disk.
+const LOOK_UNDER_PRESSURE: Duration = Duration::from_millis(200);
+/// A disk is nearly full when less than this part of it is free, or a write waits for room.
 const LOW_SHARE: u64 = 16;
 /// For how long a write that was turned away counts.
 const FULL_REMEMBERED: Duration = Duration::from_secs(30);
@@ -152,18 +153,30 @@ impl<W: World> Node<W> {
     }
 
     async fn keep_reclaiming(&self, upkeep: &Upkeep) {
-        let mut pressed = upkeep.pressure.cores.subscribe();
         let mut reclaimer = Reclaimer::new(self.clone());
         loop {
             let pause = match reclaimer.round(self.delay(upkeep)).await {
                 Ok(true) => Duration::ZERO,
+                Ok(false) if upkeep.pressure.is_on() => upkeep.look_every.min(LOOK_UNDER_PRESSURE),
                 Ok(false) => upkeep.look_every,
                 Err(error) => {
                     tracing::debug!(%error, "garbage is not given back at the moment");
                     RETRY
                 }
             };
-            future::select(pin!(pressed.changed()), pin!(self.world.sleep(pause))).await;
+            self.rest(pause, &upkeep.pressure).await;
+        }
+    }
+
+    /// Waits for so long, or until there is pressure or none any more. Looked at by the clock: who waits for a change beside
+    /// others would be woken in an order that differs from run to run.
+    async fn rest(&self, pause: Duration, pressure: &Pressure) {
+        let (began, before) = (self.world.now(), pressure.is_on());
+        while let Some(left) = pause.checked_sub(self.world.now().since(began))
+            && !left.is_zero()
+            && pressure.is_on() == before
+        {
+            self.world.sleep(left.min(LOOK_UNDER_PRESSURE)).await;
         }
     }
 
@@ -215,5 +228,5 @@ impl<W: World> Node<W> {
 }
 
 fn is_low(space: &DiskSpace) -> bool {
-    space.capacity_bytes.saturating_sub(space.used_bytes) < space.capacity_bytes / LOW_SHARE
+    space.waiting > 0 || space.capacity_bytes.saturating_sub(space.used_bytes) < space.capacity_bytes / LOW_SHARE
 }

@@ -126,7 +126,13 @@ impl<W: World> Inner<W> {
             space.open_garbage().filter(|_| may)
         };
         let Some(before) = garbage() else {
-            self.disk(disk).reclaim_wanted().await;
+            let wanted = pin!(self.disk(disk).reclaim_wanted());
+            if self.space(disk).borrow().waiting() > 0 {
+                // Who waits for room is refused in time.
+                select(wanted, pin!(self.world.sleep(QUIET))).await;
+            } else {
+                wanted.await;
+            }
             return false;
         };
         let (wanted, quiet) = (pin!(self.disk(disk).reclaim_wanted()), pin!(self.world.sleep(QUIET)));

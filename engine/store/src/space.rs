@@ -31,6 +31,8 @@ const RESERVED_BYTES: u32 = 2 << 20;
 const RESERVED_FOR_MOVES: usize = 1;
 /// Free extents for each core, below which reclaim goes without regard to its rate.
 const EXTENTS_LOW_PER_CORE: usize = 2;
+/// For how long a write waits for what was deleted to be released, when there is no room: longer than that takes on a full disk.
+const ROOM_TIME: Duration = Duration::from_secs(8);
 /// A disk that could not grow is asked again after so long.
 const GROWTH_RETRY: Duration = Duration::from_secs(10);
 
@@ -171,6 +173,8 @@ pub(crate) struct Space {
     superblock_busy: bool,
     /// When the disk could not grow.
     exhausted_at: Option<Moment>,
+    /// Since when blobs find no room.
+    starved_since: Option<Moment>,
     core_count: usize,
 }
 
@@ -200,6 +204,7 @@ impl Space {
             waiting: VecDeque::new(),
             superblock_busy: false,
             exhausted_at: None,
+            starved_since: None,
             core_count: core_count.into(),
         };
         (space, full)
@@ -285,6 +290,7 @@ impl Space {
         let account = self.accounts.extents.remove(&extent);
         assert!(account.is_some() && self.free.insert(extent), "an extent in use is given back");
         self.recycled.insert(extent);
+        self.starved_since = None;
     }
 
     fn growable(&self) -> u32 {
@@ -302,6 +308,7 @@ impl Space {
             return Decision::Refuse(Refused::Scarce);
         }
         if let Some(partial) = self.take_partial(lane) {
+            self.starved_since = None;
             let ExtentName { extent, incarnation, .. } = partial.header.name;
             self.hand_to(extent, Some((core, lane)));
             let (recycled, free_bytes) = (false, self.free_bytes());
@@ -315,6 +322,9 @@ impl Space {
             });
         }
         if self.free.len() > reserved {
+            if matches!(lane, Lane::Large | Lane::Small) {
+                self.starved_since = None;
+            }
             let extent = self.free.pop_first().expect("more than none");
             let recycled = self.recycled.remove(&extent);
             let incarnation = random().max(1);
@@ -334,7 +344,23 @@ impl Space {
         if self.recalling || self.will_gain() {
             return Decision::Wait;
         }
-        self.recall_for(core, lane).map_or(Decision::Refuse(Refused::Full), Decision::Recall)
+        match self.recall_for(core, lane) {
+            Some(extent) => Decision::Recall(extent),
+            None if lane != Lane::Log && self.may_get_room(now) => Decision::Wait,
+            None => Decision::Refuse(Refused::Full),
+        }
+    }
+
+    /// What was deleted may not be released yet. Who writes waits for that, but not in vain again and again: only once until
+    /// there was room.
+    fn may_get_room(&mut self, now: Moment) -> bool {
+        let since = *self.starved_since.get_or_insert(now);
+        self.reclaiming && now.since(since) < ROOM_TIME
+    }
+
+    /// Writers that wait for room.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting.len() as u64
     }
 
     /// Says who fills an extent from now on.

@@ -183,6 +183,8 @@ pub struct DiskSpace {
     pub extents: u64,
     /// Of these, those that are free.
     pub free_extents: u64,
+    /// Writers that wait for room at this moment.
+    pub waiting: u64,
     /// Flushes of the device since start.
     pub flushes: u64,
     /// Requests that these served: several that wait together share one.
@@ -666,6 +668,7 @@ impl<W: World> Disk<W> {
                 used_bytes: space.used_bytes(),
                 extents: space.extents(),
                 free_extents: space.free_extents(),
+                waiting: space.waiting(),
                 flushes: home.flusher.borrow().flushes,
                 flush_requests: home.flusher.borrow().requests,
                 sealed_extents: space.accounts.sealed(),
