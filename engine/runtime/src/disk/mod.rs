@@ -201,8 +201,8 @@ impl seam::Device for Device {
         }
     }
 
-    /// Also fails with [`DeviceError::Gone`] when the disk's path no longer names the file that was opened: what was
-    /// written would be lost with this process.
+    /// Also fails with [`DeviceError::Gone`] when the disk's path no longer names the file that was opened, or that was cut
+    /// short: what was written would be lost with this process, or is already.
     fn flush(&self) -> impl Future<Output = Result<(), DeviceError>> + 'static {
         let handle = Rc::clone(&self.handle);
         async move {
@@ -234,7 +234,7 @@ async fn flush(handle: &Rc<Handle>) -> Result<(), DeviceError> {
             _ => return Err(device_error(result)),
         }
     }
-    if !handle.disk.shared.opened.is_present() {
+    if !handle.disk.shared.opened.is_present(handle.disk.size_bytes()) {
         return Err(DeviceError::Gone);
     }
     Ok(())

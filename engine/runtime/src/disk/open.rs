@@ -131,11 +131,14 @@ impl Opened {
         Ok(Self { path: path.to_owned(), file_path, file, geometry, size_bytes, direct, reserve_percent, identity })
     }
 
-    /// True while the path names the file that is open. A file that was unlinked, or whose file system was unmounted
-    /// or covered by another, takes writes and flushes without complaint, and nobody will find them again.
-    pub(super) fn is_present(&self) -> bool {
+    /// True while the path names the file that is open, with all the bytes that it had. A file that was unlinked, or whose
+    /// file system was unmounted or covered by another, takes writes and flushes without complaint, and nobody will find
+    /// them again; one that was cut short has lost what was behind its end.
+    pub(super) fn is_present(&self, size_bytes: u64) -> bool {
         let Ok(named) = fs::metadata(&self.file_path) else { return false };
-        Identity::of(&named) == self.identity
+        let identity = Identity::of(&named);
+        let is_whole = matches!(identity, Identity::Block { .. }) || named.len() >= size_bytes;
+        identity == self.identity && is_whole
     }
 }
 
