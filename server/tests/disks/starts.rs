@@ -89,6 +89,28 @@ fn a_cloned_disk_is_refused() {
     assert!(place.refused().contains("one is a copy of the other"));
 }
 
+/// Disks of two clusters change places.
+#[test]
+fn a_disk_of_another_cluster_is_refused_and_left_alone() {
+    let (place, other) = (Place::new(), Place::new());
+    let node = place.start();
+    write(&node);
+    node.stop();
+    other.start().stop();
+    let aside = place.disks[1].with_extension("away");
+    fs::rename(&place.disks[1], &aside).unwrap();
+    fs::rename(&other.disks[1], &place.disks[1]).unwrap();
+    let before = fs::read(place.disks[1].join("anvil.disk")).unwrap();
+    let refusal = place.refused();
+    assert!(refusal.contains("another cluster") && refusal.contains(place.disks[1].to_str().unwrap()), "{refusal}");
+    assert!(fs::read(place.disks[1].join("anvil.disk")).unwrap() == before, "somebody else's disk was changed");
+    fs::rename(&place.disks[1], &other.disks[1]).unwrap();
+    fs::rename(&aside, &place.disks[1]).unwrap();
+    let node = place.start();
+    verify(&node, "with its own disk again");
+    node.stop();
+}
+
 #[test]
 fn a_disk_that_cannot_be_read_counts_as_missing() {
     let place = Place::new();

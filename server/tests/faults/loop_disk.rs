@@ -1,4 +1,4 @@
-//! XFS on a loop device with direct I/O, gone again at the end whatever happens.
+//! File systems on loop devices with direct I/O, gone again at the end whatever happens.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,26 +11,47 @@ pub(crate) struct LoopDisk {
     mount: PathBuf,
 }
 
+/// What is made on a loop device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileSystem {
+    Xfs,
+    /// Becomes read-only when it meets an error.
+    Ext4,
+}
+
 impl LoopDisk {
-    /// Makes one in files below `directory`; `None`, and says why on stdout, where this machine does not let us.
+    /// Makes one with XFS in files below `directory`; `None`, and says why on stdout, where this machine does not let us.
     pub(crate) fn make(directory: &Path, bytes: u64) -> Option<Self> {
-        Self::try_make(directory, bytes).map_err(|reason| println!("LEFT OUT: {reason}")).ok()
+        Self::make_with(directory, bytes, FileSystem::Xfs)
     }
 
-    fn try_make(directory: &Path, bytes: u64) -> Result<Self, String> {
+    /// The same with another file system.
+    pub(crate) fn make_with(directory: &Path, bytes: u64, file_system: FileSystem) -> Option<Self> {
+        Self::try_make(directory, bytes, file_system).map_err(|reason| println!("LEFT OUT: {reason}")).ok()
+    }
+
+    fn try_make(directory: &Path, bytes: u64, file_system: FileSystem) -> Result<Self, String> {
         let (image, mount) = (directory.join("image"), directory.join("mount"));
         File::create(&image).and_then(|file| file.set_len(bytes)).map_err(|error| error.to_string())?;
         std::fs::create_dir(&mount).map_err(|error| error.to_string())?;
         let device = run(Command::new("losetup").args(["--direct-io=on", "--find", "--show"]).arg(&image))?;
         // From here on dropping it cleans up.
         let disk = Self { device: device.trim().to_owned(), mount };
-        run(Command::new("mkfs.xfs").args(["-q", &disk.device]))?;
+        match file_system {
+            FileSystem::Xfs => run(Command::new("mkfs.xfs").args(["-q", &disk.device]))?,
+            FileSystem::Ext4 => run(Command::new("mkfs.ext4").args(["-q", "-e", "remount-ro", &disk.device]))?,
+        };
         disk.mount(&[])?;
         Ok(disk)
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.mount
+    }
+
+    /// The name of its block device below `/sys/block`.
+    pub(crate) fn device_name(&self) -> &str {
+        self.device.trim_start_matches("/dev/")
     }
 
     pub(crate) fn mount(&self, options: &[&str]) -> Result<(), String> {
@@ -44,6 +65,12 @@ impl LoopDisk {
     /// What a power cut leaves: from now on every operation fails, and what was not flushed is gone. A mount recovers.
     pub(crate) fn shut_down(&self) {
         run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(&self.mount)).expect("XFS shuts down");
+    }
+
+    /// What an error in its own structures makes of ext4, whoever writes to it at that moment.
+    pub(crate) fn become_read_only(&self) {
+        let switch = format!("/sys/fs/ext4/{}/trigger_fs_error", self.device_name());
+        std::fs::write(switch, "1").expect("ext4 takes an error by order");
     }
 }
 
