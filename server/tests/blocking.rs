@@ -8,7 +8,7 @@ use std::process::Command;
 
 use support::clients::{python, run};
 use support::content::Content;
-use support::node::{Node, Options, scratch};
+use support::node::{self, Node, Options, scratch};
 
 /// Installs a seccomp filter under which io_uring_setup(2) fails with EPERM, and runs the command. The numbers are those
 /// of linux/seccomp.h, linux/filter.h and linux/prctl.h; the system call has the same on x86-64 and arm64.
@@ -65,7 +65,7 @@ fn who_insists_on_io_uring_gets_a_sentence() {
     let scratch = scratch();
     let words = sandbox();
     let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).arg(env!("CARGO_BIN_EXE_anvil"));
+    command.args(&words[1..]).arg(node::anvil());
     command.args(["dev", "--http-bind-addr", "127.0.0.1:0", "--io", "uring", "--data-dir"]);
     let output = command.arg(scratch.path().join("data")).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();

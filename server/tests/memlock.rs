@@ -8,7 +8,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 
 use nix::unistd::{Uid, User};
 use support::content::Content;
-use support::node::{Node, Options};
+use support::node::{self, Node, Options};
 
 #[test]
 fn eight_mebibytes_of_locked_memory_are_enough() {
@@ -23,7 +23,7 @@ fn eight_mebibytes_of_locked_memory_are_enough() {
         fs::set_permissions(scratch.path(), Permissions::from_mode(0o755)).unwrap();
         chown(&data, Some(nobody.uid.as_raw()), Some(nobody.gid.as_raw())).unwrap();
         let binary = scratch.path().join("anvil");
-        fs::copy(env!("CARGO_BIN_EXE_anvil"), &binary).unwrap();
+        fs::copy(node::anvil(), &binary).unwrap();
         options.binary = Some(binary);
         let become_nobody = [
             "setpriv".to_owned(),

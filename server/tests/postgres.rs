@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use support::clients::{python, run};
 use support::content::{Content, Random};
 use support::ledger::{BUCKET, Outcome, ledgers, verify};
-use support::node::{Node, Options, scratch, start_to_fail};
+use support::node::{self, Node, Options, scratch, start_to_fail};
 use support::postgres::Postgres;
 
 /// A server with two databases that hold nothing.
@@ -57,7 +57,7 @@ fn with_server(server: &Postgres, database: &str, text: &str) -> Vec<String> {
 }
 
 fn migrate(server: &Postgres, what: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_anvil"));
+    let mut command = Command::new(node::anvil());
     command.args(["migrate", what]).envs(environment(server));
     command.output().unwrap()
 }

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use client::{Client, Outcome, PROTOCOL_ERROR};
 use support::clients::{python, run};
-use support::node::{Node, Options, scratch};
+use support::node::{self, Node, Options, scratch};
 use support::s3::{Body, Chunked, Flaw};
 
 /// A certificate for 127.0.0.1 with its key.
@@ -90,7 +90,7 @@ fn a_start_with_files_of_no_use_says_why() {
     let (certificate, key) = certificate(scratch.path());
     let absent = scratch.path().join("absent.pem");
     for (certificate, key, says) in [(&absent, &key, "absent.pem"), (&certificate, &certificate, "no private key")] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_anvil"));
+        let mut command = Command::new(node::anvil());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ANVIL_")) {
             command.env_remove(name);
         }

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use support::content::Content;
-use support::node::{Node, Options, scratch};
+use support::node::{self, Node, Options, scratch};
 
 const LARGE_BYTES: u64 = 5_000_000;
 const SMALL_BYTES: u64 = 30_000;
@@ -83,7 +83,7 @@ impl Place {
 }
 
 fn store_command(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_anvil"));
+    let mut command = Command::new(node::anvil());
     command.arg("store").args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::node::{Node, Options, scratch, start_to_fail};
+use crate::support::node::{self, Node, Options, scratch, start_to_fail};
 
 /// Where a node lives.
 pub(crate) struct Place {
@@ -57,7 +57,7 @@ impl Place {
 
     /// `anvil admin` with these words.
     pub(crate) fn admin(&self, node: &Node, words: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_anvil"));
+        let mut command = Command::new(node::anvil());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ANVIL_")) {
             command.env_remove(name);
         }

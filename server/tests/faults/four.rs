@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::loop_disk::{FileSystem, LoopDisk};
 use crate::support::content::Content;
-use crate::support::node::{Node, Options, scratch};
+use crate::support::node::{self, Node, Options, scratch};
 use crate::support::s3::Client;
 
 const DISK_BYTES: u64 = 512 << 20;
@@ -72,7 +72,7 @@ impl Four {
 
     /// The disks by path, as an administrator is told of them.
     pub(crate) fn told(&self, node: &Node) -> Vec<Told> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_anvil"));
+        let mut command = Command::new(node::anvil());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ANVIL_")) {
             command.env_remove(name);
         }

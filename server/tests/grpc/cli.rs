@@ -6,10 +6,10 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::node::{Node, Options, scratch};
+use crate::support::node::{self, Node, Options, scratch};
 
 fn anvil(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_anvil"));
+    let mut command = Command::new(node::anvil());
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ANVIL_")) {
         command.env_remove(name);
     }

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::node::{Node, Options, scratch, start_to_fail};
+use crate::support::node::{self, Node, Options, scratch, start_to_fail};
 
 pub(crate) struct Place {
     scratch: tempfile::TempDir,
@@ -96,7 +96,7 @@ impl Place {
 }
 
 fn anvil(words: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_anvil"));
+    let mut command = Command::new(node::anvil());
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ANVIL_")) {
         command.env_remove(name);
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::place::{Place, complaint, text, told};
 use crate::support::content::{Content, Random};
-use crate::support::node::Node;
+use crate::support::node::{self, Node};
 use crate::support::s3::{Body, Client};
 
 const OPERATIONS: u64 = 2_000;
@@ -132,7 +132,7 @@ fn an_index_made_anew_is_row_by_row_what_it_was() {
     assert!(sentence.contains("in use by another"), "{sentence}");
     let elsewhere = place.path("elsewhere");
     let words = ["rebuild", "--disk", place.disks[0].to_str().unwrap(), "--data-dir", elsewhere.to_str().unwrap()];
-    let output = Command::new(env!("CARGO_BIN_EXE_anvil")).args(["admin", "metadata"]).args(words).output().unwrap();
+    let output = Command::new(node::anvil()).args(["admin", "metadata"]).args(words).output().unwrap();
     assert!(complaint(&output, 1).contains("in use"), "{}", text(&output.stderr));
 
     // A crash leaves an index that lags, and a last batch of which only a start says whether it counts.
@@ -256,7 +256,7 @@ fn an_interrupted_rebuild_leaves_everything_as_it_was() {
     let index = fs::read(place.data.join("metadata.sqlite")).unwrap();
     // What an earlier rebuild left that was killed is no obstacle, and does not stay.
     fs::write(place.data.join("metadata.sqlite.new"), b"half").unwrap();
-    let mut rebuild = Command::new(env!("CARGO_BIN_EXE_anvil"));
+    let mut rebuild = Command::new(node::anvil());
     rebuild.args(["admin", "metadata", "rebuild", "--replace", "--data-dir"]).arg(&place.data);
     let mut child = rebuild.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = Pid::from_raw(child.id().cast_signed());

@@ -205,8 +205,13 @@ pub fn start_to_fail(data_dir: &Path, options: &Options) -> String {
     }
 }
 
+/// The binary that is tested: `ANVIL_TEST_BINARY`, or the one that Cargo built beside the tests.
+pub fn anvil() -> PathBuf {
+    std::env::var_os("ANVIL_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_anvil").into()).into()
+}
+
 fn spawn(data_dir: &Path, options: &Options, log: &Path) -> Child {
-    let binary = options.binary.clone().unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_anvil")));
+    let binary = options.binary.clone().unwrap_or_else(anvil);
     let mut words = options.prefix.iter().map(Into::into).chain([binary.into_os_string()]);
     let mut command = Command::new(words.next().expect("the binary at least"));
     command.args(words).arg("dev").arg("--data-dir").arg(data_dir).args(["--http-bind-addr", "127.0.0.1:0"]);
