@@ -529,7 +529,7 @@ struct KnownDisks {
 
 /// The metadata when the disks were read: it opens this life next.
 enum OpenedMetadata {
-    Embedded { writer: LogWriter<Core>, index: SqliteIndex, replayed: embedded::Replayed },
+    Embedded { writer: Box<LogWriter<Core>>, index: SqliteIndex, replayed: embedded::Replayed },
     Database { postgres: Postgres, place: Membership },
 }
 
@@ -580,7 +580,7 @@ async fn open(
     });
     let metadata = match (opening.metadata, replayed) {
         (MetadataSource::Embedded(index), Some(replayed)) => {
-            let writer = LogWriter::open(store.clone(), tail, usize::from(parity) + 1);
+            let writer = Box::new(LogWriter::open(store.clone(), tail, usize::from(parity) + 1));
             OpenedMetadata::Embedded { writer, index, replayed }
         }
         (MetadataSource::Database { postgres, place }, None) => OpenedMetadata::Database { postgres, place },
@@ -653,7 +653,7 @@ async fn host(
     match metadata {
         OpenedMetadata::Embedded { writer, index, replayed } => {
             let node = EMBEDDED_NODE;
-            let (metadata, incarnation) = Embedded::open(core.clone(), writer, index, replayed, node).await?;
+            let (metadata, incarnation) = Embedded::open(core.clone(), *writer, index, replayed, node).await?;
             let service = Service::new(core.clone(), metadata, inbox, Limits::EMBEDDED);
             serve_with(core, shared, store, known, service, mailboxes, CurrentLife { node, incarnation }).await
         }
