@@ -139,6 +139,12 @@ pub enum StartError {
          them"
     )]
     DisksWithoutMetadata,
+    #[error(
+        "the disks hold data, and no record of the metadata log that says whose it is; a node that started now would give all \
+         of it up. If a database knows it, start with GLOBAL_DATABASE_URL, REGIONAL_DATABASE_URL and the data directory that \
+         belongs to them; if the log is lost, run `anvil admin metadata rebuild --salvage` first"
+    )]
+    DisksWithoutLog,
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error("cannot wait for signals: {0}")]
@@ -549,6 +555,10 @@ async fn open(
     let missing = all_missing(shared, &disks, &recovered.lost);
     shared.lost.set(disks.identity.lost.iter().map(|lost| lost.disk).collect());
     let replayed = match &opening.metadata {
+        // The log begins before anything else is written.
+        MetadataSource::Embedded(_) if recovered.log.first().is_none() && recovered.report.records > 0 => {
+            return Err(StartError::DisksWithoutLog);
+        }
         MetadataSource::Embedded(index) => Some(embedded::replay(core, &recovered, index).await?),
         MetadataSource::Database { .. } if recovered.log.first().is_some() => {
             return Err(StartError::DisksWithMetadata);
