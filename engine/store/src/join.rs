@@ -14,7 +14,7 @@
 //! than those of this life, and add nothing.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use crate::account::{Dead, Tally};
 use crate::index::{Index, Place};
 use crate::log::start_of;
 use crate::recover::{DiskRecovery, DiskShare, Gathered, Purpose, RecoverError, shares_of, started};
+use crate::scrub::{BAD_RECORDS_KEPT, BadRecord};
 use crate::space::Partial;
 use crate::store::{DISKS_MAX, Disk, Inner, Store};
 
@@ -40,6 +41,7 @@ pub struct Joining {
     share: DiskShare,
     index: Index,
     copies: BTreeSet<(BlobId, u16, u32)>,
+    damaged: VecDeque<BadRecord>,
     log_sequence: u64,
 }
 
@@ -51,8 +53,8 @@ pub(crate) struct Arrival {
     full: Vec<Partial>,
 }
 
-/// Cells, and records of cells that are there twice: blob, disk and extent.
-type Found = (Index, BTreeSet<(BlobId, u16, u32)>);
+/// Cells, records of cells that are there twice: blob, disk and extent; and damaged records.
+type Found = (Index, BTreeSet<(BlobId, u16, u32)>, VecDeque<BadRecord>);
 
 /// Why a disk cannot join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,20 +107,21 @@ impl<W: World> Store<W> {
         recovery.begin(&space).await?;
 
         let mut gathered = gathered.into_inner();
-        gathered.enter_damaged();
+        let bad = gathered.enter_damaged(|_| id);
         let Gathered { indexes, copies, log_open, log_sequence, mut accounts, report, .. } = gathered;
         space.accounts = accounts.pop().expect("one for each ordinal");
         // The log goes on in extents of its own.
         space.full.extend(log_open.into_iter().map(|open| open.partial));
         tracing::info!(disk = %id, extents = report.extents, records = report.records, "the disk was read");
         let shares = shares_of(id, ordinal, space, core_count);
-        let parts = shares.into_iter().zip(indexes).zip(copies).zip(0..);
-        let joining = |(((share, index), copies), core)| Joining {
+        let parts = shares.into_iter().zip(indexes).zip(copies).zip(bad).zip(0..);
+        let joining = |((((share, index), copies), damaged), core)| Joining {
             core: CoreId(core),
             ordinal,
             share,
             index,
             copies,
+            damaged,
             log_sequence,
         };
         Ok(parts.map(joining).collect())
@@ -129,12 +132,12 @@ impl<W: World> Store<W> {
     /// # Panics
     /// When it is another core's share, or the cores were not given the same disks in the same order.
     pub fn add_disk(&self, device: W::Device, joining: Joining) {
-        let Joining { core, ordinal, share, index, copies, log_sequence } = joining;
+        let Joining { core, ordinal, share, index, copies, damaged, log_sequence } = joining;
         let inner = &self.inner;
         assert_eq!((core, ordinal), (inner.core, inner.disk_count()), "every core gets its share of every disk");
         let (disk, full) = Disk::<W>::new(share, device, inner.core_count);
         disk.failed.set(Some(DeviceError::Offline));
-        disk.arrival.replace(Some(Arrival { found: Some((index, copies)), full }));
+        disk.arrival.replace(Some(Arrival { found: Some((index, copies, damaged)), full }));
         inner.push_disk(disk);
         if inner.log_sequence.get() > 0 {
             inner.log_sequence.set(inner.log_sequence.get().max(log_sequence));
@@ -149,7 +152,7 @@ impl<W: World> Store<W> {
         let inner = &self.inner;
         let ordinal = inner.ordinal(disk);
         let found = inner.disk(ordinal).arrival.borrow_mut().as_mut().and_then(|arrival| arrival.found.take());
-        let Some((index, copies)) = found else { return };
+        let Some((index, copies, damaged)) = found else { return };
         for (count, (cell, incarnation, place)) in (1..).zip(index.cells()) {
             inner.enter_found(cell, incarnation, place);
             if count % ENTERED_AT_ONCE == 0 {
@@ -159,6 +162,9 @@ impl<W: World> Store<W> {
         for (blob, disk, extent) in copies {
             inner.released.borrow_mut().note_copy(blob, disk, extent);
         }
+        let mut bad = inner.bad_records.borrow_mut();
+        let room = BAD_RECORDS_KEPT.saturating_sub(bad.len());
+        bad.extend(damaged.into_iter().take(room));
     }
 
     /// Takes a disk into use whose cells all cores have entered. Does nothing about one that is in use.

@@ -11,7 +11,7 @@
 //! A disk that fails on the way is left out when the caller says that the node can do without it.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use anvil_model::format::{
     ExtentKind, FEATURE_SHARDS, Roster, SMALL_RECORD_BYTES_MAX, Subject, Superblock, extent_offset,
@@ -31,6 +31,7 @@ use crate::extent::has_room;
 use crate::index::{Index, Place};
 use crate::log::{LogEntry, LogTail, RecoveredLog, start_of};
 use crate::scan::{Examined, ExtentPlace, Found, examine, rescue, restore_header};
+use crate::scrub::{BAD_RECORDS_KEPT, BadRecord};
 use crate::space::{Partial, SpaceShare};
 use crate::store::home_of_disk;
 
@@ -58,6 +59,8 @@ pub struct Share {
     pub(crate) index: Index,
     /// Records that the index does not have because it has others of the same cell: blob, disk and extent.
     pub(crate) copies: BTreeSet<(BlobId, u16, u32)>,
+    /// Records that are damaged, and of whose cells there is no other.
+    pub(crate) damaged: VecDeque<BadRecord>,
     pub(crate) disks: Vec<DiskShare>,
 }
 
@@ -265,7 +268,7 @@ async fn attempt<W: World>(
 
     drop(disks);
     let mut gathered = gathered.into_inner();
-    gathered.enter_damaged();
+    let bad = gathered.enter_damaged(|disk| devices[usize::from(disk)].0);
     let Gathered { indexes, copies, log, log_open, log_sequence, damaged, accounts, mut report, .. } = gathered;
     for (space, accounts) in spaces.iter_mut().zip(accounts) {
         space.accounts = accounts;
@@ -288,12 +291,14 @@ async fn attempt<W: World>(
         .into_iter()
         .zip(0..)
         .zip(copies)
-        .map(|((index, core), copies)| Share {
+        .zip(bad)
+        .map(|(((index, core), copies), damaged)| Share {
             core: CoreId(core),
             core_count,
             start,
             index,
             copies,
+            damaged,
             disks: Vec::new(),
         })
         .collect();
@@ -498,11 +503,19 @@ impl Gathered {
         self.copies[home].insert((cell.blob, place.disk, place.extent));
     }
 
-    pub(crate) fn enter_damaged(&mut self) {
+    /// Gives, by home core, the damaged records of cells that have no other: whose redundancy is less than it seems.
+    pub(crate) fn enter_damaged(&mut self, id_of: impl Fn(u16) -> DiskId) -> Vec<VecDeque<BadRecord>> {
+        let mut bad = vec![VecDeque::new(); self.indexes.len()];
         for (cell, incarnation, place) in std::mem::take(&mut self.damaged_places) {
             let home = usize::from(cell.blob.home(self.core_count).0);
             if self.indexes[home].insert(cell, incarnation, place) {
                 self.damaged.insert(cell);
+                if bad[home].len() < BAD_RECORDS_KEPT {
+                    let CellId { blob, shard, window } = cell;
+                    let subject = Subject::Blob { blob, profile: place.profile, shard, window };
+                    let Place { disk, extent, offset, .. } = place;
+                    bad[home].push_back(BadRecord { disk: id_of(disk), extent, offset, subject });
+                }
             } else {
                 self.enter_copy(cell, incarnation, place);
             }
@@ -511,6 +524,7 @@ impl Gathered {
         blobs.dedup();
         blobs.truncate(DAMAGED_NAMED_MAX);
         self.report.damaged = blobs;
+        bad
     }
 }
 

@@ -22,7 +22,7 @@ use crate::store::{Inner, Store};
 use crate::walk::{Walk, groups};
 
 /// Bad records that wait for somebody who asks for them; more are counted only.
-const BAD_RECORDS_KEPT: usize = 1000;
+pub(crate) const BAD_RECORDS_KEPT: usize = 1000;
 /// So long scrub rests when a device or another core fails.
 const REST: Duration = Duration::from_secs(10);
 /// How far a pass has come is written down so often: a crash repeats no more of it.
@@ -104,8 +104,8 @@ impl<W: World> Store<W> {
         inner.disks_at_home().for_each(|disk| inner.keep_scrubbing(disk, options));
     }
 
-    /// Takes up to `max` bad records that scrub and reclaim found on the disks whose home is here, each time that they
-    /// found them. Up to 1000 are kept; more are only counted and logged.
+    /// Takes up to `max` bad records that the start found of blobs whose home is here, and scrub and reclaim on the disks whose
+    /// home is here, each time that they found them. Up to 1000 are kept; more are only counted and logged.
     #[must_use]
     pub fn bad_records(&self, max: usize) -> Vec<BadRecord> {
         let mut bad = self.inner.bad_records.borrow_mut();

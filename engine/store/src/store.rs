@@ -209,7 +209,7 @@ impl<W: World> Store<W> {
     /// When share, mail, devices and world are not of one core of one start.
     #[must_use]
     pub fn open(world: W, devices: Vec<(DiskId, W::Device)>, share: Share, mail: Mail) -> Self {
-        let Share { core, core_count, start, index, copies, disks } = share;
+        let Share { core, core_count, start, index, copies, damaged, disks } = share;
         let Mail { core: mail_core, mailbox, addresses } = mail;
         assert_eq!((core, core_count), (world.core(), world.core_count()), "a share is opened on its core");
         assert_eq!((mail_core, addresses.len()), (core, core_count.into()), "a core has its own mailbox");
@@ -225,7 +225,7 @@ impl<W: World> Store<W> {
             core_count,
             index: RefCell::new(index),
             released: RefCell::new(Released::with_copies(copies)),
-            bad_records: RefCell::default(),
+            bad_records: RefCell::new(damaged),
             addresses,
             log_sequence: Cell::new(0),
             start,
