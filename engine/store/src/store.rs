@@ -25,6 +25,8 @@ use crate::release::Released;
 use crate::scrub::{BadRecord, ScrubOptions, Scrubbed};
 use crate::space::{Lane, Partial, Reclaimed, Space};
 
+/// EROFS of errno(3): the file system takes no write any more.
+const READ_ONLY_FILE_SYSTEM: i32 = 30;
 /// Writes in a row that fail on one core, after which it is the disk that fails.
 const WRITE_FAILURES_MAX: u32 = 3;
 
@@ -520,7 +522,7 @@ impl<W: World> Inner<W> {
         let failures = &self.disk(disk).write_failures;
         failures.set(failures.get() + 1);
         let fails = match error {
-            DeviceError::Gone => true,
+            DeviceError::Gone | DeviceError::Io(READ_ONLY_FILE_SYSTEM) => true,
             DeviceError::Io(_) => failures.get() >= WRITE_FAILURES_MAX,
             DeviceError::NoSpace | DeviceError::Offline => false,
         };
