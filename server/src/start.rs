@@ -142,7 +142,7 @@ pub enum StartError {
     #[error(
         "the disks hold data, and no record of the metadata log that says whose it is; a node that started now would give all \
          of it up. If a database knows it, start with GLOBAL_DATABASE_URL, REGIONAL_DATABASE_URL and the data directory that \
-         belongs to them; if the log is lost, run `anvil admin metadata rebuild --salvage` first"
+         belongs to them; if the log is lost, run `anvil admin metadata rebuild --salvage --replace` first"
     )]
     DisksWithoutLog,
     #[error(transparent)]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use anvil_model::geometry;
 use anvil_model::ids::DiskId;
+use anvil_model::limits::ROSTER_DISKS_MAX;
 use anvil_model::object::Key;
 use anvil_node::Node;
 use anvil_node::classes::Classes;
@@ -19,7 +20,9 @@ use anvil_node::metadata::client::Client;
 use anvil_node::metadata::embedded::{self, Embedded};
 use anvil_node::salvage::{Finding, Name, Salvaged};
 use anvil_runtime::{Core, Device, Disk};
-use anvil_store::{Inspection, LogWriter, Origin, OriginPayload, Store, mail, recover, survey};
+use anvil_store::{
+    Identity, Inspection, LogWriter, Origin, OriginPayload, Roster, Store, enroll, identify, mail, recover, survey,
+};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -134,9 +137,34 @@ impl Salvage<'_> {
         store.close().await;
         threads.join();
         let Some(outcome) = outcome? else { return Ok(None) };
+        self.enroll(&devices).await?;
         let finished = files.put_in_place().and_then(|()| std::fs::remove_file(self.data.path().join(UNFINISHED)));
         finished.map_err(|error| format!("the new index cannot be put in place: {error}"))?;
         list.end(outcome).map(Some)
+    }
+
+    /// These disks are all that the node has from now on: of others nothing is known any more.
+    async fn enroll(&self, devices: &[(DiskId, Device)]) -> Result<(), String> {
+        let mut newest = Roster::default();
+        for (_, device) in devices {
+            if let Ok(Identity::Anvil(found)) = identify(self.core, device).await
+                && found.roster.generation > newest.generation
+            {
+                newest = found.roster;
+            }
+        }
+        let mut disks: Vec<DiskId> = devices.iter().map(|(disk, _)| *disk).collect();
+        disks.sort_unstable();
+        if newest.disks == disks {
+            return Ok(());
+        }
+        let others = newest.disks.iter().chain(&newest.lost).filter(|disk| !disks.contains(disk));
+        let lost = others.copied().take(ROSTER_DISKS_MAX).collect();
+        let roster = Roster { generation: newest.generation + 1, disks, lost };
+        for (disk, device) in devices {
+            enroll(self.core, device, &roster).await.map_err(|error| format!("disk {disk}: {error}"))?;
+        }
+        Ok(())
     }
 
     /// Makes sure that there is no log in the way.
