@@ -132,7 +132,8 @@ fn plain_puts_come_back_without_the_log_and_parts_as_uploads() {
     extents.iter().for_each(|extent| place.wipe(extent));
     // What nobody knows would be swept away.
     let sentence = place.refused();
-    assert!(sentence.contains("--salvage"), "{sentence}");
+    assert!(sentence.contains("--salvage --replace"), "{sentence}");
+    place.lose_data_directory();
     let sentence = complaint(&ask(&["rebuild"]), 1);
     assert!(sentence.contains("no record of the metadata log"), "{sentence}");
     let report: Value = serde_json::from_str(&told(ask(&["rebuild", "--salvage", "--json"]))).unwrap();
