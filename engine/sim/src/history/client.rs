@@ -93,7 +93,7 @@ impl Client {
         }
     }
 
-    /// `expected` as for [`Record::begin_write`].
+    /// `expected` as for `Record::begin_write`.
     async fn put(&mut self, key: usize, expected: Option<Option<Value>>) {
         let size = self.size();
         let leaves_after = self.random.one_in(15).then(|| self.random.below(size + 1));

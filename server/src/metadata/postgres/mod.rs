@@ -1,10 +1,10 @@
 //! The metadata in PostgreSQL: a regional database for what is stored, a global one for what regions share.
 //!
-//! - [`address`]: where a database is; [`session`] and [`lane`]: a connection, and always having one.
-//! - [`schema`]: migrations, and which of them a program understands.
-//! - [`commit`], [`rows`], [`load`], [`save`]: a batch as a transaction, decided by `anvil_node`'s decisions over rows that
+//! - `address`: where a database is; `session` and `lane`: a connection, and always having one.
+//! - `schema`: migrations, and which of them a program understands.
+//! - `commit`, `rows`, `load`, `save`: a batch as a transaction, decided by `anvil_node`'s decisions over rows that
 //!   were loaded and locked for them.
-//! - [`cluster`]: what a node says of itself in the databases, once and at each start.
+//! - `cluster`: what a node says of itself in the databases, once and at each start.
 //!
 //! Everything runs on one thread with an executor of its own, never on an engine core; cores send batches and get answers.
 //! Why it is like this stands in `docs/adr/0008-postgresql.md`.
