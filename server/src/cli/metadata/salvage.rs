@@ -21,7 +21,8 @@ use anvil_node::metadata::embedded::{self, Embedded};
 use anvil_node::salvage::{Finding, Name, Salvaged};
 use anvil_runtime::{Core, Device, Disk};
 use anvil_store::{
-    Identity, Inspection, LogWriter, Origin, OriginPayload, Roster, Store, enroll, identify, mail, recover, survey,
+    Identity, Inspection, LogWriter, Origin, OriginPayload, RecoverError, Roster, Store, enroll, identify, mail,
+    recover, survey,
 };
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
@@ -124,6 +125,7 @@ impl Salvage<'_> {
         for error in &recovered.lost {
             list.line(&json!({ "disk_left_out": error.to_string() }));
         }
+        let left_out: Vec<DiskId> = recovered.lost.iter().filter_map(RecoverError::disk).collect();
         let (index, threads) = SqliteIndex::start_in(files.new.clone()).map_err(|error| error.to_string())?;
         let replayed = embedded::replay(self.core, &recovered, &index).await.map_err(|error| error.to_string())?;
         let (mut shares, tail) = recovered.into_shares();
@@ -137,23 +139,23 @@ impl Salvage<'_> {
         store.close().await;
         threads.join();
         let Some(outcome) = outcome? else { return Ok(None) };
-        self.enroll(&devices).await?;
+        self.enroll(devices.iter().filter(|(disk, _)| !left_out.contains(disk))).await?;
         let finished = files.put_in_place().and_then(|()| std::fs::remove_file(self.data.path().join(UNFINISHED)));
         finished.map_err(|error| format!("the new index cannot be put in place: {error}"))?;
         list.end(outcome).map(Some)
     }
 
-    /// These disks are all that the node has from now on: of others nothing is known any more.
-    async fn enroll(&self, devices: &[(DiskId, Device)]) -> Result<(), String> {
+    /// These disks are all that the node has from now on: of what is on others the metadata knows nothing.
+    async fn enroll<'d>(&self, devices: impl Iterator<Item = &'d (DiskId, Device)> + Clone) -> Result<(), String> {
         let mut newest = Roster::default();
-        for (_, device) in devices {
+        for (_, device) in devices.clone() {
             if let Ok(Identity::Anvil(found)) = identify(self.core, device).await
                 && found.roster.generation > newest.generation
             {
                 newest = found.roster;
             }
         }
-        let mut disks: Vec<DiskId> = devices.iter().map(|(disk, _)| *disk).collect();
+        let mut disks: Vec<DiskId> = devices.clone().map(|(disk, _)| *disk).collect();
         disks.sort_unstable();
         if newest.disks == disks {
             return Ok(());
