@@ -4,6 +4,7 @@
 //! stories are written against it, `runtime` makes it real, `sim` makes it false.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod format;
 pub mod geometry;
 pub mod ids;
