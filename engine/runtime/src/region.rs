@@ -14,10 +14,10 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    /// Maps at least `length` bytes, aligned to [`ALIGNMENT`].
+    /// Maps at least `length` bytes, aligned to a huge page.
     pub(crate) fn new(length: usize) -> io::Result<Self> {
         assert!(length > 0, "an empty region has no address");
-        let mapped_length = length.next_multiple_of(PAGE) + ALIGNMENT;
+        let mapped_length = length.next_multiple_of(PAGE) + HUGE_PAGE_BYTES;
         // SAFETY: a new private mapping at an address of the kernel's choice touches no memory of ours.
         let mapped = unsafe {
             libc::mmap(
@@ -33,8 +33,8 @@ impl Region {
             return Err(io::Error::last_os_error());
         }
         let mapped = NonNull::new(mapped.cast::<u8>()).expect("mmap gives no null page without MAP_FIXED");
-        let skip = mapped.align_offset(ALIGNMENT);
-        // SAFETY: `skip` is less than ALIGNMENT, which the mapping is longer than `length` by.
+        let skip = mapped.align_offset(HUGE_PAGE_BYTES);
+        // SAFETY: `skip` is less than HUGE_PAGE_BYTES, which the mapping is longer than `length` by.
         let start = unsafe { mapped.add(skip) };
         Ok(Self { start, length, mapped, mapped_length })
     }
@@ -93,5 +93,5 @@ impl Drop for Region {
 }
 
 /// The size of a huge page on x86-64 and on arm64 with 4 KiB pages.
-const ALIGNMENT: usize = 2 << 20;
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
 const PAGE: usize = 4096;

@@ -10,7 +10,7 @@ use anvil_model::io::DeviceError;
 
 use super::{Disk, Handle, device_error, flush};
 use crate::op;
-use crate::region::Region;
+use crate::region::{HUGE_PAGE_BYTES, Region};
 
 /// Allocates, zeroes and makes durable what is missing to `size_bytes`, one caller at a time over all cores.
 pub(crate) async fn grow(handle: &Rc<Handle>, size_bytes: u64) -> Result<(), DeviceError> {
@@ -55,9 +55,10 @@ async fn allocate(handle: &Rc<Handle>, missing: &Range<u64>) -> Result<(), Devic
 }
 
 async fn write_zeros(handle: &Rc<Handle>, missing: &Range<u64>) -> Result<(), DeviceError> {
-    // Never written, so it costs address space and not memory.
-    let zeros =
-        Region::new(CHUNK_BYTES as usize).map_err(|error| DeviceError::Io(error.raw_os_error().unwrap_or(0)))?;
+    // Never written, so it costs no memory: the kernel shows its own page of zeros. A region that may be a huge page shows a
+    // huge one, which a write takes in one piece rather than in 256.
+    let zeros = Region::new(HUGE_PAGE_BYTES).map_err(|error| DeviceError::Io(error.raw_os_error().unwrap_or(0)))?;
+    zeros.prefer_huge_pages();
     let zeros = Rc::new(zeros);
     let mut offset = missing.start;
     while offset < missing.end {
