@@ -239,7 +239,8 @@ impl Work {
             let count = (self.args.records - done).min(APPENDS_AT_ONCE as u64);
             let appends = (0..count).map(|number| {
                 let payload = Rc::new(vec![number as u8; size]);
-                let copy = SmallCopy { blob: store.new_blob(), profile: Profile::SINGLE, shard: 0, payload };
+                let copy =
+                    SmallCopy { blob: store.new_blob(), profile: Profile::SINGLE, shard: 0, payload, encryption: None };
                 store.append_small(DISK, Some(&origin), copy)
             });
             try_join_all(appends).await.context("the disk does not take them all: see --capacity")?;

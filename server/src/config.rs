@@ -16,6 +16,7 @@ use std::time::Duration;
 use anvil_model::geometry;
 use anvil_model::limits::BUFFER_BYTES;
 use anvil_node::classes::Classes;
+use anvil_node::encryption::OperatorKey;
 use anvil_runtime::{Io, Options};
 use anvil_store::{Rate, ScrubOptions};
 
@@ -52,6 +53,8 @@ pub struct Config {
     pub domains: Domains,
     /// Credentials that the operator chose; otherwise they are made at the first start.
     pub credentials: Option<ChosenCredentials>,
+    /// Whether new objects are encrypted, and with what the keys are wrapped.
+    pub encryption: EncryptionChoice,
     /// Engine cores, if the operator chose: 1 to [`CORES_MAX`].
     pub cores: Option<u16>,
     /// Which core does the metadata's work too, if the operator chose.
@@ -81,6 +84,15 @@ pub struct TlsChoice {
     pub files: CertificateFiles,
     /// Clients without TLS are refused.
     pub only: bool,
+}
+
+/// What the operator wants of encryption at rest.
+#[derive(Clone, Debug, Default)]
+pub struct EncryptionChoice {
+    /// What the disks' keys are wrapped with; the first one wraps new ones. None when the operator gave none.
+    pub keys: Vec<OperatorKey>,
+    /// New objects are encrypted; then there is a key.
+    pub encrypt: bool,
 }
 
 /// The two ways to run a node.
@@ -184,6 +196,7 @@ impl Config {
         let region = reader.text(flags.region.as_deref(), &["REGION"], value::region, "us-east-1")?;
         let domains = reader.optional(flags.domain.as_deref(), &["ANVIL_DOMAIN"], value::domains)?.unwrap_or_default();
         let credentials = read_credentials(&mut reader)?;
+        let encryption = read_encryption(&mut reader)?;
         let cores = reader.optional(flags.cores.as_deref(), &["ANVIL_CORES"], value::cores)?;
         let control_core = reader.optional(flags.control_core.as_deref(), &["ANVIL_CONTROL_CORE"], value::core)?;
         check_control_core(cores, control_core)?;
@@ -214,6 +227,7 @@ impl Config {
             region,
             domains,
             credentials,
+            encryption,
             cores,
             control_core,
             buffer_memory: memory,
@@ -345,6 +359,30 @@ fn read_credentials(reader: &mut Reader<'_>) -> Result<Option<ChosenCredentials>
             "ANVIL_DEV_SECRET_KEY is set and ANVIL_DEV_ACCESS_KEY is not: set both, or neither".to_owned(),
         )),
     }
+}
+
+fn read_encryption(reader: &mut Reader<'_>) -> Result<EncryptionChoice, ConfigError> {
+    let encrypt = reader.flags.encrypt_at_rest.then_some("true");
+    let encrypt = reader.text(encrypt, &["ANVIL_ENCRYPT_AT_REST"], value::yes_or_no, "false")?;
+    let keys = reader.hidden(None, "ANVIL_SECRET_ENCRYPTION_KEY", value::operator_keys)?.unwrap_or_default();
+    if encrypt && keys.is_empty() {
+        return Err(ConfigError(
+            "ANVIL_ENCRYPT_AT_REST is true and ANVIL_SECRET_ENCRYPTION_KEY is not set: set it to 64 hexadecimal digits, \
+             such as those of openssl rand -hex 32, and keep them where the disks are not"
+                .to_owned(),
+        ));
+    }
+    Ok(EncryptionChoice { keys, encrypt })
+}
+
+/// What the environment of this process says of the operator's keys, for commands that read disks.
+///
+/// # Errors
+/// With one sentence when they are wrong.
+pub fn operator_keys() -> Result<Vec<OperatorKey>, ConfigError> {
+    let (flags, environment) = (Flags::default(), Environment::of_process()?);
+    let keys = Reader::new(&flags, &environment).hidden(None, "ANVIL_SECRET_ENCRYPTION_KEY", value::operator_keys)?;
+    Ok(keys.unwrap_or_default())
 }
 
 fn check_control_core(cores: Option<u16>, control: Option<u16>) -> Result<(), ConfigError> {

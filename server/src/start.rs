@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use anvil_model::ids::{CoreId, DiskId, NodeId, WriteId};
@@ -15,6 +15,7 @@ use anvil_model::io::{Task as _, World};
 use anvil_model::profile::Profile;
 use anvil_node::Node;
 use anvil_node::classes::Classes;
+use anvil_node::encryption::{Keys, KeysError};
 use anvil_node::metadata::batch::{Inbox, Limits, Service, mailboxes};
 use anvil_node::metadata::client::{Client, Mailboxes};
 use anvil_node::metadata::embedded::{self, Embedded};
@@ -25,12 +26,13 @@ use anvil_node::repair::LostDisks;
 use anvil_node::upkeep::{CurrentLife, Pressure, Upkeep};
 use anvil_runtime::{Core, Disk, DiskOptions, OpenError};
 use anvil_store::{
-    LogWriter, Mail, ReclaimOptions, RecoverError, RecoveryReport, ScrubOptions, Share, Store, mail, recover,
+    LogWriter, Mail, ReclaimOptions, RecoverError, Recovered, RecoveryReport, ScrubOptions, Share, Store, mail, recover,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use crate::auth::Authenticator;
+use crate::config::EncryptionChoice;
 use crate::data_dir::DataDir;
 use crate::disk_control::DiskControl;
 use crate::disk_keeper::{Keeper, KeeperParts};
@@ -70,6 +72,8 @@ pub struct Plan {
     pub authenticator: Arc<Authenticator>,
     /// Who may administrate.
     pub authority: Arc<Authority>,
+    /// Whether new objects are encrypted, and with what the keys are wrapped.
+    pub encryption: EncryptionChoice,
     /// The cores and their memory.
     pub runtime: anvil_runtime::Options,
     /// The core that also does the metadata's batching and writes its log.
@@ -121,6 +125,8 @@ pub enum StartError {
     Disks(#[from] DiskError),
     #[error(transparent)]
     Recover(#[from] RecoverError),
+    #[error("ANVIL_SECRET_ENCRYPTION_KEY is not what this node's disks were encrypted with: {0}")]
+    Keys(#[from] KeysError),
     #[error(transparent)]
     Index(#[from] IndexError),
     #[error(transparent)]
@@ -165,6 +171,9 @@ struct Shared {
     tls: Option<Arc<Tls>>,
     region: String,
     classes: Arc<Classes>,
+    encryption: EncryptionChoice,
+    /// Opened before any core has its seat.
+    keys: OnceLock<Arc<Keys>>,
     domains: Arc<Domains>,
     authenticator: Arc<Authenticator>,
     readiness: Arc<Readiness>,
@@ -307,6 +316,8 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr], &[MissingDisk])) -> 
         tls: plan.tls.clone(),
         region: plan.region,
         classes: Arc::new(plan.classes),
+        encryption: plan.encryption,
+        keys: OnceLock::new(),
         domains: Arc::new(plan.domains),
         authenticator: plan.authenticator,
         readiness: Arc::clone(&readiness),
@@ -551,9 +562,10 @@ async fn open(
     let disks = Arc::new(disks::take(core, &shared.data, &shared.paths, &devices, shared.classes.standard()).await?);
     let Profile { parity, .. } = disks.standard;
     let spare = usize::from(parity) - disks.missing.len();
-    let recovered = recover(core, devices_of(core, shared, &disks), core.core_count(), spare).await?;
+    let mut recovered = recover(core, devices_of(core, shared, &disks), core.core_count(), spare).await?;
     let missing = all_missing(shared, &disks, &recovered.lost);
     shared.lost.set(disks.identity.lost.iter().map(|lost| lost.disk).collect());
+    open_keys(shared, &mut recovered)?;
     let replayed = match &opening.metadata {
         // The log begins before anything else is written.
         MetadataSource::Embedded(_) if recovered.log.first().is_none() && recovered.report.records > 0 => {
@@ -604,6 +616,22 @@ async fn open(
     }
     store.close().await;
     result
+}
+
+/// Opens the encryption keys that the disks keep, and lets them keep what is new.
+fn open_keys(shared: &Shared, recovered: &mut Recovered<Core>) -> Result<(), KeysError> {
+    let EncryptionChoice { keys: operator, encrypt } = &shared.encryption;
+    if operator.is_empty() && !recovered.keys.is_empty() {
+        tracing::warn!("objects on these disks are encrypted, and cannot be read without ANVIL_SECRET_ENCRYPTION_KEY");
+    }
+    let random = |bytes: &mut [u8]| getrandom::fill(bytes).expect("the kernel gives random bytes");
+    let (keys, kept) = Keys::open(recovered.keys, operator, *encrypt, random)?;
+    recovered.set_keys(kept);
+    if keys.encrypts() {
+        tracing::info!("new objects are encrypted on the disks");
+    }
+    assert!(shared.keys.set(Arc::new(keys)).is_ok(), "a start opens the keys once");
+    Ok(())
 }
 
 /// The disks that are missing: not there, or of no use.
@@ -743,7 +771,9 @@ async fn welcome(
     life: CurrentLife,
 ) {
     let client = Client::new(core.clone(), mailboxes);
-    let node = Node::new(core.clone(), store.clone(), client, &shared.region, Arc::clone(&shared.classes));
+    let keys = shared.keys.get().expect("opened before any core has its seat");
+    let node = Node::new(core.clone(), store.clone(), client, &shared.region, Arc::clone(&shared.classes))
+        .with_keys(Arc::clone(keys));
     let settings = Settings { tls: shared.tls.clone(), ..Settings::default() };
     store.start_reclaim(ReclaimOptions::default());
     if let Some(scrub) = shared.scrub {

@@ -378,7 +378,8 @@ fn a_last_batch_without_its_data_is_void() {
             at: WallTime { unix_ms: 1 },
             payload: OriginPayload::Unsaid,
         };
-        let copy = SmallCopy { blob, profile: Profile::SINGLE, shard: 0, payload: Rc::new(vec![7; 100]) };
+        let copy =
+            SmallCopy { blob, profile: Profile::SINGLE, shard: 0, payload: Rc::new(vec![7; 100]), encryption: None };
         life.store.append_small(DISK, Some(&origin), copy).await.unwrap();
         let claim = BlobClaim { blob, profile: Profile::SINGLE, length: 100, places: vec![DISK] };
         life.put(bucket, "written", Some(claim)).await;

@@ -6,7 +6,9 @@
 
 use std::ops::Range;
 
-use crate::limits::{BUFFER_ALIGNMENT, PART_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, SMALL_BLOB_BYTES_MAX};
+use crate::limits::{
+    BUFFER_ALIGNMENT, CHECKSUM_BLOCK_BYTES, PART_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, SMALL_BLOB_BYTES_MAX,
+};
 use crate::profile::Profile;
 
 /// Cells begin and end on these in a full window, so that their columns tile whatever a kernel or a disk works in.
@@ -90,6 +92,37 @@ pub fn cell_range(profile: Profile, window_length: usize, cell: u8) -> Range<usi
     let at = |cell: usize| (cell * bytes).min(window_length);
     at(cell.into())..at(usize::from(cell) + 1)
 }
+
+/// Frames of a data cell: the checksum blocks of it, each of which is encrypted by itself.
+#[must_use]
+pub const fn frames_per_cell(cell_bytes: usize) -> usize {
+    cell_bytes.div_ceil(CHECKSUM_BLOCK_BYTES)
+}
+
+/// Frames of a window whose cells are so long: those of its k data cells.
+#[must_use]
+pub const fn frames(profile: Profile, cell_bytes: usize) -> usize {
+    profile.data as usize * frames_per_cell(cell_bytes)
+}
+
+/// Frames of a window, at most, whatever the profile.
+pub const FRAMES_MAX: usize = {
+    let mut most = 0;
+    let mut data = 1;
+    while data <= Profile::DATA_SHARDS_MAX {
+        let mut parity = 0;
+        while parity <= Profile::PARITY_SHARDS_MAX {
+            let profile = Profile { data, parity };
+            let frames = frames(profile, cell_bytes_full(profile));
+            if frames > most {
+                most = frames;
+            }
+            parity += 1;
+        }
+        data += 1;
+    }
+    most
+};
 
 /// A run of a blob's bytes that lies in one data cell.
 #[derive(Clone, Debug, PartialEq, Eq)]

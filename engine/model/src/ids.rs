@@ -81,6 +81,16 @@ number! {
     TenantId(u64)
 }
 
+/// A volume key: what encrypted data is decrypted with. Drawn at random with the key, never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(pub u64);
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 random_id! {
     /// A disk, drawn at random when it is formatted and kept in its superblock.
     DiskId

@@ -88,7 +88,11 @@ impl From<Refusal> for CopyError {
 impl CopyError {
     /// Whether another look at the source may help: it was replaced or deleted while it was copied.
     fn is_of_the_moment(&self) -> bool {
-        matches!(self, Self::Metadata(MetadataError::Refused(Refusal::SourceChanged)) | Self::Read(_))
+        match self {
+            Self::Metadata(error) => matches!(error, MetadataError::Refused(Refusal::SourceChanged)),
+            Self::Read(error) => !matches!(error, StreamError::NoKey(_)),
+            Self::Source(_) | Self::Range(_) => false,
+        }
     }
 }
 

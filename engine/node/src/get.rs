@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use anvil_model::geometry;
-use anvil_model::ids::{BucketId, Generation};
+use anvil_model::ids::{BucketId, Generation, KeyId};
 use anvil_model::io::World;
 use anvil_model::limits::CHECKSUM_BLOCK_BYTES;
 use anvil_model::object::{BucketName, Checksum, Etag, Headers, Key};
@@ -78,6 +78,9 @@ pub enum StreamError {
     /// Where the next bytes are cannot be had.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
+    /// The bytes are encrypted, and the node was started without the secret that opens their key.
+    #[error("the bytes are encrypted with key {0}, and this node was started without the secret that opens it")]
+    NoKey(KeyId),
     /// The version was deleted while it was read.
     #[error("the version is gone")]
     Gone,
@@ -88,7 +91,7 @@ type Pieces<W> = VecDeque<Piece<<W as World>::Buffer>>;
 
 /// A window on its way. Dropping it cancels the read.
 struct Ahead<W: World> {
-    pieces: oneshot::Receiver<Result<Pieces<W>, ReadError>>,
+    pieces: oneshot::Receiver<Result<Pieces<W>, StreamError>>,
     _task: W::Task,
 }
 
@@ -248,9 +251,9 @@ impl<W: World> Reader<W> {
             if let Some(piece) = self.here.pop_front() {
                 return Some(Ok(piece));
             }
-            match self.ahead.pop_front()?.pieces.await.unwrap_or(Err(ReadError::Closing)) {
+            match self.ahead.pop_front()?.pieces.await.unwrap_or(Err(ReadError::Closing.into())) {
                 Ok(pieces) => self.here = pieces,
-                Err(error) => return Some(Err(error.into())),
+                Err(error) => return Some(Err(error)),
             }
         }
     }

@@ -12,6 +12,7 @@ pub mod classes;
 pub mod copy;
 pub mod delete;
 mod digests;
+pub mod encryption;
 mod gather;
 pub mod get;
 pub mod hedge;
@@ -39,6 +40,7 @@ use anvil_store::{Origin, OriginPayload, Store};
 
 use abandoned::Abandoned;
 use classes::Classes;
+use encryption::Keys;
 use metadata::Client;
 use metadata::mutation::BucketRef;
 use metadata::query::BucketPath;
@@ -66,6 +68,7 @@ pub struct Node<W: World> {
     metadata: Client<W>,
     region: Rc<str>,
     classes: Arc<Classes>,
+    keys: Arc<Keys>,
     encoding: anvil_erasure::Kernel,
     digesting: digests::DigestQueue<W>,
     gathering: gather::Gathering,
@@ -87,6 +90,7 @@ impl<W: World> Node<W> {
             metadata,
             region: region.into(),
             classes,
+            keys: Arc::default(),
             encoding: anvil_erasure::Kernel::best(),
             digesting,
             gathering: gather::Gathering::default(),
@@ -96,6 +100,12 @@ impl<W: World> Node<W> {
             hedging: Rc::default(),
             refusals: Rc::default(),
         }
+    }
+
+    /// Encrypts and decrypts with these keys.
+    #[must_use]
+    pub fn with_keys(self, keys: Arc<Keys>) -> Self {
+        Self { keys, ..self }
     }
 
     /// Digests with this kernel and no other, so that nothing depends on the CPU: for simulations.

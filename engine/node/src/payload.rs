@@ -1,4 +1,5 @@
-//! The payload of a write on its way to the disks: received, digested and encoded while it is in cache, appended.
+//! The payload of a write on its way to the disks: received, digested, encrypted if it is to be, and encoded while it is in
+//! cache, appended.
 //!
 //! Shared by PUT and UploadPart. Nothing here becomes visible: it ends with bytes on disks, not yet durable, and what they
 //! are. A disk that fails on the way loses its shard: the write goes on as long as enough others are left, and the claim
@@ -10,6 +11,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use anvil_digest::Algorithm;
+use anvil_model::format::Encryption;
 use anvil_model::geometry;
 use anvil_model::ids::{BlobId, DiskId};
 use anvil_model::io::World;
@@ -25,6 +27,7 @@ use crate::Node;
 use crate::abandoned::Unclaimed;
 use crate::body::{Body, Trailer};
 use crate::digests::{Digested, Digests};
+use crate::encryption::Encryptor;
 use crate::gather::Pace;
 use crate::metadata::mutation::BlobClaim;
 use crate::put::{Expected, PutError, Stored};
@@ -122,10 +125,11 @@ impl<W: World> Node<W> {
         let blob = self.store.new_blob();
         let unclaimed = Unclaimed::new(blob, &self.abandoned);
         let mut written = WrittenBlob { blob, length, profile, places: disks, unclaimed };
+        let encryptor = self.keys.encryptor(blob, profile, || self.world.random());
         let lost = if geometry::is_packed(profile, length) {
-            self.write_copies(&written, origin, digests, body).await?
+            self.write_copies(&written, origin, encryptor, digests, body).await?
         } else {
-            self.write_windows(&written, origin, digests, body).await?
+            self.write_windows(&written, origin, encryptor, digests, body).await?
         };
         for (place, shard) in written.places.iter_mut().zip(0..) {
             if lost.contains(shard) {
@@ -140,16 +144,19 @@ impl<W: World> Node<W> {
         &self,
         written: &WrittenBlob,
         origin: &Origin,
+        mut encryptor: Option<Encryptor>,
         digests: &mut Digests<W>,
         body: &mut B,
     ) -> Result<ShardSet, PutError<B::Error>> {
         let WrittenBlob { blob, profile, ref places, .. } = *written;
         let payload = body.collect().await.map_err(PutError::Body)?;
         assert_eq!(payload.len() as u64, body.length(), "a body gives what it declared or an error");
-        let payload = digests.payload_in_memory(body, payload).await.map_err(PutError::Body)?;
+        let mut payload = digests.payload_in_memory(body, payload).await.map_err(PutError::Body)?;
+        let encrypt = |encryptor: &mut Encryptor| encryptor.encrypt(0, std::iter::once(&mut payload[..]));
+        let encryption = encryptor.as_mut().map(encrypt).map(Rc::new);
         let payload = Rc::new(payload);
         let appends = places.iter().zip(0..).map(|(&disk, shard)| {
-            let copy = SmallCopy { blob, profile, shard, payload: Rc::clone(&payload) };
+            let copy = SmallCopy { blob, profile, shard, payload: Rc::clone(&payload), encryption: encryption.clone() };
             async move { (shard, self.heeding(disk, self.store.append_small(disk, Some(origin), copy)).await) }
         });
         let mut shards = Shards::all(profile);
@@ -163,6 +170,7 @@ impl<W: World> Node<W> {
         &self,
         written: &WrittenBlob,
         origin: &Origin,
+        mut encryptor: Option<Encryptor>,
         digests: &mut Digests<W>,
         body: &mut B,
     ) -> Result<ShardSet, PutError<B::Error>> {
@@ -175,11 +183,14 @@ impl<W: World> Node<W> {
             appends.room().await?;
             let received = self.receive_window(body, digests, stripe, &mut pace);
             let mut buffer = appends.alongside(received).await?;
+            stripe.pad(&mut buffer);
+            let encrypt = |encryptor: &mut Encryptor| encryptor.encrypt(window, stripe.data_cells(&mut buffer));
+            let encryption = encryptor.as_mut().map(encrypt).map(Rc::new);
             stripe.encode(self.encoding, &mut buffer);
 
             let origin = (window == 0).then_some(origin);
             let lost = appends.shards.lost;
-            appends.in_flight.push(self.append_stripe(written, origin, (window, stripe), buffer, lost));
+            appends.in_flight.push(self.append_stripe(written, origin, (window, stripe, encryption), buffer, lost));
         }
         appends.all().await
     }
@@ -189,7 +200,7 @@ impl<W: World> Node<W> {
         &self,
         written: &WrittenBlob,
         origin: Option<&Origin>,
-        (window, stripe): (u32, Stripe),
+        (window, stripe, encryption): (u32, Stripe, Option<Rc<Encryption>>),
         buffer: W::Buffer,
         lost: ShardSet,
     ) -> Vec<(u8, AppendError)> {
@@ -197,7 +208,8 @@ impl<W: World> Node<W> {
         let kept = cells.filter(|&(_, shard)| !lost.contains(shard));
         let appends = kept.map(|((buffer, &disk), shard)| {
             let WrittenBlob { blob, profile, .. } = *written;
-            let cell = Cell { blob, profile, shard, window, window_length: stripe.window_length(), buffer };
+            let (window_length, encryption) = (stripe.window_length(), encryption.clone());
+            let cell = Cell { blob, profile, shard, window, window_length, encryption, buffer };
             async move { (shard, self.heeding(disk, self.store.append(disk, origin, cell)).await) }
         });
         let results = join_all(appends).await;

@@ -9,6 +9,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::metadata::mutation::Change;
 use crate::metadata::rows::BlobRow;
 use crate::metadata::{MetadataError, Refusal};
 use crate::upkeep::Upkeep;
+use crate::window::MadeCell;
 
 /// The disks that were given up: what they held is made again elsewhere. One for all cores; cheap to clone, and to send to a
 /// core.
@@ -332,16 +334,17 @@ impl<W: World> Node<W> {
         if located.cells[0].bytes != cell_bytes {
             return Err(missing.into());
         }
-        let Piece { mut buffer, range } = self.make_cell(&located, shard).await?;
+        let MadeCell { piece: Piece { mut buffer, range }, encryption } = self.make_cell(&located, shard).await?;
+        let encryption = encryption.map(Rc::new);
         if geometry::is_packed(profile, length) {
-            let copy = SmallCopy { blob, profile, shard, payload: buffer[range].to_vec().into() };
+            let copy = SmallCopy { blob, profile, shard, payload: buffer[range].to_vec().into(), encryption };
             self.heeding(to, self.store.append_small(to, None, copy)).await?;
             return Ok(cell_bytes);
         }
         if range.start != RECORD_HEADER_BYTES_MAX {
             buffer.copy_within(range, RECORD_HEADER_BYTES_MAX);
         }
-        let cell = Cell { blob, profile, shard, window, window_length, buffer };
+        let cell = Cell { blob, profile, shard, window, window_length, encryption, buffer };
         self.heeding(to, self.store.append(to, None, cell)).await?;
         Ok(cell_bytes)
     }

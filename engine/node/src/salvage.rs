@@ -22,6 +22,7 @@ use anvil_store::{KnownBlob, Located, Origin, ReadError};
 use futures_util::stream::{self, StreamExt};
 
 use crate::Node;
+use crate::get::StreamError;
 use crate::metadata::embedded::{Embedded, Index};
 use crate::metadata::mutation::{BlobClaim, BucketRef, Change, Mutation, NewObject, NewPart, NewUpload, Outcome};
 use crate::metadata::rows::StorageClass;
@@ -215,7 +216,12 @@ impl<W: World> Node<W> {
                 None => places = Some(places_of(&located)),
                 Some(places) => keep_same(places, &located),
             }
-            for piece in self.read_window(&located, 0..window_length).await? {
+            let pieces = self.read_window(&located, 0..window_length).await.map_err(|error| match error {
+                StreamError::Read(error) => error,
+                // Its key is on no disk that is left.
+                _ => ReadError::Corrupt(blob),
+            })?;
+            for piece in pieces {
                 digests.buffer(piece.buffer, vec![piece.range]).await;
             }
             tell(Finding::Read(window_length as u64));

@@ -72,14 +72,25 @@ impl Stripe {
         bytes
     }
 
-    /// Fills up the data cells with zeros and computes the parity cells.
+    /// Fills up the data cells with zeros.
+    pub(crate) fn pad(self, buffer: &mut [u8]) {
+        for shard in 0..self.profile.data {
+            let (at, held) = (self.cell_at(shard), self.held(shard).len());
+            buffer[at + held..at + self.cell_bytes()].fill(0);
+        }
+    }
+
+    /// The data cells, in their order.
+    pub(crate) fn data_cells(self, buffer: &mut [u8]) -> impl Iterator<Item = &mut [u8]> {
+        let cell = RECORD_HEADER_BYTES_MAX..RECORD_HEADER_BYTES_MAX + self.cell_bytes();
+        let slots = buffer.chunks_exact_mut(self.slot_bytes()).take(self.profile.data.into());
+        slots.map(move |slot| &mut slot[cell.clone()])
+    }
+
+    /// Computes the parity cells of data cells that are padded.
     pub(crate) fn encode(self, kernel: Kernel, buffer: &mut [u8]) {
         let Profile { data, parity } = self.profile;
         let cell_bytes = self.cell_bytes();
-        for shard in 0..data {
-            let (at, held) = (self.cell_at(shard), self.held(shard).len());
-            buffer[at + held..at + cell_bytes].fill(0);
-        }
         if parity == 0 {
             return;
         }
@@ -141,6 +152,7 @@ mod tests {
                 let payload: Vec<u8> = (0..length).map(|at| (at * 31 % 251) as u8).collect();
                 let mut buffer = vec![0xee; BUFFER_BYTES];
                 stripe.scatter(&payload, &mut buffer);
+                stripe.pad(&mut buffer);
                 stripe.encode(Kernel::Naive, &mut buffer);
                 assert_eq!(stripe.gather(length, &buffer), payload, "{profile} of {length}");
                 let middle: Vec<u8> = stripe.spans(length / 3..length).flat_map(|span| buffer[span].to_vec()).collect();
@@ -154,6 +166,9 @@ mod tests {
                 let mut into: Vec<&mut [u8]> = expected.iter_mut().map(Vec::as_mut_slice).collect();
                 Code::new(data, parity, Kernel::Naive).encode(&cells, &mut into);
                 let all = cells.into_iter().chain(expected.iter().map(Vec::as_slice));
+                for (cell, expected) in stripe.data_cells(&mut buffer).zip(padded.chunks(cell_bytes)) {
+                    assert!(cell == expected, "data cells of {profile} of {length}");
+                }
                 for (shard, cell) in (0..).zip(all) {
                     let at = stripe.cell_at(shard);
                     assert_eq!(&buffer[at..at + cell_bytes], cell, "shard {shard} of {profile} of {length}");

@@ -1,7 +1,8 @@
 //! The bytes of a window from its cells: k of them side by side into one buffer; what a cell lacks is made from others.
 //!
 //! A cell that is missing, damaged, or on a disk that fails or lets wait, costs a GET the same columns of k other cells, and
-//! nothing else: its bytes are right or they are not given. What is found damaged is noted for `repair`.
+//! nothing else: its bytes are right or they are not given. What is found damaged is noted for `repair`. What is encrypted is
+//! decrypted behind that, so that a cell is made again without a key.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -9,12 +10,15 @@ use std::ops::Range;
 use std::pin::pin;
 
 use anvil_erasure::Code;
+use anvil_model::format::Encryption;
 use anvil_model::io::{Reserve, World};
 use anvil_model::profile::Profile;
-use anvil_store::{CellError, DiskState, Located, Piece, ReadError};
+use anvil_store::{CellBytes, CellError, DiskState, Located, Piece, ReadError};
 use futures_util::future::{Either, join_all, select};
 
 use crate::Node;
+use crate::encryption::{Decryptor, in_frames};
+use crate::get::StreamError;
 use crate::spread::ShardSet;
 use crate::stripe::Stripe;
 
@@ -36,16 +40,33 @@ struct Wanted {
     columns: Range<usize>,
 }
 
+/// What was wanted of a cell, as it is on disk.
+struct Got<B> {
+    piece: Piece<B>,
+    /// How it is encrypted, as the record of `told_by` says.
+    encryption: Option<Encryption>,
+    told_by: u8,
+    /// It was read, and not made from others.
+    read: bool,
+}
+
+/// A whole cell that was made from others.
+pub(crate) struct MadeCell<B> {
+    pub(crate) piece: Piece<B>,
+    /// As all cells of its window are.
+    pub(crate) encryption: Option<Encryption>,
+}
+
 /// Cells that could not be read.
 type Failed = Vec<(u8, CellError)>;
 
 impl<W: World> Node<W> {
-    /// Bytes of a window, verified and in order: one piece for each data cell that they touch.
+    /// Bytes of a window, verified, decrypted and in order: one piece for each data cell that they touch.
     pub(crate) async fn read_window(
         &self,
         located: &Located,
         range: Range<usize>,
-    ) -> Result<VecDeque<Piece<W::Buffer>>, ReadError> {
+    ) -> Result<VecDeque<Piece<W::Buffer>>, StreamError> {
         let stripe = stripe_of(located);
         let touched = (0..stripe.profile().data).filter_map(|shard| {
             let held = stripe.held(shard);
@@ -53,34 +74,105 @@ impl<W: World> Node<W> {
             let shifted = columns.start.saturating_sub(held.start)..columns.end.saturating_sub(held.start);
             (columns.start < columns.end).then_some(Wanted { shard, columns: shifted })
         });
-        self.read_cells(located, touched.collect(), ShardSet::default()).await
+        let touched: Vec<Wanted> = touched.collect();
+        // Whole frames: their checksums want as much, and only whole ones can be decrypted.
+        let frames = |Wanted { shard, columns }: &Wanted| Wanted {
+            shard: *shard,
+            columns: in_frames(columns, stripe.cell_bytes()),
+        };
+        let wanted: Vec<Wanted> = touched.iter().map(frames).collect();
+        let pieces = self.read_plain(located, &wanted).await?;
+        let narrowed = touched.iter().zip(&wanted).zip(pieces).map(|((touched, wanted), piece)| {
+            let at = piece.range.start + touched.columns.start - wanted.columns.start;
+            Piece { buffer: piece.buffer, range: at..at + touched.columns.len() }
+        });
+        Ok(narrowed.collect())
     }
 
     /// All of one cell, made from others, in its slot of a stripe.
-    pub(crate) async fn make_cell(&self, located: &Located, shard: u8) -> Result<Piece<W::Buffer>, ReadError> {
-        let wanted = vec![Wanted { shard, columns: 0..stripe_of(located).cell_bytes() }];
-        let mut pieces = self.read_cells(located, wanted, ShardSet::from_iter([shard])).await?;
-        Ok(pieces.pop_front().expect("one was wanted"))
+    pub(crate) async fn make_cell(&self, located: &Located, shard: u8) -> Result<MadeCell<W::Buffer>, ReadError> {
+        let wanted = [Wanted { shard, columns: 0..stripe_of(located).cell_bytes() }];
+        let mut got = self.read_cells(located, &wanted, ShardSet::from_iter([shard])).await?;
+        let Got { piece, encryption, .. } = got.pop().expect("one was wanted");
+        Ok(MadeCell { piece, encryption })
     }
 
-    /// Reads and makes what is wanted without the cells that are `lost`.
+    /// Reads and makes what is wanted, and decrypts it. A cell whose bytes are not those that were encrypted is like a lost
+    /// one; it is called damaged only when the others gave the right bytes, because a key that is not the right one would
+    /// make every cell look like that.
+    async fn read_plain(&self, located: &Located, wanted: &[Wanted]) -> Result<Vec<Piece<W::Buffer>>, StreamError> {
+        let mut mistrusted = ShardSet::default();
+        let mut damaged = Vec::new();
+        loop {
+            let got = match self.read_cells(located, wanted, mistrusted).await {
+                Err(ReadError::Missing(blob)) if mistrusted.count() > 0 => return Err(ReadError::Corrupt(blob).into()),
+                got => got?,
+            };
+            match self.decrypt(located, wanted, got)? {
+                Ok(pieces) => {
+                    for shard in damaged.into_iter().filter(|_| located.profile.parity > 0) {
+                        let disk = located.cell(shard).expect("it was read").disk;
+                        self.repairs.note_damaged(located.blob, shard, disk);
+                    }
+                    return Ok(pieces);
+                }
+                Err(NotAuthentic { told_by, read }) => {
+                    tracing::error!(blob = %located.blob, shard = told_by, "what was read is not what was encrypted");
+                    mistrusted.insert(told_by);
+                    damaged.extend(read.then_some(told_by));
+                }
+            }
+        }
+    }
+
+    /// Decrypts what is encrypted; says by whose record it is not what was encrypted.
+    fn decrypt(
+        &self,
+        located: &Located,
+        wanted: &[Wanted],
+        got: Vec<Got<W::Buffer>>,
+    ) -> Result<Result<Vec<Piece<W::Buffer>>, NotAuthentic>, StreamError> {
+        let cell_bytes = stripe_of(located).cell_bytes();
+        let mut latest: Option<Decryptor> = None;
+        let mut pieces = Vec::with_capacity(got.len());
+        for (Wanted { shard, columns }, Got { mut piece, encryption, told_by, read }) in wanted.iter().zip(got) {
+            if let Some(encryption) = encryption {
+                let decryptor = match latest.take().filter(|latest| latest.is_for(&encryption)) {
+                    Some(latest) => latest,
+                    None => {
+                        let decryptor = self.keys.decryptor(located.blob, located.profile, &encryption);
+                        decryptor.ok_or(StreamError::NoKey(encryption.key))?
+                    }
+                };
+                let bytes = &mut piece.buffer[piece.range.clone()];
+                if decryptor.decrypt(located.window, *shard, cell_bytes, columns, bytes).is_err() {
+                    return Ok(Err(NotAuthentic { told_by, read }));
+                }
+                latest = Some(decryptor);
+            }
+            pieces.push(piece);
+        }
+        Ok(Ok(pieces))
+    }
+
+    /// Reads and makes what is wanted, as it is on disk, without the cells that are `lost`.
     async fn read_cells(
         &self,
         located: &Located,
-        wanted: Vec<Wanted>,
+        wanted: &[Wanted],
         mut lost: ShardSet,
-    ) -> Result<VecDeque<Piece<W::Buffer>>, ReadError> {
+    ) -> Result<Vec<Got<W::Buffer>>, ReadError> {
         let profile = located.profile;
         let here: ShardSet = (0..profile.shards()).filter(|&shard| located.cell(shard).is_some()).collect();
         let mut refusal = ReadError::Missing(located.blob);
         loop {
             let available = here.without(lost);
             let avoided = self.avoided(located, available);
-            let plan = Plan::new(profile, located.blob.sequence, &wanted, available.without(avoided))
-                .or_else(|| Plan::new(profile, located.blob.sequence, &wanted, available));
+            let plan = Plan::new(profile, located.blob.sequence, wanted, available.without(avoided))
+                .or_else(|| Plan::new(profile, located.blob.sequence, wanted, available));
             let Some(plan) = plan else { return Err(refusal) };
-            match self.read_in_time(located, &plan, &wanted, available).await {
-                Ok(pieces) => return Ok(pieces),
+            match self.read_in_time(located, &plan, wanted, available).await {
+                Ok(got) => return Ok(got),
                 Err(failed) => {
                     for (shard, error) in failed {
                         refusal = error.into();
@@ -119,7 +211,7 @@ impl<W: World> Node<W> {
         plan: &Plan,
         wanted: &[Wanted],
         available: ShardSet,
-    ) -> Result<VecDeque<Piece<W::Buffer>>, Failed> {
+    ) -> Result<Vec<Got<W::Buffer>>, Failed> {
         let waiting = Cell::new(plan.reads.iter().map(|(shard, _)| *shard).collect::<ShardSet>());
         let patience = self.hedging.patience();
         let first = pin!(self.carry_out(located, plan, &waiting));
@@ -137,7 +229,7 @@ impl<W: World> Node<W> {
         let waiting_too = Cell::new(ShardSet::default());
         let second = pin!(self.carry_out(located, &other, &waiting_too));
         match select(first, second).await {
-            Either::Left((Ok(pieces), _)) | Either::Right((Ok(pieces), _)) => Ok(pieces),
+            Either::Left((Ok(got), _)) | Either::Right((Ok(got), _)) => Ok(got),
             Either::Left((Err(failed), second)) => second.await.map_err(|_| failed),
             Either::Right((Err(_), first)) => first.await,
         }
@@ -149,7 +241,7 @@ impl<W: World> Node<W> {
         located: &Located,
         plan: &Plan,
         waiting: &Cell<ShardSet>,
-    ) -> Result<VecDeque<Piece<W::Buffer>>, Failed> {
+    ) -> Result<Vec<Got<W::Buffer>>, Failed> {
         let stripe = stripe_of(located);
         let buffer = self.world.buffer(Reserve::Foreground).await;
         let began = self.world.now();
@@ -177,9 +269,9 @@ impl<W: World> Node<W> {
         let (mut read, mut failed) = (Vec::with_capacity(plan.reads.len()), Failed::new());
         for ((shard, columns), (result, buffer)) in plan.reads.iter().zip(join_all(reads).await) {
             match result {
-                Ok(range) => {
+                Ok(CellBytes { range, encryption }) => {
                     let piece = Piece { buffer, range };
-                    read.push(ReadCell { shard: *shard, columns: columns.clone(), piece });
+                    read.push(ReadCell { shard: *shard, columns: columns.clone(), piece, encryption });
                 }
                 Err(error) => failed.push((*shard, error)),
             }
@@ -188,22 +280,22 @@ impl<W: World> Node<W> {
             return Err(failed);
         }
         if copies {
-            let ReadCell { columns, piece, .. } = read.pop().expect("one copy is read");
-            let at = piece.range.start + plan.wanted[0].columns.start - columns.start;
-            let range = at..at + plan.wanted[0].columns.len();
-            return Ok(VecDeque::from([Piece { buffer: piece.buffer, range }]));
+            let copy = read.pop().expect("one copy is read");
+            return Ok(vec![copy.into_got(&plan.wanted[0].columns)]);
         }
         self.make_lost(stripe, plan, &read, &mut slots);
-        let pieces = plan.wanted.iter().map(|Wanted { shard, columns }| {
+        let (told_by, encryption) = (read[0].shard, read[0].encryption.clone());
+        let got = plan.wanted.iter().map(|Wanted { shard, columns }| {
             match read.iter().position(|cell| cell.shard == *shard) {
-                Some(at) => read.swap_remove(at).into_piece(columns),
+                Some(at) => read.swap_remove(at).into_got(columns),
                 None => {
                     let buffer = slots[usize::from(*shard)].take().expect("it was made there");
-                    Piece { buffer, range: stripe.in_slot(columns) }
+                    let piece = Piece { buffer, range: stripe.in_slot(columns) };
+                    Got { piece, encryption: encryption.clone(), told_by, read: false }
                 }
             }
         });
-        Ok(pieces.collect())
+        Ok(got.collect())
     }
 
     /// Makes the wanted cells that were not read, in their slots.
@@ -238,6 +330,15 @@ struct ReadCell<B> {
     /// Which columns of it.
     columns: Range<usize>,
     piece: Piece<B>,
+    encryption: Option<Encryption>,
+}
+
+/// What was read is not what was encrypted.
+struct NotAuthentic {
+    /// The shard whose record said how it was encrypted.
+    told_by: u8,
+    /// That shard was read itself.
+    read: bool,
 }
 
 impl<B: std::ops::Deref<Target = [u8]>> ReadCell<B> {
@@ -245,9 +346,10 @@ impl<B: std::ops::Deref<Target = [u8]>> ReadCell<B> {
         &self.piece.buffer[self.piece.range.clone()][columns.start - self.columns.start..][..columns.len()]
     }
 
-    fn into_piece(self, columns: &Range<usize>) -> Piece<B> {
+    fn into_got(self, columns: &Range<usize>) -> Got<B> {
         let at = self.piece.range.start + columns.start - self.columns.start;
-        Piece { buffer: self.piece.buffer, range: at..at + columns.len() }
+        let piece = Piece { buffer: self.piece.buffer, range: at..at + columns.len() };
+        Got { piece, encryption: self.encryption, told_by: self.shard, read: true }
     }
 }
 

@@ -47,6 +47,7 @@ fn no_history_loses_or_resurrects_anything_or_stands_still() {
         assert!(reached.rot_named >= 10 && reached.scrubbed >= 10_000, "{reached:?}");
         assert!(reached.stayed_full * 4 < recovered, "full disks take writes again: {reached:?}");
         assert!(reached.crashes_at_start >= 400 && reached.crashes_in_reclaim >= 100, "{reached:?}");
+        assert!(reached.encrypting >= 400, "{reached:?}");
         let Reached { made_again, emptied, late_reports, read_after_more, named_losses, turned, .. } = reached;
         let after_losses = [made_again, emptied, late_reports, read_after_more, named_losses, turned];
         assert!(after_losses.iter().all(|&count| count >= 100), "{reached:?}");

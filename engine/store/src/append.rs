@@ -1,6 +1,10 @@
 //! One cell of a large blob becomes one record, written with its header in one write and without a copy.
 
-use anvil_model::format::{FooterEntry, LARGE_PAYLOAD_OFFSET, Origin, RecordHeader, Subject, in_units};
+use std::rc::Rc;
+
+use anvil_model::format::{
+    Encryption, Extras, FooterEntry, LARGE_PAYLOAD_OFFSET, Origin, RecordHeader, Subject, in_units,
+};
 use anvil_model::geometry::{WINDOWS_MAX, cell_bytes, window_bytes};
 use anvil_model::ids::{BlobId, DiskId};
 use anvil_model::io::{DeviceError, World};
@@ -24,6 +28,8 @@ pub struct Cell<B> {
     pub window: u32,
     /// Bytes of the blob in that window, at least 1.
     pub window_length: usize,
+    /// How the window is encrypted, if it is: the same for all its cells.
+    pub encryption: Option<Rc<Encryption>>,
     /// A buffer or a view of one: room for the record header (`RECORD_HEADER_BYTES_MAX`), then the cell
     /// ([`cell_bytes`] of `window_length`), then room for padding up to a whole unit.
     pub buffer: B,
@@ -58,7 +64,7 @@ impl<W: World> Store<W> {
         cell: Cell<W::Buffer>,
     ) -> Result<(), AppendError> {
         let inner = &self.inner;
-        let Cell { blob, profile, shard, window, window_length, mut buffer } = cell;
+        let Cell { blob, profile, shard, window, window_length, encryption, mut buffer } = cell;
         inner.check_own(blob);
         assert!(shard < profile.shards() && window < WINDOWS_MAX, "shard {shard} of window {window} of {profile}");
         assert!((1..=window_bytes(profile)).contains(&window_length), "a window of {window_length} bytes");
@@ -66,14 +72,14 @@ impl<W: World> Store<W> {
         let _busy = inner.begin()?;
         let bytes = in_units(RECORD_HEADER_BYTES_MAX + length);
         let disk = inner.find_disk(disk)?;
-        inner.allow_profile(disk, profile).await?;
+        inner.allow(disk, profile, encryption.is_some()).await?;
         let slot = inner.reserve(disk, Lane::Large, bytes, 1).await?;
         let subject = Subject::Blob { blob, profile, shard, window };
         let (head, payload) = buffer.split_at_mut(RECORD_HEADER_BYTES_MAX);
         payload[length..bytes - RECORD_HEADER_BYTES_MAX].fill(0);
         let header = RecordHeader::new(slot.name(), slot.offset, subject, LARGE_PAYLOAD_OFFSET, &payload[..length])
             .of_window(window_length);
-        header.encode(origin, head);
+        header.encode(Extras { origin, encryption: encryption.as_deref() }, head);
         slot.write(buffer, vec![FooterEntry::of(&header)]).await
     }
 }

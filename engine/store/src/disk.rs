@@ -2,7 +2,7 @@
 
 use anvil_model::format::{
     Damage, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, EXTENTS_OFFSET, FEATURES_INCOMPATIBLE, FEATURES_READ_ONLY,
-    FORMAT_VERSION, Roster, SUPERBLOCK_OFFSETS, ScrubMark, Superblock, UNIT_BYTES,
+    FORMAT_VERSION, KeyRing, Roster, SUPERBLOCK_OFFSETS, ScrubMark, Superblock, UNIT_BYTES,
 };
 use anvil_model::ids::DiskId;
 use anvil_model::io::{Device, DeviceError, Reserve, World};
@@ -185,6 +185,7 @@ pub async fn format<W: World>(world: &W, device: &W::Device, options: FormatOpti
         scrub: ScrubMark::default(),
         start: 0,
         start_id: 0,
+        keys: KeyRing::default(),
     };
     Ok(write_superblock(world, device, &superblock, &Roster::default(), async || device.flush().await).await?)
 }

@@ -18,8 +18,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use anvil_model::format::Roster;
-use anvil_model::ids::{BlobId, CellId, CoreId, DiskId};
+use anvil_model::format::{FEATURE_ENCRYPTED, Roster};
+use anvil_model::ids::{BlobId, CellId, CoreId, DiskId, KeyId};
 use anvil_model::io::{DeviceError, World};
 
 use crate::account::{Dead, Tally};
@@ -65,6 +65,16 @@ pub enum JoinError {
     /// It was there for a start that the others know nothing of.
     #[error("disk {0} was in use without the disks of this node meanwhile, and its metadata has gone another way")]
     Apart(DiskId),
+    /// It keeps a key that the node did not find on its disks: what is encrypted with it could not be read.
+    #[error(
+        "disk {disk} keeps encryption key {key}, which this node does not know: start the node again with this disk"
+    )]
+    OtherKey {
+        /// Which disk.
+        disk: DiskId,
+        /// Which key.
+        key: KeyId,
+    },
     /// The node has taken too many in.
     #[error("a node takes in no more than {DISKS_MAX} disks before it is started again")]
     TooMany,
@@ -99,6 +109,10 @@ impl<W: World> Store<W> {
         let (superblock, _) = recovery.open().await?;
         if superblock.start >= inner.start.number {
             return Err(JoinError::Apart(id));
+        }
+        let is_known = |key: KeyId| inner.keys.keys().any(|known| known.id == key);
+        if let Some(key) = superblock.keys.keys().map(|key| key.id).find(|key| !is_known(*key)) {
+            return Err(JoinError::OtherKey { disk: id, key });
         }
         let mut space = recovery.extents(started(superblock, inner.start), roster).await?;
         if gathered.borrow().log.iter().any(|entry| start_of(entry.number) >= inner.start.number) {
@@ -137,6 +151,8 @@ impl<W: World> Store<W> {
         assert_eq!((core, ordinal), (inner.core, inner.disk_count()), "every core gets its share of every disk");
         let (disk, full) = Disk::<W>::new(share, device, inner.core_count);
         disk.failed.set(Some(DeviceError::Offline));
+        // It may lack keys that were made while it was away; its home core brings them.
+        disk.allowed.set(disk.allowed.get() & !FEATURE_ENCRYPTED);
         disk.arrival.replace(Some(Arrival { found: Some((index, copies, damaged)), full }));
         inner.push_disk(disk);
         if inner.log_sequence.get() > 0 {
@@ -182,6 +198,7 @@ impl<W: World> Store<W> {
         }
         inner.close_full(ordinal, full);
         inner.serve_space(ordinal);
+        inner.bring_keys(ordinal);
         if let Some(options) = inner.reclaim.get() {
             inner.keep_reclaiming(ordinal, options);
         }

@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use anvil_model::format::{
-    ExtentName, FooterEntry, RecordHeader, Subject, UNIT_BYTES, extent_offset, in_units, record_header_bytes,
+    ExtentName, Extras, FooterEntry, RecordHeader, Subject, UNIT_BYTES, extent_offset, in_units, record_header_bytes,
 };
 use anvil_model::ids::DiskId;
 use anvil_model::io::{Device, DeviceError, Reserve, World};
@@ -623,14 +623,14 @@ async fn append_to<W: World>(store: &Store<W>, disk: DiskId, number: u64, payloa
     assert!((1..=LOG_PAYLOAD_BYTES_MAX).contains(&length), "a batch of {length} bytes");
     let inner = &store.inner;
     let _busy = inner.begin()?;
-    let header_bytes = record_header_bytes(length, None);
+    let header_bytes = record_header_bytes(length, Extras::default());
     let bytes = in_units(header_bytes + length);
     let slot = inner.reserve(inner.ordinal(disk), Lane::Log, bytes, 1).await?;
     let mut buffer = inner.world.buffer(Reserve::Progress).await;
     let subject = Subject::Log { number, sequence: slot.log_sequence() };
     let payload_offset = u32::try_from(header_bytes).expect("within a unit");
     let header = RecordHeader::new(slot.name(), slot.offset, subject, payload_offset, payload);
-    header.encode(None, &mut buffer[..header_bytes]);
+    header.encode(Extras::default(), &mut buffer[..header_bytes]);
     buffer[header_bytes..header_bytes + length].copy_from_slice(payload);
     buffer[header_bytes + length..bytes].fill(0);
     slot.write(buffer, vec![FooterEntry::of(&header)]).await

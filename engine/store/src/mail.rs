@@ -48,8 +48,8 @@ pub(crate) enum Message {
     Extent { disk: u16, request: ExtentRequest },
     /// A flush of a disk whose home is there.
     Flush { disk: u16, reply: oneshot::Sender<Result<(), DeviceError>> },
-    /// A disk whose home is there shall hold records of shards.
-    AllowShards { disk: u16, reply: oneshot::Sender<Result<(), DeviceError>> },
+    /// A disk whose home is there shall hold records that ask for these features.
+    Allow { disk: u16, features: u64, reply: oneshot::Sender<Result<(), DeviceError>> },
     /// These records of an extent: which of them does the index need?
     Live { question: LiveQuestion, reply: oneshot::Sender<LiveAnswer> },
     /// These cells were copied: change their places, unless they are dead meanwhile. The answer says which were changed.
@@ -94,7 +94,7 @@ pub(crate) async fn serve<W: World>(inner: Rc<Inner<W>>, mut mailbox: mpsc::Rece
                 // Nobody waits for the places any more when this fails.
                 let _ = reply.send(inner.find_live(blob, offset));
             }
-            Message::AllowShards { disk, reply } => inner.request_shards(disk, reply),
+            Message::Allow { disk, features, reply } => inner.request_features(disk, features, reply),
             Message::Extent { disk, request } => inner.request_extent(disk, request),
             Message::Flush { disk, reply } => inner.request_flush(disk, reply),
             Message::Live { question, reply } => {

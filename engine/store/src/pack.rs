@@ -4,7 +4,9 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use anvil_model::format::{FooterEntry, Origin, RecordHeader, Subject, in_units, record_header_bytes};
+use anvil_model::format::{
+    Encryption, Extras, FooterEntry, Origin, RecordHeader, Subject, in_units, record_header_bytes,
+};
 use anvil_model::ids::{BlobId, DiskId};
 use anvil_model::io::{DeviceError, Reserve, World};
 use anvil_model::limits::{RECORD_BYTES_MAX, SMALL_BLOB_BYTES_MAX};
@@ -33,6 +35,8 @@ pub struct SmallCopy {
     pub shard: u8,
     /// All bytes of the blob, 1 to `SMALL_BLOB_BYTES_MAX`; shared by the copies until they are written.
     pub payload: Rc<Vec<u8>>,
+    /// How these are encrypted, if they are.
+    pub encryption: Option<Rc<Encryption>>,
 }
 
 #[derive(Debug)]
@@ -44,7 +48,11 @@ struct Small {
 
 impl Small {
     fn header_bytes(&self) -> usize {
-        record_header_bytes(self.copy.payload.len(), self.origin.as_ref())
+        record_header_bytes(self.copy.payload.len(), self.extras())
+    }
+
+    fn extras(&self) -> Extras<'_> {
+        Extras { origin: self.origin.as_ref(), encryption: self.copy.encryption.as_deref() }
     }
 
     /// With the padding to where the next record may begin.
@@ -69,13 +77,13 @@ impl<W: World> Store<W> {
         copy: SmallCopy,
     ) -> Result<(), AppendError> {
         let inner = &self.inner;
-        let SmallCopy { blob, profile, shard, ref payload } = copy;
+        let SmallCopy { blob, profile, shard, ref payload, ref encryption } = copy;
         inner.check_own(blob);
         assert!((1..=SMALL_BLOB_BYTES_MAX).contains(&payload.len()), "a small blob of {} bytes", payload.len());
         assert!(profile.data == 1 && shard < profile.shards(), "shard {shard} of {profile} is no copy");
         let _busy = inner.begin()?;
         let disk = inner.find_disk(disk)?;
-        inner.allow_profile(disk, profile).await?;
+        inner.allow(disk, profile, encryption.is_some()).await?;
         let (reply, packed) = oneshot::channel();
         let packer = &inner.disk(disk).packer;
         packer.borrow_mut().waiting.push_back(Small { copy, origin: origin.cloned(), reply });
@@ -142,14 +150,14 @@ impl<W: World> Inner<W> {
         let mut at = 0;
         for small in pack {
             let header_bytes = small.header_bytes();
-            let SmallCopy { blob, profile, shard, ref payload } = small.copy;
+            let SmallCopy { blob, profile, shard, ref payload, .. } = small.copy;
             let subject = Subject::Blob { blob, profile, shard, window: 0 };
             let offset = slot.offset + u32::try_from(at).expect("within a buffer");
             let payload_offset = u32::try_from(header_bytes).expect("within a unit");
             let header = RecordHeader::new(slot.name(), offset, subject, payload_offset, payload);
             let record = &mut buffer[at..at + small.record_bytes()];
             let (head, rest) = record.split_at_mut(header_bytes);
-            header.encode(small.origin.as_ref(), head);
+            header.encode(small.extras(), head);
             rest[..payload.len()].copy_from_slice(payload);
             rest[payload.len()..].fill(0);
             records.push(FooterEntry::of(&header));

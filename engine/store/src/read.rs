@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use anvil_model::format::{
-    ExtentName, LARGE_PAYLOAD_OFFSET, Origin, RecordHeader, Subject, UNIT_BYTES, extent_offset, in_units,
+    Encryption, ExtentName, LARGE_PAYLOAD_OFFSET, Origin, RecordHeader, Subject, UNIT_BYTES, extent_offset, in_units,
 };
 use anvil_model::geometry::{self, WINDOWS_MAX};
 use anvil_model::ids::{BlobId, CellId, DiskId};
@@ -55,6 +55,15 @@ pub struct Piece<B> {
     pub buffer: B,
     /// Which of them.
     pub range: Range<usize>,
+}
+
+/// Verified bytes of a cell, as they are on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CellBytes {
+    /// Where they are in the buffer.
+    pub range: Range<usize>,
+    /// How they are encrypted, if they are.
+    pub encryption: Option<Encryption>,
 }
 
 /// Why a cell could not be read.
@@ -157,7 +166,7 @@ impl<W: World> Store<W> {
         shard: u8,
         range: Range<usize>,
         mut buffer: W::Buffer,
-    ) -> (Result<Range<usize>, CellError>, W::Buffer) {
+    ) -> (Result<CellBytes, CellError>, W::Buffer) {
         let inner = &self.inner;
         let Located { blob, profile, window, .. } = *located;
         let cell = CellId { blob, shard, window };
@@ -218,7 +227,8 @@ impl<W: World> Store<W> {
         None
     }
 
-    /// Reads from `range.start` to the end of the data cell that holds it, or to `range.end` if that is nearer. Of copies
+    /// Reads from `range.start` to the end of the data cell that holds it, or to `range.end` if that is nearer; as the bytes
+    /// are on disk, encrypted or not. Of copies
     /// it takes the first that is whole; a lost cell of other profiles is an error, because here nothing is decoded.
     ///
     /// # Errors
@@ -245,7 +255,7 @@ impl<W: World> Store<W> {
             let (read, used) = self.read_cell(&located, shard, column..column + wanted, buffer).await;
             buffer = used;
             match read {
-                Ok(range) => return Ok(Piece { buffer, range }),
+                Ok(CellBytes { range, .. }) => return Ok(Piece { buffer, range }),
                 // A copy that is there says more than one that is not.
                 Err(CellError::Missing(_)) if refusal.is_some() => {}
                 Err(error) => refusal = Some(error),
@@ -294,8 +304,8 @@ struct Record<'a, W: World> {
     subject: Subject,
 }
 
-/// Where the bytes are in the buffer, or nothing when the record is not whole; and the buffer.
-type Attempt<B> = (Result<Option<Range<usize>>, DeviceError>, B);
+/// The bytes, or nothing when the record is not whole; and the buffer that they are in.
+type Attempt<B> = (Result<Option<CellBytes>, DeviceError>, B);
 
 impl<W: World> Record<'_, W> {
     /// Reads these bytes of the payload.
@@ -337,7 +347,11 @@ impl<W: World> Record<'_, W> {
             let end = (start + CHECKSUM_BLOCK_BYTES).min(payload_bytes);
             header.verifies(block, &buffer[in_buffer(start)..in_buffer(end)])
         });
-        (Ok(whole.then(|| in_buffer(wanted.start)..in_buffer(wanted.end))), buffer)
+        let bytes = whole.then(|| CellBytes {
+            range: in_buffer(wanted.start)..in_buffer(wanted.end),
+            encryption: header.encryption(&buffer[..UNIT_BYTES]),
+        });
+        (Ok(bytes), buffer)
     }
 
     /// A packed record, which shares its units with its neighbours.
@@ -350,9 +364,15 @@ impl<W: World> Record<'_, W> {
         if let Err(error) = read {
             return (Err(error), buffer);
         }
-        let whole = RecordHeader::decode(&buffer[into_unit..payload_end])
-            .is_ok_and(|header| self.is_mine(&header) && header.verifies_all(&buffer[payload_start..payload_end]));
-        (Ok(whole.then(|| payload_start + wanted.start..payload_start + wanted.end)), buffer)
+        let record = &buffer[into_unit..payload_end];
+        let whole = RecordHeader::decode(record)
+            .ok()
+            .filter(|header| self.is_mine(header) && header.verifies_all(&buffer[payload_start..payload_end]));
+        let bytes = whole.map(|header| CellBytes {
+            range: payload_start + wanted.start..payload_start + wanted.end,
+            encryption: header.encryption(record),
+        });
+        (Ok(bytes), buffer)
     }
 
     /// What the header says of the blob's origin.

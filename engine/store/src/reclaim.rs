@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anvil_model::format::{
-    ExtentHeader, ExtentKind, ExtentName, FooterEntry, LARGE_PAYLOAD_OFFSET, RecordHeader, Subject, UNIT_BYTES,
+    ExtentHeader, ExtentKind, ExtentName, Extras, FooterEntry, LARGE_PAYLOAD_OFFSET, RecordHeader, Subject, UNIT_BYTES,
     extent_offset, in_units,
 };
 use anvil_model::ids::{BlobId, CellId, CoreId};
@@ -468,13 +468,15 @@ fn compact(bytes: &mut [u8], start: usize, records: &[RecordHeader], to: ExtentN
         assert!(target <= from, "a record moves down");
         let payload = header.payload_offset as usize;
         let end = payload + header.payload_bytes as usize;
-        let origin = header.origin(&bytes[from..from + payload]);
+        let head = &bytes[from..from + payload];
+        let (origin, encryption) = (header.origin(head), header.encryption(head));
         bytes.copy_within(from..from + end, target);
         bytes[at..target].fill(0);
         at = target + header.record_bytes();
         bytes[target + end..at].fill(0);
         let new = header.moved_to(to, offset + u32::try_from(target).expect("within a buffer"));
-        new.encode(origin.as_ref(), &mut bytes[target..target + payload]);
+        let extras = Extras { origin: origin.as_ref(), encryption: encryption.as_ref() };
+        new.encode(extras, &mut bytes[target..target + payload]);
         moved.push(new);
     }
     let end = in_units(at);

@@ -14,7 +14,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use anvil_model::format::{
-    ExtentKind, FEATURE_SHARDS, Roster, SMALL_RECORD_BYTES_MAX, Subject, Superblock, extent_offset,
+    ExtentKind, FEATURE_ENCRYPTED, KeyRing, Roster, SMALL_RECORD_BYTES_MAX, Subject, Superblock, TooManyKeys,
+    extent_offset,
 };
 use anvil_model::geometry::{WINDOWS_MAX, cell_bytes, window_bytes, window_count, window_length};
 use anvil_model::ids::{BlobId, CellId, CoreId, DiskId};
@@ -61,6 +62,8 @@ pub struct Share {
     pub(crate) copies: BTreeSet<(BlobId, u16, u32)>,
     /// Records that are damaged, and of whose cells there is no other.
     pub(crate) damaged: VecDeque<BadRecord>,
+    /// What all disks that hold something encrypted are to keep.
+    pub(crate) keys: KeyRing,
     pub(crate) disks: Vec<DiskShare>,
 }
 
@@ -76,8 +79,8 @@ pub(crate) struct DiskShare {
     pub(crate) id: DiskId,
     pub(crate) extent_bytes: u32,
     pub(crate) free_bytes: u64,
-    /// Its superblock says that it holds records of shards.
-    pub(crate) shards: bool,
+    /// The features that its superblock names: what may be written to it at once.
+    pub(crate) allowed: u64,
     /// On the disk's home core.
     pub(crate) space: Option<SpaceShare>,
 }
@@ -90,6 +93,8 @@ pub struct Recovered<W: World> {
     pub report: RecoveryReport,
     /// The disks that were left out, and why.
     pub lost: Vec<RecoverError>,
+    /// The encryption keys that these disks keep, as they are wrapped.
+    pub keys: KeyRing,
     shares: Vec<Share>,
     damaged: BTreeSet<CellId>,
     tail: LogTail,
@@ -150,6 +155,9 @@ pub enum RecoverError {
         /// How.
         source: DeviceError,
     },
+    /// Together they keep more encryption keys than one disk can.
+    #[error(transparent)]
+    TooManyKeys(#[from] TooManyKeys),
     /// The node ran on some of these disks without the others, and then on the others without those: each part has a
     /// metadata log of its own, and neither contains the other.
     #[error(
@@ -171,7 +179,7 @@ impl RecoverError {
         match *self {
             Self::Identify { disk, .. } | Self::Shrunk { disk, .. } | Self::Device { disk, .. } => Some(disk),
             Self::NotThisDisk(disk) => Some(disk),
-            Self::Apart { .. } => None,
+            Self::Apart { .. } | Self::TooManyKeys(_) => None,
         }
     }
 }
@@ -257,11 +265,15 @@ async fn attempt<W: World>(
     let mut spaces = all(join_all(extents).await)?;
 
     let start = next_start(&spaces, &gathered.borrow().log).map_err(|error| vec![error])?;
+    let keys = all_keys(&spaces).map_err(|error| vec![error.into()])?;
+    let encrypted = if keys.is_empty() { 0 } else { FEATURE_ENCRYPTED };
     let id = u128::from(world.random()) << 64 | u128::from(world.random());
     let start = Start { number: start, id };
     for space in &mut spaces {
         gathered.borrow_mut().report.clean &= space.superblock.clean;
         space.superblock = started(space.superblock, start);
+        space.superblock.features_incompatible |= encrypted;
+        space.superblock.keys = keys;
     }
     let begun = disks.iter().zip(&spaces).map(|(disk, space)| disk.begin(space));
     all(join_all(begun).await)?;
@@ -299,6 +311,7 @@ async fn attempt<W: World>(
             index,
             copies,
             damaged,
+            keys,
             disks: Vec::new(),
         })
         .collect();
@@ -309,7 +322,14 @@ async fn attempt<W: World>(
     }
     let log = RecoveredLog::new(world.clone(), devices.to_vec(), extent_bytes, log, log_sequence, start.number);
     let tail = LogTail::new(&log, tails);
-    Ok(Recovered { log, report, lost: Vec::new(), shares, damaged, tail })
+    Ok(Recovered { log, report, lost: Vec::new(), keys, shares, damaged, tail })
+}
+
+/// The keys of all disks: what one of them missed, because it was not there, another one knows.
+fn all_keys(spaces: &[SpaceShare]) -> Result<KeyRing, TooManyKeys> {
+    let mut all = KeyRing::default();
+    spaces.iter().flat_map(|space| space.superblock.keys.keys()).try_for_each(|key| all.insert(*key))?;
+    Ok(all)
 }
 
 /// What each core gets of a disk: its home core all of it.
@@ -317,11 +337,11 @@ pub(crate) fn shares_of(id: DiskId, ordinal: u16, space: SpaceShare, core_count:
     let extent_bytes = space.superblock.extent_bytes;
     let growable = u64::from(space.extents_max.saturating_sub(space.superblock.extents_prepared));
     let free_bytes = (space.free.len() as u64 + growable) * u64::from(extent_bytes);
-    let shards = space.superblock.features_incompatible & FEATURE_SHARDS != 0;
+    let allowed = space.superblock.features_incompatible;
     let mut space = Some(space);
     let share = |core| {
         let space = if home_of_disk(ordinal, core_count) == CoreId(core) { space.take() } else { None };
-        DiskShare { id, extent_bytes, free_bytes, shards, space }
+        DiskShare { id, extent_bytes, free_bytes, allowed, space }
     };
     (0..core_count).map(share).collect()
 }
@@ -384,6 +404,18 @@ impl<W: World> Recovered<W> {
             };
             (0..profile.shards()).filter(whole).count() >= profile.data.into()
         })
+    }
+
+    /// From now on these are the encryption keys: some are new, or wrapped anew. The disks keep them before anything is
+    /// written with them.
+    pub fn set_keys(&mut self, keys: KeyRing) {
+        for share in &mut self.shares {
+            share.keys = keys;
+            if keys != self.keys {
+                share.disks.iter_mut().for_each(|disk| disk.allowed &= !FEATURE_ENCRYPTED);
+            }
+        }
+        self.keys = keys;
     }
 
     /// One share per core, in the order of cores, and where the log goes on. Read the log before this.

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anvil_model::format::{
-    ExtentHeader, ExtentName, FEATURE_SHARDS, FooterEntry, Roster, SMALL_RECORD_BYTES_MAX, Superblock, extent_offset,
+    ExtentHeader, ExtentName, FEATURE_ENCRYPTED, FEATURE_SHARDS, FooterEntry, Roster, SMALL_RECORD_BYTES_MAX,
+    Superblock, extent_offset,
 };
 use anvil_model::ids::CoreId;
 use anvil_model::io::{Device, DeviceError, World};
@@ -485,46 +486,81 @@ impl<W: World> Inner<W> {
         self.serve_space(disk);
     }
 
-    /// A blob of this profile may be written to the disk: before the first one of several shards the superblock says so.
-    pub(crate) async fn allow_profile(self: &Rc<Self>, disk: u16, profile: Profile) -> Result<(), DeviceError> {
-        let shards = &self.disk(disk).shards;
-        if profile == Profile::SINGLE || shards.get() {
+    /// A record of this profile, encrypted or not, may be written to the disk: before the first one of several shards, and
+    /// before the first one that is encrypted, the superblock says so, and keeps the keys.
+    pub(crate) async fn allow(
+        self: &Rc<Self>,
+        disk: u16,
+        profile: Profile,
+        encrypted: bool,
+    ) -> Result<(), DeviceError> {
+        let allowed = &self.disk(disk).allowed;
+        let shards = if profile == Profile::SINGLE { 0 } else { FEATURE_SHARDS };
+        let features = shards | if encrypted { FEATURE_ENCRYPTED } else { 0 };
+        if features & !allowed.get() == 0 {
             return Ok(());
         }
-        let (reply, allowed) = oneshot::channel();
+        let (reply, answer) = oneshot::channel();
         let home = self.disk_home(disk);
         if home == self.core {
-            self.request_shards(disk, reply);
+            self.request_features(disk, features, reply);
         } else {
-            let message = Message::AllowShards { disk, reply };
+            let message = Message::Allow { disk, features, reply };
             self.addresses[usize::from(home.0)].send(message).await.map_err(|_| DeviceError::Gone)?;
         }
-        allowed.await.unwrap_or(Err(DeviceError::Gone))?;
-        shards.set(true);
+        answer.await.unwrap_or(Err(DeviceError::Gone))?;
+        allowed.set(allowed.get() | features);
         Ok(())
     }
 
-    /// Makes a disk whose home is here say that it holds records of shards.
-    pub(crate) fn request_shards(self: &Rc<Self>, disk: u16, reply: oneshot::Sender<Result<(), DeviceError>>) {
+    /// Makes a disk whose home is here say that it holds records which ask for these features.
+    pub(crate) fn request_features(
+        self: &Rc<Self>,
+        disk: u16,
+        features: u64,
+        reply: oneshot::Sender<Result<(), DeviceError>>,
+    ) {
         let inner = Rc::clone(self);
         self.start(async move {
-            let allowed = inner.allow_shards(disk).await;
+            let allowed = inner.allow_features(disk, features).await;
             // Who was cancelled does not wait any more.
             let _ = reply.send(allowed);
         });
     }
 
-    async fn allow_shards(self: &Rc<Self>, disk: u16) -> Result<(), DeviceError> {
+    async fn allow_features(self: &Rc<Self>, disk: u16, features: u64) -> Result<(), DeviceError> {
         let _turn = self.superblock_turn(disk).await;
         let mut superblock = self.space(disk).borrow().superblock;
-        if superblock.features_incompatible & FEATURE_SHARDS == 0 {
-            superblock.features_incompatible |= FEATURE_SHARDS;
+        let mut keys = superblock.keys;
+        if features & FEATURE_ENCRYPTED != 0 {
+            // What it keeps already is never given up.
+            let kept = self.keys.keys().try_for_each(|key| keys.insert(*key));
+            kept.map_err(|_| DeviceError::Offline)?;
+        }
+        if superblock.features_incompatible & features != features || superblock.keys != keys {
+            superblock.features_incompatible |= features;
+            superblock.keys = keys;
             superblock.generation += 1;
             self.write_superblock(disk, &superblock).await?;
             let mut space = self.space(disk).borrow_mut();
             space.superblock = Superblock { scrub: space.superblock.scrub, ..superblock };
         }
         Ok(())
+    }
+
+    /// Lets a disk whose home is here keep the node's keys, if it does not: those that are new, or were wrapped anew.
+    pub(crate) fn bring_keys(self: &Rc<Self>, disk: u16) {
+        if self.space(disk).borrow().superblock.keys == self.keys {
+            return;
+        }
+        let inner = Rc::clone(self);
+        self.start(async move {
+            let id = inner.disk(disk).id;
+            match inner.allow_features(disk, FEATURE_ENCRYPTED).await {
+                Ok(()) => tracing::info!(disk = %id, "the disk keeps the encryption keys as they are wrapped now"),
+                Err(error) => tracing::error!(disk = %id, %error, "the disk did not take the encryption keys"),
+            }
+        });
     }
 
     async fn grow_by(self: &Rc<Self>, disk: u16, extents: u32) -> Result<(), DeviceError> {

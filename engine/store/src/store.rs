@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 
-use anvil_model::format::Roster;
+use anvil_model::format::{KeyRing, Roster};
 use anvil_model::ids::{BlobId, CoreId, DiskId, Incarnation, NodeId};
 use anvil_model::io::{Device, DeviceError, Task, World};
 use anvil_model::limits::ROSTER_DISKS_MAX;
@@ -48,6 +48,8 @@ pub(crate) struct Inner<W: World> {
     pub(crate) core_count: u16,
     pub(crate) index: RefCell<Index>,
     pub(crate) released: RefCell<Released>,
+    /// What all disks that hold something encrypted are to keep.
+    pub(crate) keys: KeyRing,
     /// On the disks whose home is here.
     pub(crate) bad_records: RefCell<VecDeque<BadRecord>>,
     /// The mailboxes of all cores; this one's own is never written to.
@@ -91,8 +93,8 @@ pub(crate) struct Disk<W: World> {
     /// Writes that failed since one succeeded.
     pub(crate) write_failures: Cell<u32>,
     pub(crate) counters: Counters,
-    /// Its superblock says that it holds records of shards, as far as this core knows.
-    pub(crate) shards: Cell<bool>,
+    /// The features that its superblock names, as far as this core knows: what may be written to it at once.
+    pub(crate) allowed: Cell<u64>,
     /// What it brings along, until it is taken into use.
     pub(crate) arrival: RefCell<Option<Arrival>>,
     large: RefCell<OpenLane>,
@@ -211,7 +213,7 @@ impl<W: World> Store<W> {
     /// When share, mail, devices and world are not of one core of one start.
     #[must_use]
     pub fn open(world: W, devices: Vec<(DiskId, W::Device)>, share: Share, mail: Mail) -> Self {
-        let Share { core, core_count, start, index, copies, damaged, disks } = share;
+        let Share { core, core_count, start, index, copies, damaged, keys, disks } = share;
         let Mail { core: mail_core, mailbox, addresses } = mail;
         assert_eq!((core, core_count), (world.core(), world.core_count()), "a share is opened on its core");
         assert_eq!((mail_core, addresses.len()), (core, core_count.into()), "a core has its own mailbox");
@@ -227,6 +229,7 @@ impl<W: World> Store<W> {
             core_count,
             index: RefCell::new(index),
             released: RefCell::new(Released::with_copies(copies)),
+            keys,
             bad_records: RefCell::new(damaged),
             addresses,
             log_sequence: Cell::new(0),
@@ -253,6 +256,7 @@ impl<W: World> Store<W> {
         }
         for ordinal in inner.disks_at_home() {
             inner.serve_space(ordinal);
+            inner.bring_keys(ordinal);
         }
         Self { inner }
     }
@@ -614,7 +618,7 @@ impl<W: World> Inner<W> {
 impl<W: World> Disk<W> {
     /// Opens a core's share of a disk; also gives what is to be sealed.
     pub(crate) fn new(share: DiskShare, device: W::Device, core_count: u16) -> (Self, Vec<Partial>) {
-        let DiskShare { id, extent_bytes, free_bytes, shards, space } = share;
+        let DiskShare { id, extent_bytes, free_bytes, allowed, space } = share;
         let (space, full) = space.map(|space| Space::new(space, core_count)).unzip();
         let home = space.map(|space| Home {
             space: RefCell::new(space),
@@ -631,7 +635,7 @@ impl<W: World> Disk<W> {
             failed: Cell::new(None),
             write_failures: Cell::new(0),
             counters: Counters::default(),
-            shards: Cell::new(shards),
+            allowed: Cell::new(allowed),
             arrival: RefCell::default(),
             large: RefCell::default(),
             small: RefCell::default(),

@@ -57,6 +57,7 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
         tls,
         authenticator,
         authority,
+        encryption: config.encryption,
         runtime,
         host,
         reclaim_delay: config.reclaim_delay,

@@ -58,6 +58,10 @@ pub struct Flags {
     /// Its secret; other users of the host can see flags, so prefer the variable [env: ANVIL_DEV_SECRET_KEY]
     #[arg(long, value_name = "SECRET")]
     pub secret_key: Option<String>,
+    /// Encrypts what is written from now on; the keys are wrapped with ANVIL_SECRET_ENCRYPTION_KEY, which has no flag because
+    /// other users of the host can see flags [env: ANVIL_ENCRYPT_AT_REST, true or false]
+    #[arg(long)]
+    pub encrypt_at_rest: bool,
     /// Engine cores, one pinned thread each [env: ANVIL_CORES, default: all CPUs, at most 4 for dev]
     #[arg(long, value_name = "COUNT")]
     pub cores: Option<String>,
@@ -144,8 +148,18 @@ impl<'a> Reader<'a> {
 
     /// A setting that is shown to nobody.
     pub(super) fn secret(&mut self, flag: Option<&str>, name: &str) -> Result<Option<Secret>, ConfigError> {
+        self.hidden(flag, name, value::secret)
+    }
+
+    /// The same for secrets of every kind.
+    pub(super) fn hidden<T>(
+        &mut self,
+        flag: Option<&str>,
+        name: &str,
+        parse: fn(&str) -> Result<T, Takes>,
+    ) -> Result<Option<T>, ConfigError> {
         let Some((text, source)) = self.find(flag, &[name])? else { return Ok(None) };
-        let secret = value::secret(text).map_err(|takes| ConfigError(format!("{name} is wrong, and takes {takes}")))?;
+        let secret = parse(text).map_err(|takes| ConfigError(format!("{name} is wrong, and takes {takes}")))?;
         self.list_line(name, "(hidden)", source);
         Ok(Some(secret))
     }
@@ -289,6 +303,8 @@ const OWN_VARIABLES: &[&str] = &[
     "ANVIL_DOMAIN",
     "ANVIL_DEV_ACCESS_KEY",
     "ANVIL_DEV_SECRET_KEY",
+    "ANVIL_ENCRYPT_AT_REST",
+    "ANVIL_SECRET_ENCRYPTION_KEY",
     "ANVIL_CORES",
     "ANVIL_CONTROL_CORE",
     "ANVIL_BUFFER_MEMORY",
@@ -309,7 +325,6 @@ const DATABASE_VARIABLES: &[&str] = &["GLOBAL_DATABASE_URL", "REGIONAL_DATABASE_
 /// Of clusters: known, so that one environment serves every version, and without effect on a single node.
 const CLUSTER_VARIABLES: &[&str] = &[
     "JWT_SECRET",
-    "ANVIL_SECRET_ENCRYPTION_KEY",
     "ANVIL_CLUSTER_SECRET",
     "CLUSTER_SECRET",
     "QUIC_BIND_ADDR",

@@ -112,6 +112,45 @@ fn scrub_has_a_rate_or_is_off() {
 }
 
 #[test]
+fn encryption_wants_a_secret_that_nobody_sees() {
+    let digits = "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF";
+    let other = digits.replace('0', "9");
+    let name = "ANVIL_SECRET_ENCRYPTION_KEY";
+    let keys = |secret: &str| variables(&[(name, secret)]).map(|checked| checked.config.encryption.keys.len());
+    assert_eq!(keys(digits), Ok(1));
+    assert_eq!(keys(&format!("2026:{digits}")), Ok(1));
+    assert_eq!(keys(&format!("2027:{other}, 2026:{digits}")), Ok(2));
+    let nine: Vec<String> = (0..9).map(|number| format!("{number}:{digits}")).collect();
+    for wrong in [
+        &digits[1..],
+        &format!("{digits}00"),
+        &digits.replace('0', "g"),
+        &format!("{digits},{other}"),
+        &format!("a:{digits},{other}"),
+        &format!("a:{digits},a:{other}"),
+        &format!("{}:{digits}", "n".repeat(17)),
+        &format!("ü:{digits}"),
+        &format!("{digits},"),
+        &nine.join(","),
+    ] {
+        let sentence = sentence(&[(name, wrong)]);
+        assert!(
+            sentence.starts_with("ANVIL_SECRET_ENCRYPTION_KEY is wrong, and takes 64 hexadecimal digits"),
+            "{sentence}"
+        );
+        assert!(!sentence.contains("2233445566"), "{sentence}");
+    }
+    let checked = variables(&[("ANVIL_ENCRYPT_AT_REST", "true"), (name, digits)]).unwrap();
+    assert!(checked.config.encryption.encrypt);
+    let shown = format!("{checked:?}");
+    assert!(shown.contains("ANVIL_SECRET_ENCRYPTION_KEY=(hidden)"), "{shown}");
+    assert!(!shown.contains("2233445566") && !shown.contains("34, 51, 68"), "{shown}");
+    let flags = Flags { encrypt_at_rest: true, ..Flags::default() };
+    assert!(read(Form::Dev, &flags, &[]).unwrap_err().to_string().contains("openssl rand -hex 32"));
+    assert!(sentence(&[("ANVIL_ENCRYPT_AT_REST", "yes")]).contains("true or false"));
+}
+
+#[test]
 fn a_wrong_value_is_one_sentence_with_name_value_and_what_it_takes() {
     for (name, value, takes) in [
         ("HTTP_BIND_ADDR", "nowhere", "HOST:PORT"),

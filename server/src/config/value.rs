@@ -1,13 +1,16 @@
 //! One function per kind of value: text becomes a type, or a phrase that says what would have been right.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anvil_model::profile::Profile;
+use anvil_node::encryption::{KEY_BYTES, OperatorKey};
 use anvil_node::metadata::rows::StorageClass;
 use anvil_runtime::Io;
+use zeroize::Zeroizing;
 
 use super::CORES_MAX;
 use crate::auth::Secret;
@@ -177,6 +180,38 @@ pub(super) fn access_key(text: &str) -> Result<String, Takes> {
 pub(super) fn secret(text: &str) -> Result<Secret, Takes> {
     Secret::new(text).map_err(|_| "8 to 256 visible ASCII characters".to_owned())
 }
+
+/// `HEX`, or `NAME:HEX`, several of them separated by commas.
+pub(super) fn operator_keys(text: &str) -> Result<Vec<OperatorKey>, Takes> {
+    let takes = || {
+        format!(
+            "64 hexadecimal digits, or up to {OPERATOR_KEYS_MAX} such keys as NAME:DIGITS, separated by commas, of which \
+             the first one is used for what is new; a name has 1 to {} letters, digits, '-', '_' and '.'",
+            OperatorKey::NAME_BYTES_MAX
+        )
+    };
+    let is_name = |name: &str| {
+        (1..=OperatorKey::NAME_BYTES_MAX).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    let mut names = BTreeSet::new();
+    let mut key = |text: &str| {
+        let (name, digits) = match text.trim().split_once(':') {
+            Some((name, digits)) if is_name(name) => (name, digits),
+            Some(_) => return None,
+            None => ("", text.trim()),
+        };
+        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+        hex::decode_to_slice(digits, &mut bytes[..]).ok()?;
+        names.insert(name.to_owned()).then(|| OperatorKey::new(name, &bytes))
+    };
+    let keys: Option<Vec<_>> = text.split(',').map(&mut key).collect();
+    let named = |keys: &Vec<OperatorKey>| keys.len() == 1 || !names.contains("");
+    keys.filter(named).filter(|keys| keys.len() <= OPERATOR_KEYS_MAX).ok_or_else(takes)
+}
+
+/// One that is used, and those of former times; a start tries them all.
+const OPERATOR_KEYS_MAX: usize = 8;
 
 pub(super) fn cores(text: &str) -> Result<u16, Takes> {
     let number = text.parse().ok().filter(|cores| (1..=CORES_MAX).contains(cores));

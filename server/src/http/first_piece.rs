@@ -30,10 +30,15 @@ pub(crate) async fn first_piece<S: Service>(
     None
 }
 
+/// What the client of an encrypted object hears of a node that was started without the key.
+pub(crate) const NO_KEY: &str = "The object is encrypted, and this server was started without the key that opens it.";
+
 /// A version that was deleted since it was found may have been replaced by another: the client asks again.
 fn unreadable<S: Service>(service: &S, error: &StreamError, request_id: &str) -> Response<S::Pieces> {
-    if matches!(error, StreamError::Read(_)) {
-        return internal_error(service, request_id);
+    match error {
+        StreamError::Read(_) => return internal_error(service, request_id),
+        StreamError::NoKey(_) => return service.refusal(503, "ServiceUnavailable", NO_KEY, request_id),
+        StreamError::Metadata(_) | StreamError::Gone => {}
     }
     let mut response = service.refusal(503, "ServiceUnavailable", "Service is unable to handle request.", request_id);
     response.headers.push(retry_after());

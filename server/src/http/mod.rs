@@ -19,7 +19,7 @@ use anvil_store::Piece;
 use crate::grpc::Services;
 pub(crate) use call::call;
 pub(crate) use date::DateCache;
-pub(crate) use first_piece::{first_piece, retry_after};
+pub(crate) use first_piece::{NO_KEY, first_piece, retry_after};
 pub(crate) use request_id::request_id;
 
 /// A request's head, as received: nothing is decoded or normalised.

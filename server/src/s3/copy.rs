@@ -4,7 +4,7 @@ use anvil_model::limits::COPY_BYTES_MAX;
 use anvil_model::object::{BucketName, Key};
 use anvil_model::time::WallTime;
 use anvil_node::copy::{CopyError, CopyObject, CopyRange, Judge, Source};
-use anvil_node::get::Found;
+use anvil_node::get::{Found, StreamError};
 use anvil_node::metadata::{MetadataError, Refusal};
 use anvil_node::multipart::UploadName;
 use anvil_node::put::Stored;
@@ -16,7 +16,7 @@ use super::route::object_key;
 use super::xml::XmlWriter;
 use super::{Answer, Request, S3, checksum, date, xml_response};
 use crate::auth::{Payload, uri};
-use crate::http::{Head, Incoming};
+use crate::http::{Head, Incoming, NO_KEY};
 
 impl S3 {
     pub(super) async fn copy_object<I: Incoming>(
@@ -180,6 +180,7 @@ fn refused(error: CopyError, named: &Named) -> S3Error {
             "",
             format!("Range specified is not valid for source object of size: {size}"),
         ),
+        CopyError::Read(StreamError::NoKey(_)) => S3Error::saying(Code::SERVICE_UNAVAILABLE, NO_KEY),
         CopyError::Read(error) => S3Error::internal(&error),
         CopyError::Metadata(error) => error.into(),
     }

@@ -8,6 +8,7 @@
 //! - Numbers are little-endian. What is reserved is zero.
 //! - Decoding takes any bytes, never panics, and allocates no more than the structure's stated maximum.
 
+mod encryption;
 mod extent;
 mod fields;
 mod footer;
@@ -18,15 +19,16 @@ mod superblock;
 use crate::ids::DiskId;
 use crate::limits::RECORD_HEADER_BYTES_MAX;
 
+pub use encryption::{Encryption, KEYS_MAX, KeyRing, SALT_BYTES, TAG_BYTES, TooManyKeys, WrappedKey};
 pub use extent::{ExtentHeader, ExtentKind};
 pub use footer::{FOOTER_ENTRY_BYTES, FooterEntry, FooterTrailer, encode_footer, footer_bytes};
 pub use record::{
-    LARGE_PAYLOAD_OFFSET, Origin, OriginPayload, RECORD_MAGIC, RecordHeader, SMALL_RECORD_BYTES_MAX, Subject,
+    Extras, LARGE_PAYLOAD_OFFSET, Origin, OriginPayload, RECORD_MAGIC, RecordHeader, SMALL_RECORD_BYTES_MAX, Subject,
     record_header_bytes,
 };
 pub use roster::Roster;
 pub use superblock::{
-    FEATURE_SHARDS, FEATURES_INCOMPATIBLE, FEATURES_READ_ONLY, FORMAT_VERSION, ScrubMark, Superblock,
+    FEATURE_ENCRYPTED, FEATURE_SHARDS, FEATURES_INCOMPATIBLE, FEATURES_READ_ONLY, FORMAT_VERSION, ScrubMark, Superblock,
 };
 
 /// Everything on a disk is written in multiples of this, whatever smaller unit the device would allow, so that a disk

@@ -1,8 +1,9 @@
 //! A record: one self-describing append, a cell of a blob or a batch of the metadata log.
 
+use super::encryption::{ENCRYPTION_BYTES_MAX, Encryption, encryption_bytes};
 use super::fields::{Reader, Writer};
 use super::{Damage, EXTENT_BYTES_MAX, ExtentName, UNIT_BYTES, checksum, in_units};
-use crate::geometry::{self, WINDOWS_MAX, cell_bytes};
+use crate::geometry::{self, WINDOWS_MAX, cell_bytes, frames};
 use crate::ids::{BlobId, CellId, DiskId, TenantId, UploadId};
 use crate::limits::{
     CHECKSUM_BLOCK_BYTES, KEY_BYTES_MAX, RECORD_HEADER_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, SMALL_BLOB_BYTES_MAX,
@@ -23,13 +24,9 @@ const ORIGIN_FIXED_BYTES: usize = 8 + 8 + 2 + 2;
 /// What stands behind the key, at most: kind, length, upload and number.
 const ORIGIN_PAYLOAD_BYTES_MAX: usize = 1 + 8 + 16 + 2;
 const BUCKET_BYTES_MAX: usize = 255;
-const HEADER_BYTES_MAX: usize = (FIXED_BYTES
-    + CHECKSUMS_MAX * 8
-    + ORIGIN_FIXED_BYTES
-    + BUCKET_BYTES_MAX
-    + KEY_BYTES_MAX
-    + ORIGIN_PAYLOAD_BYTES_MAX)
-    .next_multiple_of(8);
+const ORIGIN_BYTES_MAX: usize = ORIGIN_FIXED_BYTES + BUCKET_BYTES_MAX + KEY_BYTES_MAX + ORIGIN_PAYLOAD_BYTES_MAX;
+const HEADER_BYTES_MAX: usize =
+    (FIXED_BYTES + CHECKSUMS_MAX * 8 + ENCRYPTION_BYTES_MAX + ORIGIN_BYTES_MAX).next_multiple_of(RECORD_ALIGNMENT);
 
 /// A record of a small blob with everything around it, at most: in whole units.
 pub const SMALL_RECORD_BYTES_MAX: usize = in_units(HEADER_BYTES_MAX + SMALL_BLOB_BYTES_MAX);
@@ -160,13 +157,24 @@ pub struct RecordHeader {
     checksums: [u64; CHECKSUMS_MAX],
     header_bytes: u16,
     origin_bytes: u16,
+    encryption_bytes: u16,
 }
 
-/// Bytes of the header of a record with this payload and origin: the `payload_offset` of a record that is packed.
+/// What a header says beside what every header says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extras<'a> {
+    /// Where the blob was first put.
+    pub origin: Option<&'a Origin>,
+    /// How the payload's window is encrypted, when it is.
+    pub encryption: Option<&'a Encryption>,
+}
+
+/// Bytes of the header of a record with this payload and these extras: the `payload_offset` of a record that is packed.
 #[must_use]
-pub fn record_header_bytes(payload_bytes: usize, origin: Option<&Origin>) -> usize {
-    let origin_bytes = origin.map_or(0, Origin::encoded_bytes);
-    (FIXED_BYTES + block_count(payload_bytes) * 8 + origin_bytes).next_multiple_of(RECORD_ALIGNMENT)
+pub fn record_header_bytes(payload_bytes: usize, extras: Extras<'_>) -> usize {
+    let origin_bytes = extras.origin.map_or(0, Origin::encoded_bytes);
+    let encryption_bytes = extras.encryption.map_or(0, Encryption::encoded_bytes);
+    (FIXED_BYTES + block_count(payload_bytes) * 8 + encryption_bytes + origin_bytes).next_multiple_of(RECORD_ALIGNMENT)
 }
 
 impl RecordHeader {
@@ -196,6 +204,7 @@ impl RecordHeader {
             checksums,
             header_bytes: 0,
             origin_bytes: 0,
+            encryption_bytes: 0,
         }
     }
 
@@ -216,12 +225,17 @@ impl RecordHeader {
     /// Fills `bytes` up to the payload, padding included.
     ///
     /// # Panics
-    /// When `bytes` does not end where the payload begins or the header does not fit.
-    pub fn encode(&self, origin: Option<&Origin>, bytes: &mut [u8]) {
-        let header_bytes = record_header_bytes(self.payload_bytes as usize, origin);
+    /// When `bytes` does not end where the payload begins, the header does not fit, or the window has another number of
+    /// frames.
+    pub fn encode(&self, extras: Extras<'_>, bytes: &mut [u8]) {
+        let Extras { origin, encryption } = extras;
+        let header_bytes = record_header_bytes(self.payload_bytes as usize, extras);
+        let has_all_tags = |encryption: &Encryption| Some(encryption.tags.len()) == self.frames();
+        assert!(encryption.is_none_or(has_all_tags), "every frame of a window has a tag");
         assert!(bytes.len() == self.payload_offset as usize && header_bytes <= bytes.len(), "a header and its padding");
         bytes.fill(0);
         let origin_bytes = origin.map_or(0, Origin::encoded_bytes);
+        let encryption_bytes = encryption.map_or(0, Encryption::encoded_bytes);
         let short = |length: usize| u16::try_from(length).expect("a header is shorter than a unit");
         let (kind, id) = self.subject.to_fields();
         // A record of one copy says so by zeros, as all records did before there were shards.
@@ -252,11 +266,14 @@ impl RecordHeader {
             .u8(shard)
             .u8(0)
             .u32(window_bytes)
-            .u16(0)
+            .u16(short(encryption_bytes))
             .u64(0);
         debug_assert_eq!(writer.at(), FIXED_BYTES);
         for sum in &self.checksums[..block_count(self.payload_bytes as usize)] {
             writer.u64(*sum);
+        }
+        if let Some(encryption) = encryption {
+            encryption.encode(&mut writer);
         }
         if let Some(origin) = origin {
             origin.encode(&mut writer);
@@ -299,9 +316,37 @@ impl RecordHeader {
     /// Where the first blob was put, when this record says so. `bytes` are those given to [`Self::decode`].
     #[must_use]
     pub fn origin(&self, bytes: &[u8]) -> Option<Origin> {
-        let start = FIXED_BYTES + block_count(self.payload_bytes as usize) * 8;
+        let start = self.extras_at() + usize::from(self.encryption_bytes);
         let origin = bytes.get(start..start + usize::from(self.origin_bytes))?;
         Origin::decode(origin)
+    }
+
+    /// How the payload's window is encrypted, when it is. `bytes` are those given to [`Self::decode`].
+    #[must_use]
+    pub fn encryption(&self, bytes: &[u8]) -> Option<Encryption> {
+        if self.encryption_bytes == 0 {
+            return None;
+        }
+        let start = self.extras_at();
+        Encryption::decode(bytes.get(start..start + usize::from(self.encryption_bytes))?)
+    }
+
+    /// True when the payload is encrypted.
+    #[must_use]
+    pub const fn is_encrypted(&self) -> bool {
+        self.encryption_bytes > 0
+    }
+
+    fn extras_at(&self) -> usize {
+        FIXED_BYTES + block_count(self.payload_bytes as usize) * 8
+    }
+
+    /// Of the window that the payload is a cell of; the metadata log is not encrypted.
+    fn frames(&self) -> Option<usize> {
+        match self.subject {
+            Subject::Blob { profile, .. } => Some(frames(profile, self.payload_bytes as usize)),
+            Subject::Log { .. } => None,
+        }
     }
 
     /// Bytes from this record's beginning to where the next may begin.
@@ -342,7 +387,7 @@ impl RecordHeader {
         let (data, parity, shard) = (reader.u8()?, reader.u8()?, reader.u8()?);
         reader.u8()?;
         let spread_bytes = reader.u32()?;
-        reader.u16()?;
+        let encryption_length = reader.u16()?;
         reader.u64()?;
         let single = (data, parity, shard, spread_bytes) == (0, 0, 0, 0);
         let profile = if single { Profile::SINGLE } else { Profile { data, parity } };
@@ -357,8 +402,15 @@ impl RecordHeader {
         for sum in checksums.get_mut(..blocks)? {
             *sum = reader.u64()?;
         }
-        let length = FIXED_BYTES + blocks * 8 + usize::from(origin_bytes);
+        let length = FIXED_BYTES + blocks * 8 + usize::from(encryption_length) + usize::from(origin_bytes);
+        let has_all_tags = || match subject {
+            Subject::Blob { .. } => {
+                usize::from(encryption_length) == encryption_bytes(frames(profile, payload_bytes as usize))
+            }
+            Subject::Log { .. } => false,
+        };
         let possible = flags == 0
+            && (encryption_length == 0 || has_all_tags())
             && payload_bytes > 0
             && (single || cell_is_as_long(window_bytes as usize))
             && length.next_multiple_of(RECORD_ALIGNMENT) == usize::from(header_bytes)
@@ -375,6 +427,7 @@ impl RecordHeader {
             checksums,
             header_bytes,
             origin_bytes,
+            encryption_bytes: encryption_length,
         };
         possible.then_some(header)
     }

@@ -1,5 +1,6 @@
 //! The superblock: whose disk this is and how it is divided.
 
+use super::encryption::{KEY_RING_BYTES, KeyRing};
 use super::fields::{Reader, Writer};
 use super::{Damage, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, UNIT_BYTES, checksum};
 use crate::ids::DiskId;
@@ -12,13 +13,17 @@ pub const FEATURES_READ_ONLY: u64 = 0;
 /// Some records are cells of blobs that are spread over disks. Who does not know it would take the shards of a window for
 /// repetitions of each other. Set before the first such record is written.
 pub const FEATURE_SHARDS: u64 = 1;
+/// Some records are encrypted, and the superblock keeps the keys. Who does not know it would take such records for damaged,
+/// and forget the keys. Set before the first key is kept.
+pub const FEATURE_ENCRYPTED: u64 = 2;
 /// Features without which a disk may not be touched.
-pub const FEATURES_INCOMPATIBLE: u64 = FEATURE_SHARDS;
+pub const FEATURES_INCOMPATIBLE: u64 = FEATURE_SHARDS | FEATURE_ENCRYPTED;
 
 const MAGIC: [u8; 8] = *b"AnvilDsk";
 /// Everything lies within one sector, which a drive writes whole or not at all.
 const SUPERBLOCK_BYTES: usize = 512;
 const CHECKSUM_OFFSET: usize = SUPERBLOCK_BYTES - 8;
+const KEYS_OFFSET: usize = CHECKSUM_OFFSET - KEY_RING_BYTES;
 const FLAG_CLEAN: u32 = 1;
 
 /// What a disk says of itself. Written to both places, one after the other, whenever it changes.
@@ -53,6 +58,8 @@ pub struct Superblock {
     pub start: u64,
     /// Drawn at that start, the same on all disks that were there: of two starts with one number neither knew the other.
     pub start_id: u128,
+    /// The keys of what is encrypted here, and of all else that this node encrypts. None without [`FEATURE_ENCRYPTED`].
+    pub keys: KeyRing,
 }
 
 /// Where scrub goes on after a restart. A hint: nothing is believed to be whole because of it.
@@ -73,6 +80,8 @@ impl Superblock {
     /// When `unit` is not one unit.
     pub fn encode(&self, unit: &mut [u8]) {
         assert_eq!(unit.len(), UNIT_BYTES, "a superblock fills one unit");
+        let keeps_keys = self.features_incompatible & FEATURE_ENCRYPTED != 0;
+        assert!(keeps_keys || self.keys.is_empty(), "a program that does not know of keys would forget them");
         unit.fill(0);
         Writer::new(unit)
             .put(&MAGIC)
@@ -93,6 +102,7 @@ impl Superblock {
             .u32(0)
             .u64(self.start)
             .u128(self.start_id);
+        self.keys.encode(&mut unit[KEYS_OFFSET..CHECKSUM_OFFSET]);
         let sum = checksum(&unit[..CHECKSUM_OFFSET]);
         Writer::new(&mut unit[CHECKSUM_OFFSET..]).u64(sum);
     }
@@ -130,11 +140,15 @@ impl Superblock {
         reader.take(MAGIC.len())?;
         let format_version = reader.u32()?;
         let flags = reader.u32()?;
+        let (features_compatible, features_read_only) = (reader.u64()?, reader.u64()?);
+        let features_incompatible = reader.u64()?;
+        let keeps_keys = features_incompatible & FEATURE_ENCRYPTED != 0;
+        let keys = if keeps_keys { KeyRing::decode(covered.get(KEYS_OFFSET..)?)? } else { KeyRing::default() };
         Some(Self {
             format_version,
-            features_compatible: reader.u64()?,
-            features_read_only: reader.u64()?,
-            features_incompatible: reader.u64()?,
+            features_compatible,
+            features_read_only,
+            features_incompatible,
             generation: reader.u64()?,
             disk: DiskId(reader.u128()?),
             cluster: reader.u128()?,
@@ -148,6 +162,7 @@ impl Superblock {
             },
             start: reader.take(4).and_then(|_| reader.u64())?,
             start_id: reader.u128()?,
+            keys,
             clean: flags & FLAG_CLEAN != 0,
         })
     }

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::geometry::{WINDOWS_MAX, cell_bytes, cell_bytes_full};
-use crate::ids::{BlobId, Incarnation, NodeId, TenantId, UploadId};
+use crate::geometry::{WINDOWS_MAX, cell_bytes, cell_bytes_full, frames};
+use crate::ids::{BlobId, Incarnation, KeyId, NodeId, TenantId, UploadId};
 use crate::limits::{KEY_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, ROSTER_DISKS_MAX};
 use crate::profile::Profile;
 use crate::time::WallTime;
@@ -65,6 +65,32 @@ fn origins() -> impl Strategy<Value = Option<Origin>> {
     proptest::option::of(origin)
 }
 
+fn wrapped_keys() -> impl Strategy<Value = WrappedKey> {
+    let halves = (any::<[u8; 24]>(), any::<[u8; 24]>());
+    (1..=u64::MAX, any::<u32>(), any::<[u8; 16]>(), any::<[u8; 12]>(), halves).prop_map(
+        |(id, generation, secret_name, nonce, halves)| {
+            let mut wrapped = [0; 48];
+            wrapped[..24].copy_from_slice(&halves.0);
+            wrapped[24..].copy_from_slice(&halves.1);
+            WrappedKey { id: KeyId(id), generation, secret_name, nonce, wrapped }
+        },
+    )
+}
+
+fn key_rings() -> impl Strategy<Value = KeyRing> {
+    proptest::collection::vec(wrapped_keys(), 0..=KEYS_MAX).prop_map(|keys| {
+        let mut ring = KeyRing::default();
+        keys.into_iter().for_each(|key| ring.insert(key).unwrap());
+        ring
+    })
+}
+
+/// Of a window whose cells are so long.
+fn encryption(profile: Profile, cell_bytes: usize, salt: u8) -> Encryption {
+    let tags = (0..frames(profile, cell_bytes)).map(|frame| [salt ^ frame as u8; TAG_BYTES]).collect();
+    Encryption { key: KeyId(u64::from(salt) << 40 | 1), salt: [salt; SALT_BYTES], tags }
+}
+
 fn superblocks() -> impl Strategy<Value = Superblock> {
     let sizes = (EXTENT_BYTES_MIN / 4096..=EXTENT_BYTES_MAX / 4096).prop_map(|units| units * 4096);
     let time = || proptest::option::of((1..=u64::MAX).prop_map(|unix_ms| WallTime { unix_ms }));
@@ -73,12 +99,13 @@ fn superblocks() -> impl Strategy<Value = Superblock> {
         pass_ended,
         next_extent,
     });
-    (any::<(u64, u64, u64, u64)>(), any::<(u128, u128, u128)>(), sizes, any::<(u32, bool, u64, u64)>(), scrub).prop_map(
-        |(features, ids, extent_bytes, (extents_prepared, clean, unix_ms, start), scrub)| Superblock {
+    let fields = (any::<(u64, u64, u64, u64)>(), any::<(u128, u128, u128)>(), any::<(u32, bool, u64, u64)>());
+    (fields, sizes, scrub, key_rings()).prop_map(
+        |((features, ids, (extents_prepared, clean, unix_ms, start)), extent_bytes, scrub, keys)| Superblock {
             format_version: FORMAT_VERSION,
             features_compatible: features.0,
             features_read_only: features.1,
-            features_incompatible: features.2,
+            features_incompatible: if keys.is_empty() { features.2 } else { features.2 | FEATURE_ENCRYPTED },
             generation: features.3,
             disk: DiskId(ids.0),
             cluster: ids.1,
@@ -89,6 +116,7 @@ fn superblocks() -> impl Strategy<Value = Superblock> {
             scrub,
             start,
             start_id: ids.2,
+            keys,
         },
     )
 }
@@ -127,7 +155,8 @@ proptest! {
     #[test]
     fn a_record_header_survives_and_every_flip_is_seen(
         name in names(), place in 512..100_000_u32, subject in subjects(), origin in origins(),
-        length in 1..200_000_usize, short in 0..16_usize, salt: u8, large: bool, bit: prop::sample::Index,
+        length in 1..200_000_usize, short in 0..16_usize, salt: u8, large: bool, encrypted: bool,
+        bit: prop::sample::Index,
     ) {
         let profile = subject.profile();
         let length = length.min(cell_bytes_full(profile));
@@ -135,12 +164,17 @@ proptest! {
         let window_bytes = (length * usize::from(profile.data)).saturating_sub(short.min(usize::from(profile.data) - 1)).max(1);
         prop_assert_eq!(cell_bytes(profile, window_bytes), length);
         let payload: Vec<u8> = (0..length).map(|at| (at % 251) as u8 ^ salt).collect();
-        let header_bytes = record_header_bytes(payload.len(), origin.as_ref());
+        let encrypted = encrypted && subject.cell().is_some();
+        let encryption = encrypted.then(|| encryption(profile, length, salt));
+        let extras = Extras { origin: origin.as_ref(), encryption: encryption.as_ref() };
+        let header_bytes = record_header_bytes(payload.len(), extras);
         let payload_offset = if large { LARGE_PAYLOAD_OFFSET } else { header_bytes as u32 };
         let header = RecordHeader::new(name, place * 8, subject, payload_offset, &payload).of_window(window_bytes);
         let mut bytes = vec![0xaa; payload_offset as usize];
-        header.encode(origin.as_ref(), &mut bytes);
+        header.encode(extras, &mut bytes);
         let mut found = RecordHeader::decode(&bytes).unwrap();
+        prop_assert_eq!(found.is_encrypted(), encrypted);
+        prop_assert_eq!(found.encryption(&bytes), encryption);
         prop_assert_eq!(found.origin(&bytes), origin);
         prop_assert!(found.verifies_all(&payload));
         prop_assert!(found.record_bytes() >= payload_offset as usize + payload.len());
@@ -149,7 +183,7 @@ proptest! {
             (name, place * 8, subject, payload_offset, payload.len() as u32)
         );
         prop_assert_eq!(found.window_bytes as usize, window_bytes);
-        if profile == Profile::SINGLE {
+        if profile == Profile::SINGLE && !encrypted {
             prop_assert_eq!(&bytes[70..80], &[0; 10], "as before there were shards");
         }
         let mut damaged = payload.clone();
@@ -210,7 +244,7 @@ proptest! {
         record[80..88].copy_from_slice(&sum.to_le_bytes());
         if let Ok(header) = RecordHeader::decode(&record) {
             prop_assert!(header.record_bytes() <= UNIT_BYTES + RECORD_PAYLOAD_BYTES_MAX);
-            let _ = header.origin(&record);
+            let _ = (header.origin(&record), header.encryption(&record));
         }
         for (magic, covered) in [(b"AnvilDsk", 504), (b"AnvilExt", 504), (b"AnvilFtr", 120)] {
             let mut bytes = fields.clone();
@@ -246,9 +280,10 @@ fn the_largest_header_fits_its_room() {
         &payload,
     );
     let mut bytes = vec![0; UNIT_BYTES];
-    header.encode(Some(&origin), &mut bytes);
+    let encryption = encryption(Profile::SINGLE, payload.len(), 5);
+    header.encode(Extras { origin: Some(&origin), encryption: Some(&encryption) }, &mut bytes);
     let found = RecordHeader::decode(&bytes).unwrap();
-    assert_eq!(found.origin(&bytes), Some(origin));
+    assert_eq!((found.origin(&bytes), found.encryption(&bytes)), (Some(origin), Some(encryption)));
     assert_eq!(found.record_bytes(), UNIT_BYTES + RECORD_PAYLOAD_BYTES_MAX);
 }
 
@@ -309,6 +344,7 @@ fn a_newer_superblock_is_read_so_that_it_can_be_refused() {
         scrub: ScrubMark::default(),
         start: 0,
         start_id: 0,
+        keys: KeyRing::default(),
     };
     let mut unit = vec![0; UNIT_BYTES];
     newer.encode(&mut unit);
@@ -335,10 +371,10 @@ fn version_1_has_these_bytes() {
     };
     let subject = Subject::Blob { blob, profile: Profile::SINGLE, shard: 0, window: 9 };
     let record = RecordHeader::new(name, 4096, subject, LARGE_PAYLOAD_OFFSET, b"payload");
-    record.encode(Some(&origin), &mut unit);
+    record.encode(Extras { origin: Some(&origin), encryption: None }, &mut unit);
     sums.push(checksum(&unit));
     let batch = Subject::Log { number: 10, sequence: 5 };
-    RecordHeader::new(name, 8192, batch, LARGE_PAYLOAD_OFFSET, b"batch").encode(None, &mut unit);
+    RecordHeader::new(name, 8192, batch, LARGE_PAYLOAD_OFFSET, b"batch").encode(Extras::default(), &mut unit);
     sums.push(checksum(&unit));
     sums.push(checksum(&encode_footer(&header, &[FooterEntry::of(&record)], 0)));
     let superblock = Superblock {
@@ -356,6 +392,7 @@ fn version_1_has_these_bytes() {
         scrub: ScrubMark::default(),
         start: 0,
         start_id: 0,
+        keys: KeyRing::default(),
     };
     superblock.encode(&mut unit);
     sums.push(checksum(&unit[..504]));
@@ -379,13 +416,86 @@ fn cells_have_these_bytes() {
     let subject = Subject::Blob { blob, profile: Profile { data: 4, parity: 2 }, shard: 5, window: 9 };
     let record = RecordHeader::new(name, 4096, subject, LARGE_PAYLOAD_OFFSET, b"payload").of_window(26);
     let mut unit = vec![0; UNIT_BYTES];
-    record.encode(None, &mut unit);
+    record.encode(Extras::default(), &mut unit);
     assert_eq!(unit[56..60], 9_u32.to_le_bytes());
     assert_eq!(unit[70..80], [4, 2, 5, 0, 26, 0, 0, 0, 0, 0]);
     let header = ExtentHeader { name, kind: ExtentKind::Data, begun_at: WallTime { unix_ms: 6 } };
     let footer = encode_footer(&header, &[FooterEntry::of(&record)], 0);
     // 9 of the window, then 5 bits of the shard, 4 of k-1, 3 of m.
     assert_eq!(footer[16..20], (9_u32 | 5 << 20 | 3 << 25 | 2 << 29).to_le_bytes());
+}
+
+/// These are the bytes of an encrypted cell, and of a key in a superblock: a change of any of them is a new version.
+#[test]
+fn what_is_encrypted_has_these_bytes() {
+    let name = ExtentName { disk: DiskId(0x0102), extent: 3, incarnation: 4 };
+    let blob = BlobId { node: NodeId(1), incarnation: Incarnation(2), sequence: 3 };
+    let profile = Profile { data: 2, parity: 2 };
+    let subject = Subject::Blob { blob, profile, shard: 3, window: 9 };
+    let record = RecordHeader::new(name, 4096, subject, LARGE_PAYLOAD_OFFSET, b"payload").of_window(14);
+    let encryption = Encryption { key: KeyId(0x0506), salt: [7; 16], tags: vec![[8; 16], [9; 16]] };
+    let mut unit = vec![0; UNIT_BYTES];
+    record.encode(Extras { origin: None, encryption: Some(&encryption) }, &mut unit);
+    assert_eq!(unit[78..80], 56_u16.to_le_bytes());
+    assert_eq!(unit[96..104], 0x0506_u64.to_le_bytes());
+    assert_eq!((&unit[104..120], &unit[120..136], &unit[136..152]), (&[7; 16][..], &[8; 16][..], &[9; 16][..]));
+    assert_eq!(unit[6..8], 152_u16.to_le_bytes());
+
+    let mut keys = KeyRing::default();
+    let key = WrappedKey {
+        id: KeyId(0x0a0b),
+        generation: 2,
+        secret_name: *b"of 2026\0\0\0\0\0\0\0\0\0",
+        nonce: [3; 12],
+        wrapped: [4; 48],
+    };
+    keys.insert(key).unwrap();
+    let mut unit = vec![0; UNIT_BYTES];
+    let superblock = Superblock {
+        format_version: 1,
+        features_compatible: 0,
+        features_read_only: 0,
+        features_incompatible: FEATURE_ENCRYPTED,
+        generation: 5,
+        disk: DiskId(6),
+        cluster: 7,
+        extent_bytes: 64 << 20,
+        extents_prepared: 9,
+        clean: true,
+        formatted_at: WallTime { unix_ms: 10 },
+        scrub: ScrubMark::default(),
+        start: 0,
+        start_id: 0,
+        keys,
+    };
+    superblock.encode(&mut unit);
+    assert_eq!(unit[216..224], 0x0a0b_u64.to_le_bytes());
+    assert_eq!(unit[224..232], [2, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!((&unit[232..239], &unit[248..260], &unit[260..308]), (&b"of 2026"[..], &[3; 12][..], &[4; 48][..]));
+    assert!(unit[308..504].iter().all(|&byte| byte == 0));
+}
+
+/// A key that was wrapped again replaces what it was, and never the other way round; a ring has an end.
+#[test]
+fn a_ring_keeps_the_latest_wrapping_of_each_key() {
+    let key = |id, generation| WrappedKey {
+        id: KeyId(id),
+        generation,
+        secret_name: [0; 16],
+        nonce: [0; 12],
+        wrapped: [generation as u8; 48],
+    };
+    let mut ring = KeyRing::default();
+    assert!(ring.is_empty());
+    for (id, generation) in [(9, 1), (4, 1), (9, 3), (9, 2), (4, 1)] {
+        ring.insert(key(id, generation)).unwrap();
+    }
+    assert_eq!(ring.keys().copied().collect::<Vec<_>>(), [key(4, 1), key(9, 3)]);
+    ring.insert(key(5, 1)).unwrap();
+    assert_eq!(ring.insert(key(6, 1)), Err(TooManyKeys));
+    let mut same = KeyRing::default();
+    [key(5, 1), key(9, 3), key(4, 1)].into_iter().for_each(|key| same.insert(key).unwrap());
+    assert_eq!(same, ring, "the order in which disks are read does not count");
 }
 
 /// No cell is longer or shorter than its window has it, and no shard is beyond its profile.
@@ -395,9 +505,9 @@ fn an_impossible_cell_is_refused() {
     let blob = BlobId { node: NodeId(1), incarnation: Incarnation(2), sequence: 3 };
     let subject = Subject::Blob { blob, profile: Profile { data: 4, parity: 2 }, shard: 5, window: 9 };
     let mut whole = vec![0; UNIT_BYTES];
-    RecordHeader::new(name, 4096, subject, LARGE_PAYLOAD_OFFSET, b"payload").encode(None, &mut whole);
-    let header_bytes = record_header_bytes(7, None);
-    for (at, value) in [(70, 0), (70, 17), (71, 5), (72, 6), (74, 24), (74, 29), (58, 0x10)] {
+    RecordHeader::new(name, 4096, subject, LARGE_PAYLOAD_OFFSET, b"payload").encode(Extras::default(), &mut whole);
+    let header_bytes = record_header_bytes(7, Extras::default());
+    for (at, value) in [(70, 0), (70, 17), (71, 5), (72, 6), (74, 24), (74, 29), (58, 0x10), (78, 8)] {
         let mut bytes = whole.clone();
         bytes[at] = value;
         bytes[80..88].fill(0);

@@ -13,6 +13,7 @@ use anvil_model::object::{BucketName, Headers, Key, WriteConditions};
 use anvil_model::profile::Profile;
 use anvil_node::body::{Body, Trailer};
 use anvil_node::classes::Classes;
+use anvil_node::encryption::{Keys, OperatorKey};
 use anvil_node::metadata::batch::{Limits, Service, mailboxes};
 use anvil_node::metadata::client::Client;
 use anvil_node::metadata::embedded::{Embedded, replay};
@@ -34,6 +35,8 @@ pub(crate) struct Machine {
     pub(crate) disks: Vec<SimDisk>,
     index: IndexFile,
     profile: Profile,
+    /// The operator's keys, and whether new blobs are encrypted.
+    pub(crate) encryption: (Vec<OperatorKey>, bool),
 }
 
 /// A life of its node.
@@ -88,7 +91,7 @@ impl Machine {
             life.block_on(0, async move |world| format(&world, &device, options).await.unwrap());
         }
         life.kill();
-        Self { sim, disks, index, profile: profile.parse().unwrap() }
+        Self { sim, disks, index, profile: profile.parse().unwrap(), encryption: (Vec::new(), false) }
     }
 
     /// Formats one disk more, for the lives that begin from now on or to join the one that runs.
@@ -115,8 +118,8 @@ impl Machine {
         let worlds: Vec<SimWorld> = (0..CORES).map(|core| life.world(core)).collect();
         let here = self.disks.iter().cloned().enumerate().filter(|(number, _)| !away.contains(number));
         let disks: Vec<_> = here.map(|(number, disk)| (disk_id(number), disk)).collect();
-        let (index, profile) = (self.index.clone(), self.profile);
-        let (nodes, current) = life.block_on(0, async move |_| boot(worlds, disks, index, profile).await);
+        let (index, profile, encryption) = (self.index.clone(), self.profile, self.encryption.clone());
+        let (nodes, current) = life.block_on(0, async move |_| boot(worlds, disks, index, profile, encryption).await);
         Running { life, nodes, index: self.index.clone(), current, lost: LostDisks::new() }
     }
 }
@@ -126,10 +129,15 @@ async fn boot(
     disks: Vec<(DiskId, SimDisk)>,
     index: IndexFile,
     profile: Profile,
+    (operator, encrypting): (Vec<OperatorKey>, bool),
 ) -> (Vec<Node<SimWorld>>, CurrentLife) {
     let devices = |world: &SimWorld| -> Vec<_> { disks.iter().map(|(id, disk)| (*id, disk.open(world))).collect() };
     let first = worlds[0].clone();
-    let recovered = recover(&first, devices(&first), CORES, 0).await.unwrap();
+    let mut recovered = recover(&first, devices(&first), CORES, 0).await.unwrap();
+    let random = |bytes: &mut [u8]| bytes.fill_with(|| first.random().to_le_bytes()[0]);
+    let (keys, kept) = Keys::open(recovered.keys, &operator, encrypting, random).unwrap();
+    let keys = Arc::new(keys);
+    recovered.set_keys(kept);
     let index = index.open(&first);
     let replayed = replay(&first, &recovered, &index).await.unwrap();
     let (shares, tail) = recovered.into_shares();
@@ -145,7 +153,9 @@ async fn boot(
     let classes = Arc::new(Classes::standard_only(profile));
     let node = |(world, store): (&SimWorld, &Store<SimWorld>)| {
         let client = Client::new(world.clone(), mailboxes.clone());
-        Node::new(world.clone(), store.clone(), client, "here", Arc::clone(&classes)).encoding_with(Kernel::Naive)
+        Node::new(world.clone(), store.clone(), client, "here", Arc::clone(&classes))
+            .encoding_with(Kernel::Naive)
+            .with_keys(Arc::clone(&keys))
     };
     let nodes: Vec<_> = worlds.iter().zip(&stores).map(node).collect();
     // Exists already in later lives.

@@ -1,6 +1,7 @@
 //! Goal: what was acknowledged is there as long as no more disks are lost than the profile bears, and comes back to full
 //! strength. Method: a whole node on simulated disks, of which the test takes some.
 
+mod encrypted;
 mod harness;
 mod joining;
 

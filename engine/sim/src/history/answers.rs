@@ -94,7 +94,7 @@ impl Tolerance {
             StreamError::Read(ReadError::Missing(_) | ReadError::Corrupt(_)) => self.damage,
             StreamError::Read(ReadError::Closing) => self.closing,
             StreamError::Metadata(MetadataError::Unavailable { .. }) | StreamError::Gone => true,
-            StreamError::Metadata(_) => false,
+            StreamError::Metadata(_) | StreamError::NoKey(_) => false,
         };
         assert!(accepted, "a read failed: {error:?}");
     }

@@ -12,6 +12,7 @@ use anvil_model::io::{Task, World};
 use anvil_model::profile::Profile;
 use anvil_node::Node;
 use anvil_node::classes::Classes;
+use anvil_node::encryption::{KEY_BYTES, Keys, KeysError, OperatorKey};
 use anvil_node::metadata::batch::{Limits, Service, mailboxes};
 use anvil_node::metadata::embedded::{Embedded, OpenError, Replayed, replay};
 use anvil_node::metadata::rows::{BlobRow, BlobState, Rows};
@@ -19,15 +20,15 @@ use anvil_node::metadata::{Client as Metadata, MetadataError, Refusal};
 use anvil_node::repair::LostDisks;
 use anvil_node::upkeep::{CurrentLife, Pressure, Swept, Upkeep};
 use anvil_store::{
-    FormatError, FormatOptions, IdentifyError, Identity, LogWriter, RecoverError, RecoveryReport, Store, format,
-    identify, mail, recover,
+    FormatError, FormatOptions, IdentifyError, Identity, LogWriter, RecoverError, Recovered, RecoveryReport, Store,
+    format, identify, mail, recover,
 };
 
 use tokio::sync::oneshot;
 
 use super::Reached;
 use super::client::{CALLER, bucket};
-use super::plan::UpkeepPlan;
+use super::plan::{EncryptionPlan, UpkeepPlan};
 use crate::device::SimDevice;
 use crate::disk::SimDisk;
 use crate::index::IndexFile;
@@ -49,6 +50,7 @@ pub(super) struct Parts {
     pub(super) index: IndexFile,
     pub(super) limits: Limits,
     pub(super) line: Line,
+    pub(super) encryption: Option<EncryptionPlan>,
     pub(super) random: Random,
 }
 
@@ -265,6 +267,7 @@ pub(super) enum BootError {
     Missing(usize),
     Format(FormatError),
     Recover(RecoverError),
+    Keys(KeysError),
     Open(OpenError),
     NoBucket(MetadataError),
 }
@@ -281,7 +284,9 @@ impl Parts {
             return Err(BootError::Missing(missing));
         }
         let opened = self.open(&devices, &first);
-        let recovered = recover(&first, opened, core_count, lost_max - missing).await.map_err(BootError::Recover)?;
+        let recovered = recover(&first, opened, core_count, lost_max - missing).await;
+        let mut recovered = recovered.map_err(BootError::Recover)?;
+        let keys = Arc::new(self.open_keys(&mut recovered)?);
 
         let log_world = first.clone();
         let index = self.index.open(&log_world);
@@ -323,6 +328,7 @@ impl Parts {
             Node::new(world.clone(), store.clone(), metadata.clone(), "sim-1", Arc::clone(&classes))
                 .digesting_with(anvil_digest::Kernel::SINGLE)
                 .encoding_with(anvil_erasure::Kernel::best())
+                .with_keys(Arc::clone(&keys))
         };
         let nodes: Vec<Node<SimWorld>> = cores.map(node).collect();
         make_bucket(&nodes[0]).await.map_err(BootError::NoBucket)?;
@@ -358,6 +364,17 @@ impl Parts {
             ours.insert(self.random.index(ours.len() + 1), (id, disk.clone()));
         }
         Ok(ours)
+    }
+
+    fn open_keys(&mut self, recovered: &mut Recovered<SimWorld>) -> Result<Keys, BootError> {
+        let Some(EncryptionPlan { wraps, encrypts }) = self.encryption else { return Ok(Keys::default()) };
+        let secret = |number: u8| OperatorKey::new(["first", "second"][usize::from(number)], &[number; KEY_BYTES]);
+        let mut random = self.random.fork();
+        let draw = |bytes: &mut [u8]| bytes.fill_with(|| random.next().to_le_bytes()[0]);
+        let opened = Keys::open(recovered.keys, &[secret(wraps), secret(1 - wraps)], encrypts, draw);
+        let (keys, kept) = opened.map_err(BootError::Keys)?;
+        recovered.set_keys(kept);
+        Ok(keys)
     }
 
     fn open(&self, disks: &[(DiskId, SimDisk)], world: &SimWorld) -> Vec<(DiskId, SimDevice)> {

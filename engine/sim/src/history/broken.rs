@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use anvil_model::format::{RecordHeader, Subject, UNIT_BYTES};
+use anvil_model::format::{Extras, RecordHeader, Subject, UNIT_BYTES};
 use anvil_model::ids::{CellId, DiskId};
 
 use crate::disk::SimDisk;
@@ -60,10 +60,12 @@ fn tamper(disks: &[SimDisk], chosen: impl Fn(&RecordHeader) -> bool + 'static) {
         if start != UNIT_BYTES || payload.end > bytes.len() || !chosen(&header) {
             return;
         }
+        let encryption = header.encryption(&bytes[..UNIT_BYTES]);
         bytes[payload.clone()].rotate_left(SHIFT_BYTES.min(payload.len() - 1));
         let RecordHeader { name, offset, subject, payload_offset, window_bytes, .. } = header;
         let header = RecordHeader::new(name, offset, subject, payload_offset, &bytes[payload]);
-        header.of_window(window_bytes as usize).encode(None, &mut bytes[..start]);
+        let extras = Extras { origin: None, encryption: encryption.as_ref() };
+        header.of_window(window_bytes as usize).encode(extras, &mut bytes[..start]);
     });
     disks.iter().for_each(|disk| disk.set_tamper(tamper.clone()));
 }

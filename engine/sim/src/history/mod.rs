@@ -55,7 +55,11 @@ pub struct HistoryOptions {
 /// When a promise was broken. The message says which; the same seed breaks it again.
 pub fn run(seed: u64, options: HistoryOptions) -> Report {
     let mut random = Random::new(seed ^ 0x6869_7374_6f72_7921);
-    let plan = Plan::draw(&mut random);
+    let mut plan = Plan::draw(&mut random);
+    if options.broken.is_some() {
+        // Tags would notice before the checks that are tried.
+        plan.lives.iter_mut().for_each(|life| life.encryption = None);
+    }
     if options.verbose {
         println!("{plan:#?}");
     }
@@ -189,6 +193,7 @@ impl History {
             index: self.index.clone(),
             limits: self.plan.limits,
             line: line.clone(),
+            encryption: plan.encryption,
             random: self.random.fork(),
         };
         let town = Town {
@@ -206,7 +211,10 @@ impl History {
             match parts.boot().await {
                 Ok(running) => {
                     town.shared.settled.set(true);
-                    town.shared.reach(|reached| running.start.count(reached));
+                    town.shared.reach(|reached| {
+                        running.start.count(reached);
+                        reached.encrypting += u64::from(town.plan.encryption.is_some_and(|plan| plan.encrypts));
+                    });
                     town.live(world, running).await;
                 }
                 Err(error) => {

@@ -68,6 +68,17 @@ pub(super) struct LifePlan {
     pub(super) orders: Vec<Order>,
     /// When all is done more disks are lost, as many as can be.
     pub(super) loses_more: bool,
+    /// What the operator wants of encryption, in the histories that have a secret.
+    pub(super) encryption: Option<EncryptionPlan>,
+}
+
+/// The operator has two secrets all through a history; which one wraps keys, and whether new blobs are encrypted, may change
+/// between lives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EncryptionPlan {
+    /// Of the two, 0 or 1.
+    pub(super) wraps: u8,
+    pub(super) encrypts: bool,
 }
 
 /// How the disks are kept in a life. All of it is much faster than in the world, as lives are much shorter.
@@ -210,6 +221,10 @@ impl Plan {
                 life.orders.push(Order::draw(&mut aside, disk));
             }
         }
+        // Rot is planted where plain bytes are found.
+        if !rots && aside.one_in(2) {
+            lives.iter_mut().for_each(|life| life.encryption = Some(EncryptionPlan::draw(&mut aside)));
+        }
         let large = random.one_in(5);
         let extent_bytes = *random.pick(&EXTENT_BYTES);
         Self {
@@ -318,6 +333,12 @@ impl UpkeepPlan {
     }
 }
 
+impl EncryptionPlan {
+    fn draw(random: &mut Random) -> Self {
+        Self { wraps: u8::from(random.one_in(2)), encrypts: !random.one_in(4) }
+    }
+}
+
 fn draw_scrub(random: &mut Random) -> ScrubOptions {
     let bytes_per_second = random.between(16 << 20, 512 << 20);
     let rate = Rate { bytes_per_second, burst_bytes: 4 << 20 };
@@ -344,6 +365,7 @@ impl LifePlan {
             turns: None,
             orders: Vec::new(),
             loses_more: false,
+            encryption: None,
         }
     }
 

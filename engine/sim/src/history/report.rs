@@ -98,6 +98,8 @@ counters! {
         pub read_after_more: u64,
         /// Objects that could not be read when more were lost than the profile bears, and said so.
         pub named_losses: u64,
+        /// Starts of nodes that encrypt.
+        pub encrypting: u64,
         /// Histories whose victims changed after what the first ones had held was made again.
         pub turned: u64,
     }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::LazyLock;
 
+use anvil_model::format::KeyRing;
 use anvil_model::ids::{BlobId, DiskId, Incarnation, NodeId, TenantId};
 use anvil_model::io::{Reserve, World};
 use anvil_model::limits::{RECORD_HEADER_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, SMALL_BLOB_BYTES_MAX};
@@ -21,6 +22,8 @@ const CLUSTER: u128 = 0xc1;
 pub(crate) struct Disks {
     pub(crate) sim: Sim,
     pub(crate) all: Vec<(DiskId, SimDisk)>,
+    /// What the node says are its encryption keys from the next start on; those of the disks when there are none.
+    pub(crate) keys: KeyRing,
     lives: u32,
 }
 
@@ -33,6 +36,8 @@ pub(crate) struct Node {
     pub(crate) log: Result<Vec<LogRecord>, LogError>,
     pub(crate) tail: Option<LogTail>,
     pub(crate) recovered_log: Option<RecoveredLog<SimWorld>>,
+    /// The encryption keys as the disks are to keep them.
+    pub(crate) keys: KeyRing,
     /// The number for the first batch of this life.
     pub(crate) next_number: u64,
     /// Of the blobs that were asked for at start, those that recovery says are whole.
@@ -48,7 +53,7 @@ impl Disks {
     pub(crate) fn with(sim: Sim, count: usize, capacity_bytes: u64) -> Self {
         let options = DiskOptions { capacity_bytes_max: capacity_bytes, ..DiskOptions::default() };
         let all: Vec<_> = (1..=count).map(|id| (DiskId(id as u128), sim.disk(options))).collect();
-        let disks = Self { sim, all, lives: 0 };
+        let disks = Self { sim, all, keys: KeyRing::default(), lives: 0 };
         let life = disks.sim.start(1);
         for (id, disk) in &disks.all {
             let device = disk.open(&life.world(0));
@@ -96,12 +101,15 @@ impl Disks {
         let life = self.sim.start(cores);
         let open = |core| -> Vec<_> { self.all.iter().map(|(id, disk)| (*id, disk.open(&life.world(core)))).collect() };
         let devices = open(0);
-        let (recovered, log) = life.block_on(0, move |world| async move {
+        let (mut recovered, log) = life.block_on(0, move |world| async move {
             let recovered = recover(&world, devices, cores, lost_max).await?;
             let log = read_log(&recovered).await;
             Ok::<_, RecoverError>((recovered, log))
         })?;
-        let report = recovered.report.clone();
+        if !self.keys.is_empty() {
+            recovered.set_keys(self.keys);
+        }
+        let (report, keys) = (recovered.report.clone(), recovered.keys);
         let held = wanted
             .iter()
             .filter(|(blob, profile, length)| recovered.holds(*blob, *profile, *length))
@@ -119,7 +127,7 @@ impl Disks {
         for store in &stores {
             store.set_writer(NodeId(1), Incarnation(self.lives));
         }
-        Ok(Node { life, stores, report, log, tail: Some(tail), recovered_log, next_number, held })
+        Ok(Node { life, stores, report, log, tail: Some(tail), recovered_log, keys, next_number, held })
     }
 }
 
@@ -219,14 +227,15 @@ pub(crate) async fn write(
     let origin = origin(blob);
     if length <= SMALL_BLOB_BYTES_MAX {
         let payload = Rc::new(bytes(blob, 0, length));
-        let copy = SmallCopy { blob, profile: Profile::SINGLE, shard: 0, payload };
+        let copy = SmallCopy { blob, profile: Profile::SINGLE, shard: 0, payload, encryption: None };
         return store.append_small(disk, Some(&origin), copy).await;
     }
     for (window, offset) in (0..).zip((0..length).step_by(RECORD_PAYLOAD_BYTES_MAX)) {
         let part = (length - offset).min(RECORD_PAYLOAD_BYTES_MAX);
         let mut buffer = world.buffer(Reserve::Foreground).await;
         buffer[RECORD_HEADER_BYTES_MAX..][..part].copy_from_slice(&bytes(blob, offset, part));
-        let cell = Cell { blob, profile: Profile::SINGLE, shard: 0, window, window_length: part, buffer };
+        let cell =
+            Cell { blob, profile: Profile::SINGLE, shard: 0, window, window_length: part, encryption: None, buffer };
         let origin = if offset == 0 { Some(&origin) } else { None };
         store.append(disk, origin, cell).await?;
     }

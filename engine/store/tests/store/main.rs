@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod encrypted;
 mod everyday;
 mod harness;
 mod log;

@@ -14,7 +14,7 @@ use anvil_model::io::{Buffer, DeviceError, Reserve, World};
 use anvil_model::limits::{BUFFER_BYTES, RECORD_HEADER_BYTES_MAX};
 use anvil_model::profile::Profile;
 use anvil_sim::{Operation, Random, SimDisk, SimWorld};
-use anvil_store::{AppendError, Cell, CellError, DiskState, Inspection, Located, SmallCopy, Store};
+use anvil_store::{AppendError, Cell, CellBytes, CellError, DiskState, Inspection, Located, SmallCopy, Store};
 
 use crate::harness::{Disks, MIB, Node, bytes, origin};
 
@@ -45,13 +45,17 @@ async fn append_cell(
     let payload = cell_of(profile, cell, cell_bytes(profile, window_length));
     if is_packed(profile, length) {
         return store
-            .append_small(disk, Some(&origin), SmallCopy { blob, profile, shard, payload: Rc::new(payload) })
+            .append_small(
+                disk,
+                Some(&origin),
+                SmallCopy { blob, profile, shard, payload: Rc::new(payload), encryption: None },
+            )
             .await;
     }
     let mut buffer = world.buffer(Reserve::Foreground).await;
     let mut view = buffer.split_to((RECORD_HEADER_BYTES_MAX + payload.len()).next_multiple_of(UNIT_BYTES));
     view[RECORD_HEADER_BYTES_MAX..][..payload.len()].copy_from_slice(&payload);
-    let cell = Cell { blob, profile, shard, window, window_length, buffer: view };
+    let cell = Cell { blob, profile, shard, window, window_length, encryption: None, buffer: view };
     store.append(disk, (window == 0).then_some(&origin), cell).await
 }
 
@@ -91,7 +95,7 @@ async fn check_cell(
     let room = located.cell(shard).map_or(UNIT_BYTES, |cell| cell.room_bytes());
     let view = rest.split_to(room);
     let (read, view) = store.read_cell(&located, shard, part.clone(), view).await;
-    let range = read?;
+    let range = read?.range;
     assert_eq!(located.cell(shard).unwrap().bytes, bytes_expected);
     assert!(view[range] == cell_of(profile, cell, bytes_expected)[part], "wrong bytes of {cell}");
     assert_eq!(view.unsplit(rest).len(), BUFFER_BYTES);
@@ -206,7 +210,8 @@ fn a_window_is_read_into_one_buffer() {
         for ((read, view), shard) in futures_util::future::join_all(reads).await.into_iter().zip(0..) {
             let cell = CellId { blob, shard, window: 0 };
             match read {
-                Ok(range) => {
+                Ok(CellBytes { range, encryption }) => {
+                    assert_eq!(encryption, None);
                     assert_eq!(range, RECORD_HEADER_BYTES_MAX..RECORD_HEADER_BYTES_MAX + 250_000);
                     assert!(view[range] == cell_of(profile, cell, 250_000));
                 }

@@ -82,7 +82,7 @@ fn version_1_is_written_as_ever() {
             assert_eq!(blob.sequence, sequence);
             if length <= 65_536 {
                 let payload = Rc::new(vec![fill; length]);
-                let copy = SmallCopy { blob, profile: Profile::SINGLE, shard: 0, payload };
+                let copy = SmallCopy { blob, profile: Profile::SINGLE, shard: 0, payload, encryption: None };
                 store.append_small(DiskId(1), Some(&origin(blob)), copy).await.unwrap();
                 continue;
             }
@@ -90,7 +90,15 @@ fn version_1_is_written_as_ever() {
                 let mut buffer = world.buffer(Reserve::Foreground).await;
                 let part = (length - offset).min(RECORD_PAYLOAD_BYTES_MAX);
                 buffer[RECORD_HEADER_BYTES_MAX..][..part].fill(fill);
-                let cell = Cell { blob, profile: Profile::SINGLE, shard: 0, window, window_length: part, buffer };
+                let cell = Cell {
+                    blob,
+                    profile: Profile::SINGLE,
+                    shard: 0,
+                    window,
+                    window_length: part,
+                    encryption: None,
+                    buffer,
+                };
                 store.append(DiskId(1), (offset == 0).then(|| origin(blob)).as_ref(), cell).await.unwrap();
             }
         }
@@ -136,7 +144,7 @@ fn a_disk_with_shards_opens() {
                 for shard in 0..profile.shards() {
                     let buffer = world.buffer(Reserve::Foreground).await;
                     let (read, buffer) = store.read_cell(&located, shard, 0..bytes, buffer).await;
-                    assert!(buffer[read.unwrap()].iter().all(|&byte| byte == fill(shard, window)), "{blob}");
+                    assert!(buffer[read.unwrap().range].iter().all(|&byte| byte == fill(shard, window)), "{blob}");
                 }
             }
         }
@@ -160,13 +168,13 @@ fn shards_are_written_as_ever() {
                     let bytes = cell_bytes(profile, window_length);
                     if is_packed(profile, length) {
                         let payload = Rc::new(vec![fill(shard, window); bytes]);
-                        let copy = SmallCopy { blob, profile, shard, payload };
+                        let copy = SmallCopy { blob, profile, shard, payload, encryption: None };
                         store.append_small(DiskId(1), Some(&origin(blob)), copy).await.unwrap();
                         continue;
                     }
                     let mut buffer = world.buffer(Reserve::Foreground).await;
                     buffer[RECORD_HEADER_BYTES_MAX..][..bytes].fill(fill(shard, window));
-                    let cell = Cell { blob, profile, shard, window, window_length, buffer };
+                    let cell = Cell { blob, profile, shard, window, window_length, encryption: None, buffer };
                     store.append(DiskId(1), (window == 0).then(|| origin(blob)).as_ref(), cell).await.unwrap();
                 }
             }

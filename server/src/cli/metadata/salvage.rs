@@ -15,6 +15,7 @@ use anvil_model::limits::ROSTER_DISKS_MAX;
 use anvil_model::object::Key;
 use anvil_node::Node;
 use anvil_node::classes::Classes;
+use anvil_node::encryption::Keys;
 use anvil_node::metadata::batch::{Limits, mailboxes};
 use anvil_node::metadata::client::Client;
 use anvil_node::metadata::embedded::{self, Embedded};
@@ -31,6 +32,7 @@ use serde_json::{Value, json};
 use super::offline::{self, Stop};
 use super::rebuild::{self, Files};
 use crate::cli::Failure;
+use crate::config::operator_keys;
 use crate::data_dir::{DataDir, FILE_VERSION};
 use crate::identity::EMBEDDED_NODE;
 use crate::metadata::SqliteIndex;
@@ -114,10 +116,10 @@ struct Salvage<'a> {
 impl Salvage<'_> {
     async fn run(&self, files: Files, list: List) -> Result<Option<Outcome>, String> {
         let devices = rebuild::devices(self.core, self.disks).await?;
-        match self.stop.unless_set(self.core, self.empty_log(&devices)).await {
-            Some(done) => done?,
+        let keys = match self.stop.unless_set(self.core, self.empty_log(&devices)).await {
+            Some(keys) => keys?,
             None => return Ok(None),
-        }
+        };
         let spinner = offline::spinner("reading the disks");
         let recovered = recover(self.core, devices.clone(), 1, devices.len() - 1).await;
         spinner.finish_and_clear();
@@ -134,7 +136,7 @@ impl Salvage<'_> {
         let copies = usize::from(geometry::default_profile(devices.len()).parity) + 1;
         let writer = LogWriter::open(store.clone(), tail, copies);
         let metadata = Embedded::begin(self.core.clone(), writer, index, &replayed).await;
-        let outcome = self.on(&store, &metadata, &list).await;
+        let outcome = self.on(&store, &metadata, keys, &list).await;
         drop(metadata);
         store.close().await;
         threads.join();
@@ -169,14 +171,26 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    /// Makes sure that there is no log in the way.
-    async fn empty_log(&self, devices: &[(DiskId, Device)]) -> Result<(), String> {
+    /// Makes sure that there is no log in the way, and that what is encrypted can be read: what cannot would be given up.
+    async fn empty_log(&self, devices: &[(DiskId, Device)]) -> Result<Keys, String> {
         let spinner = offline::spinner("looking for the metadata log");
         let recovered = survey(self.core, devices.to_vec()).await.map_err(|error| error.to_string())?;
         spinner.finish_and_clear();
+        let operator = operator_keys().map_err(|error| error.to_string())?;
+        if operator.is_empty() && !recovered.keys.is_empty() {
+            return Err(
+                "objects on these disks are encrypted: set ANVIL_SECRET_ENCRYPTION_KEY, without which they cannot be \
+                 read"
+                    .to_owned(),
+            );
+        }
+        let keys = Keys::open(recovered.keys, &operator, false, |bytes| {
+            getrandom::fill(bytes).expect("the kernel gives random bytes");
+        });
+        let (keys, _) = keys.map_err(|error| format!("ANVIL_SECRET_ENCRYPTION_KEY is not the right one: {error}"))?;
         let batches = recovered.log.count();
         if batches == 0 && recovered.log.torn().is_none() {
-            return Ok(());
+            return Ok(keys);
         }
         if !self.resumed && !self.request.discard_log {
             return Err(format!(
@@ -189,7 +203,7 @@ impl Salvage<'_> {
             let inspection = Inspection::open(self.core, device).await.map_err(|error| failed(error.to_string()))?;
             inspection.give_up_log().await.map_err(|error| failed(error.to_string()))?;
         }
-        Ok(())
+        Ok(keys)
     }
 
     /// Finds, reads, and writes the metadata. `None` when it was interrupted before it wrote any.
@@ -197,12 +211,14 @@ impl Salvage<'_> {
         &self,
         store: &Store<Core>,
         metadata: &Embedded<Core, SqliteIndex>,
+        keys: Keys,
         list: &List,
     ) -> Result<Option<Outcome>, String> {
         let (mailboxes, _nobody) = mailboxes(Limits::EMBEDDED);
         let client = Client::new(self.core.clone(), mailboxes);
         let classes = Arc::new(Classes::standard_only(geometry::default_profile(self.disks.len())));
-        let node = Node::new(self.core.clone(), store.clone(), client, &self.request.region, classes);
+        let node = Node::new(self.core.clone(), store.clone(), client, &self.request.region, classes)
+            .with_keys(Arc::new(keys));
         let progress = RefCell::new(offline::spinner("asking the blobs what they were"));
         let tell = |finding: Finding<'_>| {
             list.note(&finding);
