@@ -24,7 +24,7 @@ use crate::auth::Secret;
 use crate::grpc::AdminFrom;
 use crate::metadata::postgres::cluster::Databases;
 use crate::s3::Domains;
-use crate::telemetry::LogFormat;
+use crate::telemetry::{LogFormat, METRICS_ALLOW_DEFAULT, MetricsAllow};
 use crate::tls::CertificateFiles;
 pub use settings::Flags;
 use settings::{Reader, Source};
@@ -47,6 +47,8 @@ pub struct Config {
     pub tls: Option<TlsChoice>,
     /// From where administrators may come.
     pub admin_from: AdminFrom,
+    /// From where the page of metrics may be read.
+    pub metrics_allow: MetricsAllow,
     /// The region that requests must be signed for.
     pub region: String,
     /// Host names in front of which buckets stand; none for buckets in the path alone.
@@ -193,6 +195,7 @@ impl Config {
         let tls = read_tls(&mut reader)?;
         let admin_from =
             reader.text(flags.admin_from.as_deref(), &["ANVIL_ADMIN_FROM"], value::admin_from, "loopback")?;
+        let metrics_allow = read_metrics_allow(&mut reader)?;
         let region = reader.text(flags.region.as_deref(), &["REGION"], value::region, "us-east-1")?;
         let domains = reader.optional(flags.domain.as_deref(), &["ANVIL_DOMAIN"], value::domains)?.unwrap_or_default();
         let credentials = read_credentials(&mut reader)?;
@@ -224,6 +227,7 @@ impl Config {
             listen,
             tls,
             admin_from,
+            metrics_allow,
             region,
             domains,
             credentials,
@@ -340,6 +344,13 @@ fn read_tls(reader: &mut Reader<'_>) -> Result<Option<TlsChoice>, ConfigError> {
         (Some(_), None) => lacks("ANVIL_TLS_CERT is set and ANVIL_TLS_KEY is not: set both, or neither"),
         (None, Some(_)) => lacks("ANVIL_TLS_KEY is set and ANVIL_TLS_CERT is not: set both, or neither"),
     }
+}
+
+fn read_metrics_allow(reader: &mut Reader<'_>) -> Result<MetricsAllow, ConfigError> {
+    let (name, flags) = ("ANVIL_METRICS_ALLOW", &reader.flags.metrics_allow);
+    let chosen = reader.list(flags, name, value::network, METRICS_ALLOW_DEFAULT)?;
+    let default = || METRICS_ALLOW_DEFAULT.split(',').map(|text| text.parse().expect("the default is well-formed"));
+    Ok(MetricsAllow::new(if chosen.is_empty() { default().collect() } else { chosen }))
 }
 
 fn read_credentials(reader: &mut Reader<'_>) -> Result<Option<ChosenCredentials>, ConfigError> {

@@ -1,17 +1,22 @@
 //! What is answered in front of S3: the health of the node and its metrics.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crate::grpc::Services;
 use crate::grpc::request::is_grpc;
 use crate::http::{Head, Incoming, Outgoing, Response, Service};
+use crate::metadata::postgres::DatabaseRole;
 use crate::s3::Domains;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, MetricsAllow};
 
 /// Whether the node wants requests. Shared by all cores.
 #[derive(Debug)]
-pub struct Readiness(AtomicU8);
+pub struct Readiness {
+    stage: AtomicU8,
+    /// In the order of [`DatabaseRole`]; never set by a node without databases.
+    away: [AtomicBool; 2],
+}
 
 /// What `/ready` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,13 +27,13 @@ pub enum Ready {
     Serving,
     /// The node stops: running requests finish, others go elsewhere.
     Stopping,
-    /// The metadata is away; requests would be answered with 503.
-    NoMetadata,
+    /// A database does not answer, or is not the one that it was. Without the regional one, requests are answered with 503.
+    Without(DatabaseRole),
 }
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self(AtomicU8::new(Ready::Starting as u8))
+        Self { stage: AtomicU8::new(STARTING), away: Default::default() }
     }
 }
 
@@ -36,22 +41,40 @@ impl Readiness {
     /// What it is now.
     #[must_use]
     pub fn now(&self) -> Ready {
-        let states = [Ready::Starting, Ready::Serving, Ready::Stopping, Ready::NoMetadata];
-        states[usize::from(self.0.load(Ordering::Relaxed))]
+        match self.stage.load(Ordering::Relaxed) {
+            STARTING => Ready::Starting,
+            STOPPING => Ready::Stopping,
+            _ if !self.is_there(DatabaseRole::Regional) => Ready::Without(DatabaseRole::Regional),
+            _ if !self.is_there(DatabaseRole::Global) => Ready::Without(DatabaseRole::Global),
+            _ => Ready::Serving,
+        }
     }
 
-    /// Says whether the metadata answers: that decides between serving and not, and nothing else.
-    pub fn metadata(&self, there: bool) {
-        let (from, to) = if there { (Ready::NoMetadata, Ready::Serving) } else { (Ready::Serving, Ready::NoMetadata) };
-        // In any other state it is not the metadata that is waited for.
-        let _ = self.0.compare_exchange(from as u8, to as u8, Ordering::Relaxed, Ordering::Relaxed);
+    /// Whether a database answers, as was said last.
+    #[must_use]
+    pub fn is_there(&self, role: DatabaseRole) -> bool {
+        !self.away[role as usize].load(Ordering::Relaxed)
     }
 
-    /// Says what it is from now on.
-    pub fn set(&self, ready: Ready) {
-        self.0.store(ready as u8, Ordering::Relaxed);
+    /// Says whether a database answers. It counts while the node serves, and is remembered before.
+    pub fn database(&self, role: DatabaseRole, there: bool) {
+        self.away[role as usize].store(!there, Ordering::Relaxed);
+    }
+
+    /// The node serves from now on.
+    pub fn serve(&self) {
+        self.stage.store(SERVING, Ordering::Relaxed);
+    }
+
+    /// The node stops from now on.
+    pub fn stop(&self) {
+        self.stage.store(STOPPING, Ordering::Relaxed);
     }
 }
+
+const STARTING: u8 = 0;
+const SERVING: u8 = 1;
+const STOPPING: u8 = 2;
 
 /// S3 with the reserved paths in front of it: `/ready`, `/metrics`, and `/` for those who show no credentials.
 #[derive(Debug)]
@@ -60,13 +83,21 @@ pub struct Routes<S> {
     domains: Arc<Domains>,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
+    metrics_allow: Arc<MetricsAllow>,
     grpc: Services,
 }
 
 impl<S> Routes<S> {
     /// Puts the reserved paths in front of `s3`, and `grpc` beside it.
-    pub fn new(s3: S, grpc: Services, domains: Arc<Domains>, readiness: Arc<Readiness>, metrics: Arc<Metrics>) -> Self {
-        Self { s3, domains, readiness, metrics, grpc }
+    pub fn new(
+        s3: S,
+        grpc: Services,
+        domains: Arc<Domains>,
+        readiness: Arc<Readiness>,
+        metrics: Arc<Metrics>,
+        metrics_allow: Arc<MetricsAllow>,
+    ) -> Self {
+        Self { s3, domains, readiness, metrics, metrics_allow, grpc }
     }
 
     /// A bucket that is named by the host has all paths to itself.
@@ -123,8 +154,11 @@ impl<S: Service> Service for Routes<S> {
                 Ready::Serving => text(200, PLAIN, "ready\n".to_owned()),
                 Ready::Starting => text(503, PLAIN, "starting\n".to_owned()),
                 Ready::Stopping => text(503, PLAIN, "stopping\n".to_owned()),
-                Ready::NoMetadata => text(503, PLAIN, "the metadata is away\n".to_owned()),
+                Ready::Without(role) => text(503, PLAIN, format!("the {} database is away\n", role.name())),
             },
+            Route::Metrics if !self.metrics_allow.admits(head) => {
+                self.refusal(403, "AccessDenied", NOT_FROM_HERE, &head.request_id)
+            }
             Route::Metrics => text(200, OPEN_METRICS, self.metrics.render()),
             Route::Grpc => self.refusal(415, "UnsupportedMediaType", GRPC, &head.request_id),
             Route::Reserved => self.refusal(405, "MethodNotAllowed", RESERVED, &head.request_id),
@@ -160,6 +194,7 @@ fn text<P>(status: u16, content_type: &'static str, text: String) -> Response<P>
 const PLAIN: &str = "text/plain; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const GRPC: &str = "gRPC takes HTTP/2, and this request came over HTTP/1.1.";
+const NOT_FROM_HERE: &str = "ANVIL_METRICS_ALLOW says from where metrics are read, and this is from elsewhere.";
 const RESERVED: &str = "This name is reserved: it can be read, and no bucket can have it.";
 
 #[cfg(test)]
@@ -201,19 +236,21 @@ mod tests {
     }
 
     #[test]
-    fn readiness_is_what_was_said_last() {
+    fn a_node_is_ready_when_it_serves_and_its_databases_answer() {
         let readiness = Readiness::default();
+        let (regional, global) = (DatabaseRole::Regional, DatabaseRole::Global);
         assert_eq!(readiness.now(), Ready::Starting);
-        for state in [Ready::Serving, Ready::NoMetadata, Ready::Stopping, Ready::Starting] {
-            readiness.set(state);
-            assert_eq!(readiness.now(), state);
-        }
-        readiness.metadata(false);
+        readiness.database(regional, false);
         assert_eq!(readiness.now(), Ready::Starting, "it waits for the disks");
-        readiness.set(Ready::Serving);
-        readiness.metadata(false);
-        assert_eq!(readiness.now(), Ready::NoMetadata);
-        readiness.metadata(true);
+        readiness.serve();
+        assert_eq!(readiness.now(), Ready::Without(regional), "as was said before");
+        readiness.database(global, false);
+        readiness.database(regional, true);
+        assert_eq!(readiness.now(), Ready::Without(global));
+        readiness.database(global, true);
         assert_eq!(readiness.now(), Ready::Serving);
+        readiness.stop();
+        readiness.database(global, true);
+        assert_eq!(readiness.now(), Ready::Stopping);
     }
 }

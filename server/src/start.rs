@@ -41,14 +41,15 @@ use crate::grpc::{Authority, Services};
 use crate::http1::Settings;
 use crate::identity::{EMBEDDED_NODE, Identity};
 use crate::listener::{BindError, Frontend};
-use crate::metadata::postgres::cluster::{self, Place as Membership};
-use crate::metadata::postgres::{Database, Postgres, PostgresThread, Seen};
+use crate::metadata::postgres::cluster::{self, Databases, Place as Membership};
+use crate::metadata::postgres::{Postgres, PostgresThread, Seen};
 use crate::metadata::threads::StartError as IndexError;
 use crate::metadata::{self, SqliteIndex, Threads};
-use crate::routes::{Readiness, Ready, Routes};
+use crate::routes::{Readiness, Routes};
 use crate::s3::{Domains, S3};
 use crate::telemetry::{
-    MetadataFigures, Metrics, ProcessFigures, RepairBoard, StoreFigures, UpkeepSamples, WatchedDisks,
+    MetadataFigures, Metrics, MetricsAllow, ProcessFigures, RepairBoard, StoreFigures, UpkeepSamples, WatchedDisks,
+    watch_readiness,
 };
 use crate::tls::Tls;
 
@@ -74,6 +75,8 @@ pub struct Plan {
     pub authority: Arc<Authority>,
     /// Whether new objects are encrypted, and with what the keys are wrapped.
     pub encryption: EncryptionChoice,
+    /// Who may read the metrics.
+    pub metrics_allow: Arc<MetricsAllow>,
     /// The cores and their memory.
     pub runtime: anvil_runtime::Options,
     /// The core that also does the metadata's batching and writes its log.
@@ -95,8 +98,8 @@ pub enum MetadataPlan {
     Embedded,
     /// In a region's database, in which the node has its place.
     Database {
-        /// The regional one.
-        database: Box<Database>,
+        /// Both of the region.
+        databases: Box<Databases>,
         /// What the node is there.
         place: Membership,
     },
@@ -182,6 +185,7 @@ struct Shared {
     disk_control: Arc<DiskControl>,
     repair: Arc<RepairBoard>,
     authority: Arc<Authority>,
+    metrics_allow: Arc<MetricsAllow>,
     metadata_figures: Arc<MetadataFigures>,
     upkeep: Arc<UpkeepSamples>,
     reclaim_delay: Duration,
@@ -252,15 +256,15 @@ impl MetadataSource {
                 let (index, threads) = SqliteIndex::start(data.path())?;
                 Ok((Self::Embedded(index), MetadataThreads::Sqlite(threads)))
             }
-            MetadataPlan::Database { database, place } => {
+            MetadataPlan::Database { databases, place } => {
                 let (readiness, data) = (Arc::clone(readiness), Arc::clone(data));
                 let on_seen = move |seen: Seen| {
                     if let Err(error) = cluster::keep_seen(&data, seen) {
                         tracing::warn!(%error, "where the metadata stands cannot be noted");
                     }
                 };
-                let on_health = Box::new(move |there| readiness.metadata(there));
-                let started = Postgres::start(*database, place.seen, on_health, Box::new(on_seen));
+                let on_health = Box::new(move |role, there| readiness.database(role, there));
+                let started = Postgres::start(*databases, place.seen, on_health, Box::new(on_seen));
                 let (postgres, thread) = started.map_err(StartError::Thread)?;
                 Ok((Self::Database { postgres, place }, MetadataThreads::Postgres(thread)))
             }
@@ -304,6 +308,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr], &[MissingDisk])) -> 
     let (stop, stopped) = watch::channel(false);
     let (failed, failure) = oneshot::channel();
     let data = Arc::new(plan.data);
+    watch_readiness(&metrics, Arc::clone(&readiness), matches!(plan.metadata, MetadataPlan::Database { .. }));
     let (source, metadata_threads) = MetadataSource::start(plan.metadata, &data, &readiness)?;
     let process = ProcessFigures::watched_by(&metrics, &data.path().join(metadata::threads::FILE_NAME));
     let shared = Arc::new(Shared {
@@ -325,6 +330,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr], &[MissingDisk])) -> 
         disk_control: Arc::new(DiskControl::new(core_count)),
         repair: RepairBoard::watched_by(&metrics, core_count),
         authority: plan.authority,
+        metrics_allow: plan.metrics_allow,
         metadata_figures: MetadataFigures::watched_by(&metrics),
         upkeep: UpkeepSamples::watched_by(&metrics, core_count),
         metrics: Arc::clone(&metrics),
@@ -366,7 +372,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr], &[MissingDisk])) -> 
             joined = &mut cores => joined,
             () = async { if !told_early { signals.next().await } } => {
                 tracing::info!("stopping; a second signal ends at once");
-                readiness.set(Ready::Stopping);
+                readiness.stop();
                 stop.send_replace(true);
                 tokio::select! {
                     joined = &mut cores => joined,
@@ -752,7 +758,7 @@ async fn serve_with<M: Metadata>(
         let _ = ended.send(());
     })
     .detach();
-    shared.readiness.set(Ready::Serving);
+    shared.readiness.serve();
     let addresses = frontend.addresses();
     shared.stage.send_replace(Stage::Serving { life, addresses, missing: known.missing });
     welcome(core, shared, frontend, store, mailboxes, life).await;
@@ -788,8 +794,14 @@ async fn welcome(
     );
     let s3 =
         S3::new(node, Arc::clone(&shared.authenticator), Arc::clone(&shared.domains), settings.host_id.as_str().into());
-    let routes =
-        Routes::new(s3, grpc, Arc::clone(&shared.domains), Arc::clone(&shared.readiness), Arc::clone(&shared.metrics));
+    let routes = Routes::new(
+        s3,
+        grpc,
+        Arc::clone(&shared.domains),
+        Arc::clone(&shared.readiness),
+        Arc::clone(&shared.metrics),
+        Arc::clone(&shared.metrics_allow),
+    );
     let counters = shared.metrics.core(core.core());
     let mut stop = shared.stop.clone();
     let (world, store, figures) = (core.clone(), store.clone(), Arc::clone(&shared.figures));

@@ -219,6 +219,40 @@ fn what_was_acknowledged_survives_an_outage_of_the_database() {
     node.stop();
 }
 
+/// Goal: a node is ready only while it reaches both databases. Method: each on a server of its own, the global one stopped
+/// and started; the regional one is stopped by the test above.
+#[test]
+fn a_node_is_ready_while_it_reaches_both_databases() {
+    let (mut global, regional, scratch) = (Postgres::start(), Postgres::start(), scratch());
+    create_database(&global, "anvil_global");
+    create_database(&regional, "anvil_regional");
+    let environment = [
+        ("GLOBAL_DATABASE_URL", global.url("anvil_global")),
+        ("REGIONAL_DATABASE_URL", regional.url("anvil_regional")),
+    ];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    let options = Options { arguments: vec!["--init-cluster".to_owned()], environment, ..Options::default() };
+    let node = Node::start_with(&scratch.path().join("data"), &options);
+    node.client().put("/bucket", b"").unwrap().succeeded();
+    assert!((node.metric("anvil_database_up") - 2.0).abs() < 0.1);
+
+    global.stop("fast");
+    until(|| node.ready() == 503, "/ready says that the global database is away");
+    assert!(node.ready_answer().ends_with("\r\n\r\nthe global database is away\n"), "{}", node.ready_answer());
+    let page = node.metrics();
+    for line in [
+        "anvil_ready 0.0",
+        "anvil_database_up{database=\"global\"} 0.0",
+        "anvil_database_up{database=\"regional\"} 1.0",
+    ] {
+        assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+    }
+    node.client().put("/bucket/key", b"value").unwrap().succeeded();
+    global.start_again();
+    until(|| node.ready() == 200, "/ready says that the global database is back");
+    node.stop();
+}
+
 /// Goal: a database that was put back to an older state is noticed, and nothing is swept by what it does not know. Method: a
 /// copy of the database from before some writes takes its place.
 #[test]

@@ -154,6 +154,60 @@ fn the_page_is_well_formed_and_documented() {
     node.stop();
 }
 
+/// The answer to a GET of the page with one more header.
+fn metrics_with(node: &Node, header: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(node.address).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {}\r\n{header}\r\nConnection: close\r\n\r\n", node.address).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// Goal: strangers do not read how much is stored, not through a proxy either, and probes are answered to everybody.
+/// Method: nodes that take their readers from other networks, and the headers of proxies.
+#[test]
+fn metrics_are_read_from_networks_that_were_named() {
+    let scratch = scratch();
+    let node = Node::start(&scratch.path().join("data"));
+    assert!(metrics_with(&node, "X-Other: 8.8.8.8").ends_with("# EOF\n"), "loopback may, by default");
+    assert!(metrics_with(&node, "X-Forwarded-For: 10.1.2.3").starts_with("HTTP/1.1 200 "));
+    for header in ["X-Forwarded-For: 8.8.8.8", "X-Real-IP: 8.8.8.8", "Forwarded: for=8.8.8.8"] {
+        let answer = metrics_with(&node, header);
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("<Code>AccessDenied</Code>"), "{answer}");
+        assert!(!answer.contains("anvil_"), "{answer}");
+    }
+    assert!(node.ready_answer().ends_with("\r\n\r\nready\n"), "{}", node.ready_answer());
+    assert!((node.metric("anvil_ready") - 1.0).abs() < 0.1);
+    node.stop();
+
+    let arguments = ["--metrics-allow", "192.0.2.0/24", "--metrics-allow", "2001:db8::/32"].map(str::to_owned).to_vec();
+    let node = Node::start_with(&scratch.path().join("data"), &Options { arguments, ..Options::default() });
+    let answer = node.client().get("/metrics").unwrap();
+    assert_eq!((answer.status(), answer.text().contains("<Code>AccessDenied</Code>")), (403, true));
+    assert!(metrics_with(&node, "X-Forwarded-For: 192.0.2.1").starts_with("HTTP/1.1 403 "), "nobody names himself in");
+    assert_eq!(node.ready(), 200);
+    node.stop();
+}
+
+/// Goal: a container is watched over without another program. Method: `anvil ready` beside a node, and beside none.
+#[test]
+fn a_node_is_asked_whether_it_is_ready() {
+    let scratch = scratch();
+    let node = Node::start(&scratch.path().join("data"));
+    let endpoint = node.endpoint();
+    let ask = || {
+        let mut command = std::process::Command::new(support::node::anvil());
+        command.args(["ready", "--endpoint", &endpoint]).env_remove("ANVIL_CA_FILE").output().unwrap()
+    };
+    let answer = ask();
+    assert_eq!((answer.status.code(), answer.stdout.as_slice()), (Some(0), &b"ready\n"[..]), "{answer:?}");
+    node.stop();
+    let answer = ask();
+    let said = String::from_utf8_lossy(&answer.stderr);
+    assert!(answer.status.code() == Some(1) && said.contains("cannot reach a node"), "{answer:?}");
+}
+
 /// A URL with its signature in the query (S3 API reference, "Authenticating Requests: Using Query Parameters").
 fn presign(node: &Node, credentials: &Credentials, path: &str) -> (Vec<(String, String)>, String) {
     let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();

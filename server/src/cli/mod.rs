@@ -8,6 +8,7 @@ mod metadata;
 mod migrate;
 mod node;
 mod offline;
+mod ready;
 mod store;
 
 use std::io::{self, Write};
@@ -48,6 +49,8 @@ enum Command {
     /// Asks a running node, as its administrator; makes the metadata of one that does not run again
     #[command(subcommand)]
     Admin(admin::AdminCommand),
+    /// Asks a node whether it is ready: the exit code is 0 when it is
+    Ready(ready::ReadyArgs),
     /// Prints the version
     Version,
     /// Prints a completion script for a shell
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
         Some(Command::Store(command)) => store::run(command),
         Some(Command::Migrate(command)) => migrate::run(&command),
         Some(Command::Admin(command)) => admin::run(command),
+        Some(Command::Ready(arguments)) => ready::run(&arguments),
         Some(Command::Version) => print(&format!("anvil {}\n", env!("CARGO_PKG_VERSION"))),
         Some(Command::Completions { shell }) => print(&completions(shell)),
     };

@@ -58,6 +58,7 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
         authenticator,
         authority,
         encryption: config.encryption,
+        metrics_allow: Arc::new(config.metrics_allow),
         runtime,
         host,
         reclaim_delay: config.reclaim_delay,
@@ -83,7 +84,7 @@ fn metadata_plan(
         Some(databases) => {
             let place = cluster::join(&databases, data, region, init).map_err(Failure::run)?;
             tracing::info!(node = %place.node, database = databases.regional.place(), "the metadata is in PostgreSQL");
-            Ok(MetadataPlan::Database { database: Box::new(databases.regional), place })
+            Ok(MetadataPlan::Database { databases: Box::new(databases), place })
         }
         None if cluster::is_of_a_database(data).map_err(Failure::run)? => Err(Failure::run(
             "the metadata of this node is in PostgreSQL: set GLOBAL_DATABASE_URL and REGIONAL_DATABASE_URL as before",

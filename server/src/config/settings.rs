@@ -45,6 +45,10 @@ pub struct Flags {
     /// ANVIL_ADMIN_FROM, default: loopback]
     #[arg(long, value_name = "WHERE")]
     pub admin_from: Option<String>,
+    /// From which networks /metrics may be read. Repeat it for several [env: ANVIL_METRICS_ALLOW, separated by commas;
+    /// default: loopback and private ranges]
+    #[arg(long, value_name = "NETWORK")]
+    pub metrics_allow: Vec<String>,
     /// The region that requests are signed for [env: REGION, default: us-east-1]
     #[arg(long, value_name = "NAME")]
     pub region: Option<String>,
@@ -299,6 +303,7 @@ const OWN_VARIABLES: &[&str] = &[
     "ANVIL_TLS_KEY",
     "ANVIL_TLS_ONLY",
     "ANVIL_ADMIN_FROM",
+    "ANVIL_METRICS_ALLOW",
     "REGION",
     "ANVIL_DOMAIN",
     "ANVIL_DEV_ACCESS_KEY",

@@ -91,6 +91,17 @@ fn durations_have_units() {
 }
 
 #[test]
+fn metrics_are_read_from_networks_that_were_named() {
+    let allow = |settings: &[(&str, &str)]| variables(settings).map(|checked| checked.config.metrics_allow);
+    let named = |networks: &[&str]| MetricsAllow::new(networks.iter().map(|text| text.parse().unwrap()).collect());
+    let default: Vec<_> = METRICS_ALLOW_DEFAULT.split(',').collect();
+    assert_eq!(allow(&[]), Ok(named(&default)));
+    assert_eq!(allow(&[("ANVIL_METRICS_ALLOW", "")]), Ok(named(&default)));
+    let chosen = allow(&[("ANVIL_METRICS_ALLOW", "10.1.2.3, fd00::/8")]);
+    assert_eq!(chosen, Ok(named(&["10.1.2.3/32", "fd00::/8"])));
+}
+
+#[test]
 fn repair_has_a_rate() {
     let rate = |settings: &[(&str, &str)]| variables(settings).map(|checked| checked.config.repair_rate.bytes);
     assert_eq!(rate(&[]).unwrap(), 256 << 20);
@@ -166,6 +177,8 @@ fn a_wrong_value_is_one_sentence_with_name_value_and_what_it_takes() {
         ("ANVIL_RECLAIM_DELAY", "366d", "a duration"),
         ("ANVIL_SCRUB_RATE", "16", "at least 64KiB, or off"),
         ("ANVIL_ADMIN_FROM", "here", "loopback, tls or anywhere"),
+        ("ANVIL_METRICS_ALLOW", "localhost", "networks or addresses"),
+        ("ANVIL_METRICS_ALLOW", "10.0.0.0/33", "networks or addresses"),
         ("ANVIL_SCRUB_RATE", "fast", "a size per second"),
         ("ANVIL_SCRUB_EVERY", "0", "1s to 365d"),
         ("ANVIL_IO", "iouring", "auto, uring or blocking"),

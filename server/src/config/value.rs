@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use anvil_model::profile::Profile;
 use anvil_node::encryption::{KEY_BYTES, OperatorKey};
 use anvil_node::metadata::rows::StorageClass;
 use anvil_runtime::Io;
+use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use super::CORES_MAX;
@@ -290,6 +291,14 @@ pub(super) fn admin_from(text: &str) -> Result<AdminFrom, Takes> {
         "anywhere" => Ok(AdminFrom::Anywhere),
         _ => Err("loopback, tls or anywhere".to_owned()),
     }
+}
+
+/// `10.0.0.0/8`, or one address.
+pub(super) fn network(text: &str) -> Result<IpNet, Takes> {
+    let one = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    let network = text.parse::<IpNet>().ok().or_else(one);
+    network
+        .ok_or_else(|| "networks or addresses, separated by commas, such as 127.0.0.0/8,10.1.2.3,fd00::/8".to_owned())
 }
 
 pub(super) fn file(text: &str) -> Result<PathBuf, Takes> {

@@ -63,6 +63,8 @@ pub enum CallError {
 /// How long the node may take: an order may have to wait for a disk.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of a page that is asked for by people.
+const PAGE_BYTES_MAX: usize = 4096;
 
 impl std::str::FromStr for Endpoint {
     type Err = CallError;
@@ -167,6 +169,29 @@ impl Client {
         let trailers = body.trailers().await.map_err(|error| self.unreachable(error))?.unwrap_or_default();
         outcome(&trailers).unwrap_or_else(|| Err(self.unreachable("its answer has no status")))?;
         answer.ok_or_else(|| self.unreachable("its answer has no message"))
+    }
+
+    /// Asks for one of the node's pages for machines: the status, and the beginning of what it says.
+    ///
+    /// # Errors
+    /// When there was no answer.
+    pub async fn get(&mut self, path: &str) -> Result<(u16, String), CallError> {
+        let Endpoint { host, port, .. } = &self.endpoint;
+        let scheme = if self.endpoint.is_tls { "https" } else { "http" };
+        let request = Request::get(format!("{scheme}://{host}:{port}{path}"));
+        let request = request.body(()).map_err(|error| self.unreachable(error))?;
+        poll_fn(|context| self.requests.poll_ready(context)).await.map_err(|error| self.unreachable(error))?;
+        let (response, _) = self.requests.send_request(request, true).map_err(|error| self.unreachable(error))?;
+        let (head, mut body) = response.await.map_err(|error| self.unreachable(error))?.into_parts();
+        let mut said = Vec::new();
+        // The window holds 64 KiB: what a page says beyond that is not waited for.
+        while let Some(bytes) = body.data().await {
+            said.extend_from_slice(&bytes.map_err(|error| self.unreachable(error))?);
+            if said.len() >= PAGE_BYTES_MAX {
+                break;
+            }
+        }
+        Ok((head.status.as_u16(), String::from_utf8_lossy(&said).into_owned()))
     }
 
     fn unreachable(&self, what: impl ToString) -> CallError {

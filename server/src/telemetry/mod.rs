@@ -4,10 +4,12 @@
 //! cannot take is dropped and counted, and a counter belongs to the core that writes it.
 
 mod access;
+mod allow;
 mod log;
 mod metadata;
 mod metrics;
 mod process;
+mod readiness;
 mod repair;
 mod requests;
 mod runtime;
@@ -15,10 +17,12 @@ mod store;
 mod upkeep;
 
 pub use access::Exchange;
+pub use allow::{METRICS_ALLOW_DEFAULT, MetricsAllow};
 pub use log::{LogError, LogFormat, LogGuard, init};
 pub use metadata::MetadataFigures;
 pub use metrics::{Label, LatencySample, Metrics, Sample, SampleKind};
 pub use process::ProcessFigures;
+pub use readiness::watch_readiness;
 pub use repair::{RepairBoard, is_debt};
 pub use requests::{CoreCounters, OPERATIONS, Protocol};
 pub use runtime::WatchedDisks;

@@ -112,6 +112,11 @@ impl Node {
         status_of_ready(self.address).expect("the node answers")
     }
 
+    /// The whole answer of `/ready`.
+    pub fn ready_answer(&self) -> String {
+        get(self.address, "/ready").expect("the node answers")
+    }
+
     /// What `/metrics` says.
     pub fn metrics(&self) -> String {
         get(self.address, "/metrics").expect("the node answers")

@@ -30,6 +30,7 @@ use anvil_node::metadata::client::RETRY_AFTER;
 use anvil_node::metadata::mutation::{Mutation, Outcome};
 use anvil_node::metadata::query::{Answer, Query};
 use anvil_node::metadata::{Metadata, MetadataError};
+use cluster::Databases;
 use tokio::sync::{mpsc, oneshot};
 
 pub use address::{AddressError, Database};
@@ -63,8 +64,28 @@ pub struct Seen {
     pub change: Option<(Generation, WriteId)>,
 }
 
-/// Hears whether the database answers, from the thread.
-pub type OnHealth = Box<dyn Fn(bool) + Send>;
+/// Which of a region's databases is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatabaseRole {
+    /// What regions share.
+    Global,
+    /// What is stored here.
+    Regional,
+}
+
+impl DatabaseRole {
+    /// What it is called in answers and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Global => "global",
+            Self::Regional => "regional",
+        }
+    }
+}
+
+/// Hears whether a database answers, from the thread.
+pub type OnHealth = Box<dyn Fn(DatabaseRole, bool) + Send>;
 /// Hears of the last change, from the thread, now and then.
 pub type OnSeen = Box<dyn Fn(Seen) + Send>;
 
@@ -79,13 +100,13 @@ struct LookUpJob {
 }
 
 impl Postgres {
-    /// Starts the thread. `database` is the regional one; every connection to it must be of the history `seen`, and have
-    /// its last change.
+    /// Starts the thread. Every connection to the regional database must be of the history `seen`, and have its last
+    /// change; of the global one it is only asked whether it answers.
     ///
     /// # Errors
     /// When there is no thread to be had.
     pub fn start(
-        database: Database,
+        databases: Databases,
         seen: Seen,
         on_health: OnHealth,
         on_seen: OnSeen,
@@ -95,7 +116,7 @@ impl Postgres {
         let (look_ups, look_up_jobs) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new().name("metadata-postgres".to_owned());
         let handle = thread.spawn(move || {
-            let work = work::run(database, seen, on_health, on_seen, commit_jobs, look_up_jobs);
+            let work = work::run(databases, seen, on_health, on_seen, commit_jobs, look_up_jobs);
             tokio::task::LocalSet::new().block_on(&runtime, work);
         })?;
         Ok((Self { commits, look_ups }, PostgresThread(handle)))

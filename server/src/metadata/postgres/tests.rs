@@ -86,7 +86,8 @@ fn fresh() -> (Database, Seen) {
 
 fn on_postgres(case: impl AsyncFnOnce(Postgres)) {
     let (database, seen) = fresh();
-    let (postgres, thread) = Postgres::start(database, seen, Box::new(|_| {}), Box::new(|_| {})).unwrap();
+    let databases = Databases { global: database.clone(), regional: database };
+    let (postgres, thread) = Postgres::start(databases, seen, Box::new(|_, _| {}), Box::new(|_| {})).unwrap();
     block_on(case(postgres));
     thread.join();
 }

@@ -15,27 +15,29 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::address::Database;
+use super::cluster::Databases;
 use super::commit::{self, Attempt};
 use super::lane::{Lane, jittered};
 use super::load::{Aim, counters, load};
 use super::rows::{Loaded, Need};
 use super::session::{Meaning, Session, SqlError};
-use super::{CommitJob, LookUpJob, OnHealth, OnSeen, Seen, unavailable};
+use super::{CommitJob, DatabaseRole, LookUpJob, OnHealth, OnSeen, Seen, unavailable};
 
 /// Serves until both queues are closed.
 pub(super) async fn run(
-    database: Database,
+    databases: Databases,
     seen: Seen,
     on_health: OnHealth,
     on_seen: OnSeen,
     commits: mpsc::Receiver<CommitJob>,
     look_ups: mpsc::Receiver<LookUpJob>,
 ) {
-    let database = Rc::new(database);
+    let (database, global) = (Rc::new(databases.regional), Rc::new(databases.global));
     let timeline = Rc::new(Timeline { seen: Cell::new(seen), moved: Cell::new(false) });
     let on_seen = Rc::new(on_seen);
-    let watching = watch(Rc::clone(&database), Rc::clone(&timeline), on_health, Rc::clone(&on_seen));
-    let watching = tokio::task::spawn_local(watching);
+    let on_health = Rc::new(on_health);
+    let watching = watch(Rc::clone(&database), Rc::clone(&timeline), Rc::clone(&on_health), Rc::clone(&on_seen));
+    let watching = tokio::task::spawn_local(join(watching, watch_global(global, on_health)));
     let look_ups = Rc::new(Mutex::new(look_ups));
     let readers = join_all((0..READERS).map(|_| {
         let reader = Reader { lane: Lane::new(Rc::clone(&database)), timeline: Rc::clone(&timeline), known: false };
@@ -345,7 +347,7 @@ fn need_of(query: &Query) -> Option<Need> {
 }
 
 /// Says whether the database answers, tells what was seen last, and forgets old outcomes.
-async fn watch(database: Rc<Database>, timeline: Rc<Timeline>, on_health: OnHealth, on_seen: Rc<OnSeen>) {
+async fn watch(database: Rc<Database>, timeline: Rc<Timeline>, on_health: Rc<OnHealth>, on_seen: Rc<OnSeen>) {
     let mut lane = Lane::new(database);
     let (mut healthy, mut told, mut rounds) = (true, timeline.seen.get(), 0_u32);
     loop {
@@ -354,7 +356,7 @@ async fn watch(database: Rc<Database>, timeline: Rc<Timeline>, on_health: OnHeal
             lane.give_up();
             false
         });
-        on_health(now);
+        on_health(DatabaseRole::Regional, now);
         if now != healthy {
             healthy = now;
             if now { tracing::info!("the metadata is back") } else { tracing::error!("the metadata is away") }
@@ -383,6 +385,35 @@ async fn look(lane: &mut Lane, timeline: &Timeline) -> bool {
             lane.give_up();
             false
         }
+    }
+}
+
+/// Says whether the global database answers. No request waits for it, but a node that cannot reach it would miss what other
+/// regions and administrators decide.
+async fn watch_global(database: Rc<Database>, on_health: Rc<OnHealth>) {
+    let mut lane = Lane::new(database);
+    let mut healthy = true;
+    loop {
+        let asked = timeout(WATCH_TIME_MAX, async {
+            match lane.session().await {
+                Some(session) => session.run("SELECT 1").await.is_ok(),
+                None => false,
+            }
+        });
+        let now = asked.await.unwrap_or(false);
+        if !now {
+            lane.give_up();
+        }
+        on_health(DatabaseRole::Global, now);
+        if now != healthy {
+            healthy = now;
+            if now {
+                tracing::info!("the global database is back");
+            } else {
+                tracing::error!("the global database is away");
+            }
+        }
+        sleep(WATCHED_EVERY).await;
     }
 }
 
