@@ -1,0 +1,7 @@
+//! What `docs/monitoring` and `docs/deploy` give to operators does what it says, beside the real binary: Prometheus knows
+//! every metric that is named there, and S3 and gRPC go through Caddy and nginx.
+
+mod daemon;
+mod monitoring;
+#[path = "../support/mod.rs"]
+mod support;
