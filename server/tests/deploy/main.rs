@@ -3,5 +3,7 @@
 
 mod daemon;
 mod monitoring;
+mod proxies;
+mod sandbox;
 #[path = "../support/mod.rs"]
 mod support;
