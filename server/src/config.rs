@@ -77,6 +77,8 @@ pub struct Config {
     pub databases: Option<Databases>,
     /// Whether they are made what they must be first.
     pub init_cluster: bool,
+    /// For how long what was read of the global database may be used when that does not answer.
+    pub cache_ttl: Duration,
 }
 
 /// What the operator wants of TLS.
@@ -91,7 +93,7 @@ pub struct TlsChoice {
 /// What the operator wants of encryption at rest.
 #[derive(Clone, Debug, Default)]
 pub struct EncryptionChoice {
-    /// What the disks' keys are wrapped with; the first one wraps new ones. None when the operator gave none.
+    /// What the disks' keys are wrapped with, and secrets of apps are sealed with; the first one wraps new ones. None when the operator gave none.
     pub keys: Vec<OperatorKey>,
     /// New objects are encrypted; then there is a key.
     pub encrypt: bool,
@@ -218,6 +220,7 @@ impl Config {
         if init_cluster && databases.is_none() {
             reader.warn("--init-cluster has no effect: a node without a database needs nothing of it");
         }
+        let cache_ttl = reader.text(None, &["METADATA_CACHE_TTL_SECS"], value::seconds, "300")?;
         reader.warn_of_unused();
         let config = Self {
             form,
@@ -242,6 +245,7 @@ impl Config {
             log_format,
             databases,
             init_cluster,
+            cache_ttl,
         };
         let (warnings, listing) = reader.finish();
         Ok(Checked { config, warnings, listing })

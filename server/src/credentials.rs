@@ -69,7 +69,7 @@ impl Credentials {
     /// The directory that requests are authenticated with.
     #[must_use]
     pub fn directory(&self) -> Directory {
-        let credential = Credential { secret: self.secret.clone(), tenant: self.tenant };
+        let credential = Credential::own(self.secret.clone(), self.tenant);
         Directory::new([(self.access_key.clone(), credential)])
     }
 
@@ -138,8 +138,13 @@ fn new_access_key() -> String {
     format!("ANVL{}", random_text(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16))
 }
 
+/// 32 random letters and digits behind a prefix that tells what it is: 160 bits.
+pub(crate) fn new_client_id() -> String {
+    format!("app_{}", random_text(b"abcdefghijklmnopqrstuvwxyz234567", 32))
+}
+
 /// 40 characters, as AWS's, out of 64: 240 bits. Without characters that a shell or an URL would have to quote.
-fn new_secret() -> Secret {
+pub(crate) fn new_secret() -> Secret {
     let text = random_text(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._", 40);
     Secret::new(&text).expect("40 visible characters are a secret")
 }
@@ -177,7 +182,7 @@ mod tests {
         let other = tempfile::tempdir().unwrap();
         assert_ne!(open(&DataDir::open(other.path()).unwrap(), None), first, "every node has its own");
         assert_eq!((first.access_key.len(), first.secret.expose().len()), (20, 40));
-        assert!(first.directory().find(&first.access_key).is_some());
+        assert!(first.directory().find_own(&first.access_key).is_some());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Everything is public so that the compiler sees what is used and tests can reach it; nobody else links this crate.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod auth;
 pub mod cli;
 pub mod config;

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use anvil_model::ids::{CoreId, DiskId, NodeId, WriteId};
+use anvil_model::ids::{CoreId, DiskId, NodeId, TenantId, WriteId};
 use anvil_model::io::{Task as _, World};
 use anvil_model::profile::Profile;
 use anvil_node::Node;
@@ -31,7 +31,9 @@ use anvil_store::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
-use crate::auth::Authenticator;
+use crate::access::AccessKeeper;
+use crate::access::sealing::Sealer;
+use crate::auth::{Authenticator, Directory};
 use crate::config::EncryptionChoice;
 use crate::data_dir::DataDir;
 use crate::disk_control::DiskControl;
@@ -41,6 +43,7 @@ use crate::grpc::{Authority, Services};
 use crate::http1::Settings;
 use crate::identity::{EMBEDDED_NODE, Identity};
 use crate::listener::{BindError, Frontend};
+use crate::metadata::postgres::access::{AccessDatabase, AccessPlan as GlobalAccess};
 use crate::metadata::postgres::cluster::{self, Databases, Place as Membership};
 use crate::metadata::postgres::{Postgres, PostgresThread, Seen};
 use crate::metadata::threads::StartError as IndexError;
@@ -77,6 +80,8 @@ pub struct Plan {
     pub encryption: EncryptionChoice,
     /// Who may read the metrics.
     pub metrics_allow: Arc<MetricsAllow>,
+    /// Who may do what, besides.
+    pub access: AccessPlan,
     /// The cores and their memory.
     pub runtime: anvil_runtime::Options,
     /// The core that also does the metadata's batching and writes its log.
@@ -89,6 +94,39 @@ pub struct Plan {
     pub repair_bytes_per_second: u64,
     /// Where the metadata is.
     pub metadata: MetadataPlan,
+}
+
+/// What is needed to keep tenants, apps and what they may do.
+#[derive(Debug)]
+pub struct AccessPlan {
+    /// The one that requests are authenticated with.
+    pub directory: Directory,
+    /// Hides secrets of apps.
+    pub sealer: Arc<Sealer>,
+    /// The tenant of the node's own app.
+    pub own: TenantId,
+    /// For how long what was read of a database may be used when that does not answer.
+    pub ttl: Duration,
+}
+
+impl AccessPlan {
+    fn start(self, metadata: &MetadataPlan) -> Result<AccessKeeper, StartError> {
+        let Self { directory, sealer, own, ttl } = self;
+        match metadata {
+            MetadataPlan::Embedded => Ok(AccessKeeper::on_node(directory, sealer, own)),
+            MetadataPlan::Database { databases, .. } => {
+                let database = GlobalAccess {
+                    database: databases.global.clone(),
+                    directory: directory.clone(),
+                    sealer: Arc::clone(&sealer),
+                    own,
+                    ttl,
+                };
+                let database = AccessDatabase::start(database).map_err(StartError::Thread)?;
+                Ok(AccessKeeper::in_database(directory, sealer, own, database))
+            }
+        }
+    }
 }
 
 /// Where the metadata of a node is.
@@ -186,6 +224,7 @@ struct Shared {
     repair: Arc<RepairBoard>,
     authority: Arc<Authority>,
     metrics_allow: Arc<MetricsAllow>,
+    keeper: Arc<AccessKeeper>,
     metadata_figures: Arc<MetadataFigures>,
     upkeep: Arc<UpkeepSamples>,
     reclaim_delay: Duration,
@@ -309,6 +348,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr], &[MissingDisk])) -> 
     let (failed, failure) = oneshot::channel();
     let data = Arc::new(plan.data);
     watch_readiness(&metrics, Arc::clone(&readiness), matches!(plan.metadata, MetadataPlan::Database { .. }));
+    let keeper = Arc::new(plan.access.start(&plan.metadata)?);
     let (source, metadata_threads) = MetadataSource::start(plan.metadata, &data, &readiness)?;
     let process = ProcessFigures::watched_by(&metrics, &data.path().join(metadata::threads::FILE_NAME));
     let shared = Arc::new(Shared {
@@ -331,6 +371,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr], &[MissingDisk])) -> 
         repair: RepairBoard::watched_by(&metrics, core_count),
         authority: plan.authority,
         metrics_allow: plan.metrics_allow,
+        keeper,
         metadata_figures: MetadataFigures::watched_by(&metrics),
         upkeep: UpkeepSamples::watched_by(&metrics, core_count),
         metrics: Arc::clone(&metrics),
@@ -758,13 +799,33 @@ async fn serve_with<M: Metadata>(
         let _ = ended.send(());
     })
     .detach();
+    // Clients are welcome when it is known who they are, but not kept waiting by what cannot be read.
+    let (loaded, was_loaded) = oneshot::channel();
+    let loading = core.spawn({
+        let (keeper, node) = (Arc::clone(&shared.keeper), node_of(core, shared, store, mailboxes.clone()));
+        async move {
+            keeper.load(&node).await;
+            // Nobody may wait any more.
+            let _ = loaded.send(());
+        }
+    });
+    futures_util::future::select(was_loaded, Box::pin(core.sleep(ACCESS_AWAITED_MAX))).await;
     shared.readiness.serve();
     let addresses = frontend.addresses();
     shared.stage.send_replace(Stage::Serving { life, addresses, missing: known.missing });
     welcome(core, shared, frontend, store, mailboxes, life).await;
+    drop(loading);
     // The service ends when the last core has put its mailboxes away.
     let _ = end.await;
     Ok(())
+}
+
+/// The stories on this core.
+fn node_of(core: &Core, shared: &Shared, store: &Store<Core>, mailboxes: Mailboxes) -> Node<Core> {
+    let client = Client::new(core.clone(), mailboxes);
+    let keys = shared.keys.get().expect("opened before any core has its seat");
+    Node::new(core.clone(), store.clone(), client, &shared.region, Arc::clone(&shared.classes))
+        .with_keys(Arc::clone(keys))
 }
 
 /// Serves clients, and keeps the disks, until the node is told to stop.
@@ -776,10 +837,7 @@ async fn welcome(
     mailboxes: Mailboxes,
     life: CurrentLife,
 ) {
-    let client = Client::new(core.clone(), mailboxes);
-    let keys = shared.keys.get().expect("opened before any core has its seat");
-    let node = Node::new(core.clone(), store.clone(), client, &shared.region, Arc::clone(&shared.classes))
-        .with_keys(Arc::clone(keys));
+    let node = node_of(core, shared, store, mailboxes);
     let settings = Settings { tls: shared.tls.clone(), ..Settings::default() };
     store.start_reclaim(ReclaimOptions::default());
     if let Some(scrub) = shared.scrub {
@@ -790,10 +848,11 @@ async fn welcome(
         node.clone(),
         Arc::clone(&shared.disk_control),
         Arc::clone(&shared.repair),
+        Arc::clone(&shared.keeper),
         Arc::clone(&shared.authority),
     );
-    let s3 =
-        S3::new(node, Arc::clone(&shared.authenticator), Arc::clone(&shared.domains), settings.host_id.as_str().into());
+    let (authenticator, keeper) = (Arc::clone(&shared.authenticator), Arc::clone(&shared.keeper));
+    let s3 = S3::new(node, authenticator, keeper, Arc::clone(&shared.domains), settings.host_id.as_str().into());
     let routes = Routes::new(
         s3,
         grpc,
@@ -838,6 +897,8 @@ fn keep(shared: &Arc<Shared>, node: &Node<Core>, life: CurrentLife) -> <Core as 
 /// How often a database that is away is asked to open the life of a node that starts, and how long is waited in between.
 const LIFE_ASKED_MAX: u32 = 30;
 const LIFE_ASKED_EVERY: Duration = Duration::from_secs(1);
+/// Who may do what is read in milliseconds, where it can be read.
+const ACCESS_AWAITED_MAX: Duration = Duration::from_secs(10);
 /// A look at an empty list is one query.
 const GARBAGE_LOOKED_FOR_EVERY: Duration = Duration::from_secs(1);
 /// A sweep reads all rows of blobs. The first one, at the start, finds what the life before left; the later ones only

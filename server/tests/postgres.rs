@@ -14,6 +14,7 @@ use support::content::{Content, Random};
 use support::ledger::{BUCKET, Outcome, ledgers, verify};
 use support::node::{self, Node, Options, scratch, start_to_fail};
 use support::postgres::Postgres;
+use support::s3::{Client, Credentials};
 
 /// A server with two databases that hold nothing.
 fn server() -> Postgres {
@@ -121,6 +122,48 @@ fn boto3_finds_s3_as_it_knows_it() {
         node = start();
         assert_eq!(with_server(&server, "anvil_regional", "SELECT count(*) FROM heads"), before);
     }
+    node.stop();
+}
+
+/// Goal: tenants and apps are the same with a database, survive the node, and what another process changes in the database holds
+/// here within a second. Method: the checks of `tests/tenants.rs`; then a grant is taken away as another process would.
+#[test]
+fn apps_are_global() {
+    let (server, scratch) = (server(), scratch());
+    let data = scratch.path().join("data");
+    let mut options = options(&server, &["--init-cluster"]);
+    options.environment.push(("ANVIL_SECRET_ENCRYPTION_KEY".to_owned(), "5a".repeat(32)));
+    let check = |node: &Node, group: &str| {
+        let mut command = python(node, "tenants_checks.py");
+        command.env("GLOBAL_DATABASE_URL", "is set").arg(node::anvil()).arg(&data).arg(group);
+        println!("{}", run(&mut command));
+    };
+    let mut node = Node::start_with(&data, &options);
+    for group in ["secrets", "isolation", "prepare"] {
+        check(&node, group);
+        node.kill();
+        node = Node::start_with(&data, &options);
+    }
+    check(&node, "kept");
+
+    let app: serde_json::Value = serde_json::from_slice(&std::fs::read(data.join("kept-app.json")).unwrap()).unwrap();
+    let text = |name: &str| app[name].as_str().unwrap().to_owned();
+    let credentials = Credentials { access_key: text("client_id"), secret_key: text("client_secret") };
+    let mut client = Client::new(node.address, credentials);
+    client.get("/kept").unwrap().succeeded();
+    with_server(
+        &server,
+        "anvil_global",
+        "BEGIN; DELETE FROM grants; UPDATE access SET revision = revision + 1; COMMIT",
+    );
+    let revoked = Instant::now();
+    while client.get("/kept").unwrap().status() == 200 {
+        assert!(revoked.elapsed() < Duration::from_secs(1), "a grant that is gone still counts");
+    }
+    println!("a revocation was heard of after {:?}", revoked.elapsed());
+    assert_eq!(client.get("/kept").unwrap().status(), 403);
+    let told = with_server(&server, "anvil_global", "SELECT encode(sealed_secret, 'escape') FROM apps");
+    assert!(!told.concat().contains(&text("client_secret")), "secrets are sealed");
     node.stop();
 }
 

@@ -1,17 +1,20 @@
 //! Buckets: made, looked at, listed, deleted.
 
+use anvil_model::ids::BucketId;
 use anvil_model::io::World;
 use anvil_model::object::BucketName;
 use anvil_model::time::WallTime;
 
-use crate::metadata::MetadataError;
 use crate::metadata::mutation::Change;
 use crate::metadata::rows::{BucketRow, StorageClass};
+use crate::metadata::{MetadataError, Refusal};
 use crate::{Caller, Node, bucket_ref};
 
 /// What is told of a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketInfo {
+    /// Never reused, so it also says which life of the name is meant.
+    pub id: BucketId,
     /// Its name.
     pub name: BucketName,
     /// The region that it was made in.
@@ -22,10 +25,13 @@ pub struct BucketInfo {
     pub storage_class: StorageClass,
 }
 
+/// The name of the bucket in which a node keeps what is its own; see [`Caller::NODE`].
+pub const NODE_BUCKET: &str = "anvil-system";
+
 impl From<BucketRow> for BucketInfo {
     fn from(row: BucketRow) -> Self {
-        let BucketRow { name, region, created_at, storage_class, .. } = row;
-        Self { name, region, created_at, storage_class }
+        let BucketRow { id, name, region, created_at, storage_class, .. } = row;
+        Self { id, name, region, created_at, storage_class }
     }
 }
 
@@ -33,8 +39,11 @@ impl<W: World> Node<W> {
     /// Makes a bucket in the node's region.
     ///
     /// # Errors
-    /// When the name is taken.
+    /// When the name is taken, or kept for the node itself.
     pub async fn create_bucket(&self, caller: Caller, name: BucketName) -> Result<(), MetadataError> {
+        if name.as_str() == NODE_BUCKET && caller != Caller::NODE {
+            return Err(Refusal::BucketAlreadyExists.into());
+        }
         let change = Change::CreateBucket { tenant: caller.tenant, name, region: self.region().to_owned() };
         self.metadata.commit(change).await.map(drop)
     }

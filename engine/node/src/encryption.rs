@@ -44,6 +44,22 @@ impl OperatorKey {
         Self { name: name.to_owned(), bytes: Zeroizing::new(*bytes) }
     }
 
+    /// Its name; may be empty.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A key made of it, for what `label` names and nothing else.
+    #[must_use]
+    pub fn derived(&self, label: &[u8]) -> [u8; KEY_BYTES] {
+        let prk = Prk::new_less_safe(HKDF_SHA256, &*self.bytes);
+        let mut key = [0; KEY_BYTES];
+        let filled = prk.expand(&[label], HKDF_SHA256).and_then(|derived| derived.fill(&mut key));
+        filled.expect("a key is short enough for HKDF");
+        key
+    }
+
     fn wrap(&self, id: KeyId, generation: u32, key: &VolumeKey, random: &mut impl FnMut(&mut [u8])) -> WrappedKey {
         let mut secret_name = [0; Self::NAME_BYTES_MAX];
         secret_name[..self.name.len()].copy_from_slice(self.name.as_bytes());

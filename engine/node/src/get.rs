@@ -49,6 +49,14 @@ pub struct Found {
     segments: Vec<SegmentRow>,
 }
 
+impl Found {
+    /// The bucket that it was found in.
+    #[must_use]
+    pub fn bucket(&self) -> BucketId {
+        self.bucket.id
+    }
+}
+
 /// The bytes of a range, in order, piece by piece.
 pub struct Reader<W: World> {
     node: Node<W>,

@@ -54,6 +54,9 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The node itself, which is no tenant: nobody is given this number.
+    pub const NODE: Self = Self { tenant: TenantId(0) };
+
     /// The bucket of this name, as this caller sees it.
     fn path(self, name: BucketName) -> BucketPath {
         BucketPath::new(self.tenant, name)

@@ -1,8 +1,8 @@
-//! Access keys and whose they are.
+//! A secret, and what belongs to an access key.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
+use anvil_model::access::{Identity, Rights};
 use anvil_model::ids::TenantId;
 
 /// A secret access key. Shows itself to nobody: neither `Debug` nor logs print it.
@@ -47,27 +47,15 @@ impl fmt::Debug for Secret {
 pub struct Credential {
     /// Proves who asks.
     pub secret: Secret,
-    /// In whose name.
-    pub tenant: TenantId,
+    /// In whose name, and what it may do.
+    pub identity: Identity,
 }
 
-/// All access keys that the node knows. Shared by its cores, never changed.
-#[derive(Debug, Default)]
-pub struct Directory {
-    credentials: BTreeMap<String, Credential>,
-}
-
-impl Directory {
-    /// A directory of these access keys.
+impl Credential {
+    /// That of the node's own app, which may do everything in its tenant.
     #[must_use]
-    pub fn new(credentials: impl IntoIterator<Item = (String, Credential)>) -> Self {
-        Self { credentials: credentials.into_iter().collect() }
-    }
-
-    /// What belongs to `access_key`.
-    #[must_use]
-    pub fn find(&self, access_key: &str) -> Option<&Credential> {
-        self.credentials.get(access_key)
+    pub fn own(secret: Secret, tenant: TenantId) -> Self {
+        Self { secret, identity: Identity { tenant, rights: Rights::All } }
     }
 }
 
@@ -77,9 +65,8 @@ mod tests {
 
     #[test]
     fn a_secret_is_never_shown_by_accident() {
-        let credential = Credential { secret: Secret::new("do-not-print-me").unwrap(), tenant: TenantId(1) };
-        let directory = Directory::new([("AK".to_owned(), credential)]);
-        assert!(!format!("{directory:?}").contains("do-not-print-me"));
+        let credential = Credential::own(Secret::new("do-not-print-me").unwrap(), TenantId(1));
+        assert!(!format!("{credential:?}").contains("do-not-print-me"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Why a request is not believed.
 
+use super::directory::Unknown;
+
 /// Each has the code, status and (in short) the words that AWS uses for it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
@@ -51,6 +53,9 @@ pub enum AuthError {
     /// Nobody has this access key.
     #[error("The AWS access key Id you provided does not exist in our records.")]
     InvalidAccessKeyId,
+    /// Which apps there are is not known at the moment.
+    #[error("The access keys of this server are not known at the moment. Please try again.")]
+    Unavailable,
     /// A session token: this server gives none.
     #[error("The provided token is malformed or otherwise invalid.")]
     InvalidToken,
@@ -126,6 +131,7 @@ impl AuthError {
             Self::UnsupportedMechanism | Self::MissingPayloadHash | Self::UnsupportedTrailer(_) => "InvalidRequest",
             Self::Malformed { place, .. } | Self::WrongRegion { place, .. } => place.code(),
             Self::RequestTimeTooSkewed { .. } => "RequestTimeTooSkewed",
+            Self::Unavailable => "ServiceUnavailable",
             Self::InvalidAccessKeyId => "InvalidAccessKeyId",
             Self::InvalidToken => "InvalidToken",
             Self::SignatureDoesNotMatch => "SignatureDoesNotMatch",
@@ -142,6 +148,7 @@ impl AuthError {
             "AccessDenied" | "RequestTimeTooSkewed" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" => 403,
             "MissingContentLength" => 411,
             "NotImplemented" => 501,
+            "ServiceUnavailable" => 503,
             _ => 400,
         }
     }
@@ -152,6 +159,15 @@ impl AuthError {
         match self {
             Self::WrongRegion { expected, .. } => Some(expected),
             _ => None,
+        }
+    }
+}
+
+impl From<Unknown> for AuthError {
+    fn from(unknown: Unknown) -> Self {
+        match unknown {
+            Unknown::Nobody => Self::InvalidAccessKeyId,
+            Unknown::NotNow => Self::Unavailable,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::http::Head;
 /// Asks who sent a head, with the header and with the query.
 pub(crate) fn authenticate(head: &Head) {
     let secret = Secret::new(SECRET).expect("long enough");
-    let directory = Directory::new([(ACCESS_KEY.to_owned(), Credential { secret, tenant: TenantId(1) })]);
+    let directory = Directory::new([(ACCESS_KEY.to_owned(), Credential::own(secret, TenantId(1)))]);
     let authenticator = Authenticator::new("us-east-1".to_owned(), directory);
     // The time of the examples in the corpus.
     let now = WallTime { unix_ms: 1_369_353_600_000 };

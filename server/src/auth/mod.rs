@@ -13,6 +13,7 @@
 pub mod body;
 mod chunked;
 mod credential;
+mod directory;
 mod error;
 pub(crate) mod fuzz;
 mod hash;
@@ -24,19 +25,19 @@ pub mod uri;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use anvil_model::access::Identity;
 use anvil_model::object::ChecksumAlgorithm;
 use anvil_model::time::WallTime;
-use anvil_node::Caller;
 
 use crate::http::Head;
 pub use chunked::ChunkError;
-pub use credential::{Credential, Directory, InvalidSecret, Secret};
+pub use credential::{Credential, InvalidSecret, Secret};
+pub use directory::{Directory, Known, Unknown};
 pub use error::{AuthError, Malformed};
 use request::Claim;
 use sigv4::{ChunkSigner, SigningKey};
 
-/// Verifies requests. Shared by all cores, never changed; what it remembers of derived keys, every core remembers by
-/// itself.
+/// Verifies requests. Shared by all cores; what it remembers of derived keys, every core remembers by itself.
 #[derive(Debug)]
 pub struct Authenticator {
     region: String,
@@ -46,8 +47,8 @@ pub struct Authenticator {
 /// A request whose signature holds.
 #[derive(Debug)]
 pub struct Authenticated {
-    /// Who asks.
-    pub caller: Caller,
+    /// Who asks, and what it may do.
+    pub identity: Identity,
     /// What was promised of the body.
     pub payload: Payload,
     /// Under which access key, for logs.
@@ -98,6 +99,12 @@ impl Authenticator {
         head.headers.iter().any(|(name, _)| name == "authorization") || request::is_presigned(head)
     }
 
+    /// Whom it knows.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
     /// Decides who sent this head. Costs a few hashes; reads no body.
     ///
     /// # Errors
@@ -106,15 +113,18 @@ impl Authenticator {
         let claim = Claim::read(head)?;
         claim.check_scope(&self.region)?;
         claim.check_time(now)?;
-        let credential = self.directory.find(&claim.scope.access_key).ok_or(AuthError::InvalidAccessKeyId)?;
+        let credential = self.directory.find(&claim.scope.access_key)?;
         claim.check_signed_headers(head)?;
-        let key = self.signing_key(&claim.scope.access_key, &claim.scope.date, credential);
+        let key = self.signing_key(&claim.scope.access_key, &claim.scope.date, &credential);
         let hash = claim.canonical_request_hash(head);
         key.verify(&sigv4::string_to_sign(&claim.timestamp, &claim.scope.text(), &hash), &claim.signature)
             .map_err(|_| AuthError::SignatureDoesNotMatch)?;
-        let caller = Caller { tenant: credential.tenant };
         let access_key = claim.scope.access_key.clone();
-        Ok(Authenticated { caller, payload: request::payload(head, claim, key)?, access_key })
+        Ok(Authenticated {
+            identity: credential.identity.clone(),
+            payload: request::payload(head, claim, key)?,
+            access_key,
+        })
     }
 
     fn signing_key(&self, access_key: &str, date: &str, credential: &Credential) -> SigningKey {

@@ -13,7 +13,7 @@ pub(super) const NOW: WallTime = WallTime { unix_ms: 1_369_353_600_000 };
 pub(super) const SCOPE: &str = "20130524/us-east-1/s3/aws4_request";
 
 pub(super) fn authenticator() -> Authenticator {
-    let credential = Credential { secret: Secret::new(SECRET).unwrap(), tenant: TenantId(7) };
+    let credential = Credential::own(Secret::new(SECRET).unwrap(), TenantId(7));
     Authenticator::new("us-east-1".to_owned(), Directory::new([(ACCESS_KEY.to_owned(), credential)]))
 }
 
@@ -119,7 +119,7 @@ fn the_published_examples_are_accepted() {
     let authenticator = authenticator();
     for example in examples {
         let authenticated = authenticator.authenticate(&example, NOW).unwrap();
-        assert_eq!(authenticated.caller.tenant, TenantId(7));
+        assert_eq!(authenticated.identity.tenant, TenantId(7));
         assert_eq!(authenticated.access_key, ACCESS_KEY);
         assert!(matches!(authenticated.payload, Payload::Signed(_)), "{:?}", authenticated.payload);
     }
@@ -335,11 +335,11 @@ fn remembered_keys_are_bounded_and_right() {
     assert_eq!(KEYS.with_borrow(|keys| keys.len()), 1);
     let credential = authenticator.directory.find(ACCESS_KEY).unwrap();
     for day in 0..KEYS_REMEMBERED_MAX + 1 {
-        let _ = authenticator.signing_key(ACCESS_KEY, &format!("{day:08}"), credential);
+        let _ = authenticator.signing_key(ACCESS_KEY, &format!("{day:08}"), &credential);
     }
     assert!(KEYS.with_borrow(|keys| keys.len()) <= KEYS_REMEMBERED_MAX);
     assert!(authenticator.authenticate(&signed("GET", "/", &[]), NOW).is_ok());
-    let changed = Credential { secret: Secret::new("another-secret").unwrap(), tenant: TenantId(7) };
+    let changed = Credential::own(Secret::new("another-secret").unwrap(), TenantId(7));
     let other = Authenticator::new("us-east-1".to_owned(), Directory::new([(ACCESS_KEY.to_owned(), changed)]));
     let refused = other.authenticate(&signed("GET", "/", &[]), NOW).unwrap_err();
     assert_eq!(refused, AuthError::SignatureDoesNotMatch, "a key belongs to one secret");

@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use anvil_model::time::WallTime;
 use anvil_proto::v1;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::tenants::{self, AppCommand, AuditCommand, BucketArgument, PolicyCommand, TenantCommand};
 use super::{Failure, print};
 use crate::auth::Secret;
 use crate::config::{Environment, PORT, Size};
@@ -26,8 +27,20 @@ pub(super) enum AdminCommand {
     #[command(subcommand)]
     Repair(RepairCommand),
     /// The settings of buckets
-    #[command(subcommand)]
+    #[command(subcommand, alias = "buckets")]
     Bucket(BucketCommand),
+    /// Tenants, the owners of buckets and apps
+    #[command(subcommand, alias = "tenants")]
+    Tenant(TenantCommand),
+    /// Apps, the programs of a tenant, each with a client id and a secret
+    #[command(subcommand, alias = "apps")]
+    App(AppCommand),
+    /// What apps may do
+    #[command(subcommand, alias = "policies")]
+    Policy(PolicyCommand),
+    /// What administrators did
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// The storage classes of a node
     #[command(subcommand)]
     StorageClass(StorageClassCommand),
@@ -87,6 +100,16 @@ pub(super) enum BucketCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Lets everybody read the objects of a bucket, with --allow; without it, not any more
+    SetPublicAccess {
+        #[command(flatten)]
+        bucket: BucketArgument,
+        /// Everybody may
+        #[arg(long)]
+        allow: bool,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -120,6 +143,18 @@ pub(super) struct Common {
     /// Prints JSON
     #[arg(long)]
     json: bool,
+    /// How the answer is printed
+    #[arg(long, value_name = "FORM", value_enum, conflicts_with = "json")]
+    output: Option<Output>,
+}
+
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
 }
 
 pub(super) fn run(command: AdminCommand) -> Result<(), Failure> {
@@ -137,6 +172,13 @@ pub(super) fn run(command: AdminCommand) -> Result<(), Failure> {
                 || format!("bucket {name}: new objects have the storage class {storage_class}\n"),
             )
         }
+        AdminCommand::Bucket(BucketCommand::SetPublicAccess { bucket, allow, common }) => {
+            tenants::set_public_access(bucket, allow, &common)
+        }
+        AdminCommand::Tenant(command) => tenants::tenant(command),
+        AdminCommand::App(command) => tenants::app(command),
+        AdminCommand::Policy(command) => tenants::policy(command),
+        AdminCommand::Audit(AuditCommand::List { max, common }) => tenants::audit(max, &common),
         AdminCommand::StorageClass(StorageClassCommand::List(common)) => {
             let response: v1::ListStorageClassesResponse =
                 Node::open(&common)?.ask("ListStorageClasses", &v1::ListStorageClassesRequest {})?;
@@ -275,8 +317,12 @@ fn absolute(path: &Path) -> Result<String, Failure> {
     text.map_err(|path| Failure::usage(format!("{} is not UTF-8, and cannot be sent", path.display())))
 }
 
-fn tell(common: &Common, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
-    if common.json { print(&format!("{:#}\n", json())) } else { print(&text()) }
+pub(super) fn tell(
+    common: &Common,
+    json: impl FnOnce() -> Value,
+    text: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    if common.json || common.output == Some(Output::Json) { print(&format!("{:#}\n", json())) } else { print(&text()) }
 }
 
 fn state_word(disk: &v1::Disk) -> &'static str {
@@ -330,7 +376,7 @@ fn rounded(bytes: u64) -> String {
 }
 
 /// A node that can be asked.
-struct Node {
+pub(super) struct Node {
     runtime: tokio::runtime::Runtime,
     client: Client,
     access_key: String,
@@ -338,7 +384,7 @@ struct Node {
 }
 
 impl Node {
-    fn open(common: &Common) -> Result<Self, Failure> {
+    pub(super) fn open(common: &Common) -> Result<Self, Failure> {
         let environment = Environment::of_process().map_err(Failure::usage)?;
         let (access_key, secret) = credentials(common, &environment)?;
         let default = format!("http://127.0.0.1:{PORT}");
@@ -350,7 +396,7 @@ impl Node {
         Ok(Self { runtime, client, access_key, secret })
     }
 
-    fn ask<M, R>(&mut self, method: &str, request: &M) -> Result<R, Failure>
+    pub(super) fn ask<M, R>(&mut self, method: &str, request: &M) -> Result<R, Failure>
     where
         M: anvil_proto::Message,
         R: anvil_proto::Message + Default,

@@ -10,6 +10,7 @@ mod node;
 mod offline;
 mod ready;
 mod store;
+mod tenants;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

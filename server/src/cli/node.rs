@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use anvil_model::ids::CoreId;
 use anvil_model::profile::Profile;
+use anvil_node::encryption::OperatorKey;
 use anvil_runtime::DiskOptions;
 
 use super::Failure;
+use crate::access::sealing::{Sealer, SealingKey};
 use crate::auth::Authenticator;
 use crate::config::{Config, DiskChoice, Environment, Flags, Form};
 use crate::credentials::Credentials;
@@ -18,7 +20,7 @@ use crate::disks::{MissingDisk, MissingList};
 use crate::grpc::Authority;
 use crate::identity::Identity;
 use crate::metadata::postgres::cluster::{self, Databases};
-use crate::start::{self, DiskPlan, MetadataPlan, Plan};
+use crate::start::{self, AccessPlan, DiskPlan, MetadataPlan, Plan};
 use crate::tls::Tls;
 
 /// Runs a node until it is told to stop.
@@ -41,8 +43,11 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
         MetadataPlan::Database { place, .. } => Some(place.tenant),
     };
     let credentials = Credentials::open(&data, config.credentials, tenant).map_err(Failure::run)?;
-    let authenticator = Arc::new(Authenticator::new(config.region.clone(), credentials.directory()));
-    let authority = Arc::new(Authority::new(credentials.directory(), config.admin_from));
+    let directory = credentials.directory();
+    let authenticator = Arc::new(Authenticator::new(config.region.clone(), directory.clone()));
+    let authority = Arc::new(Authority::new(directory.clone(), config.admin_from));
+    let sealer = Arc::new(sealer(&config.encryption.keys, &metadata, &data)?);
+    let access = AccessPlan { directory, sealer, own: credentials.tenant, ttl: config.cache_ttl };
     let disks = disk_plans(&config.disks, &data)?;
     let last_core = u16::try_from(runtime.cpus.len() - 1).expect("the configuration bounds the cores");
     let host = CoreId(config.control_core.unwrap_or(last_core));
@@ -59,6 +64,7 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
         authority,
         encryption: config.encryption,
         metrics_allow: Arc::new(config.metrics_allow),
+        access,
         runtime,
         host,
         reclaim_delay: config.reclaim_delay,
@@ -91,6 +97,16 @@ fn metadata_plan(
         )),
         None => Ok(MetadataPlan::Embedded),
     }
+}
+
+/// What secrets of apps are sealed with: the operator's keys. A node that has none, and no database that others read too,
+/// keeps one of its own; what that one sealed stays good when the operator gives others.
+fn sealer(keys: &[OperatorKey], metadata: &MetadataPlan, data: &DataDir) -> Result<Sealer, Failure> {
+    let mut keys: Vec<SealingKey> = keys.iter().map(SealingKey::of_operator).collect();
+    if matches!(metadata, MetadataPlan::Embedded) {
+        keys.push(SealingKey::of_node(data).map_err(Failure::run)?);
+    }
+    Ok(Sealer::new(keys))
 }
 
 /// Disks are known by their absolute paths, so that a start from another directory finds the same ones. Nothing is made at

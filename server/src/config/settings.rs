@@ -321,6 +321,7 @@ const OWN_VARIABLES: &[&str] = &[
     "ANVIL_ENDPOINT",
     "ANVIL_CA_FILE",
     "ANVIL_LOG_FORMAT",
+    "METADATA_CACHE_TTL_SECS",
     "INIT_CLUSTER",
     "RUST_LOG",
 ];
@@ -340,5 +341,4 @@ const CLUSTER_VARIABLES: &[&str] = &[
     "PUBLIC_API_ADDR",
     "ENABLE_MDNS",
     "BOOTSTRAP_ADDRS",
-    "METADATA_CACHE_TTL_SECS",
 ];

@@ -247,6 +247,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, Takes> {
     seconds.filter(|&seconds| seconds <= DURATION_SECONDS_MAX).map(Duration::from_secs).ok_or_else(takes)
 }
 
+/// A whole number of seconds.
+pub(super) fn seconds(text: &str) -> Result<Duration, Takes> {
+    let seconds = text.parse().ok().filter(|seconds| (1..=86_400).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| "a number of seconds, 1 to 86400".to_owned())
+}
+
 /// So many bytes per second; `None` for `off` and `0`.
 pub(super) fn scrub_rate(text: &str) -> Result<Option<Size>, Takes> {
     if matches!(text, "off" | "0") {

@@ -13,6 +13,8 @@ use anvil_proto::v1;
 use super::call::{Call, Wire};
 use super::services::Services;
 use super::status::{Code, Status};
+use super::tenants::TenantsOf;
+use super::token::Administrator;
 use crate::disk_control::{DiskControlError, DiskName, DiskReport, DiskState};
 use crate::telemetry::is_debt;
 
@@ -28,12 +30,24 @@ pub enum Method {
     RepairStatus,
     ListStorageClasses,
     UpdateBucket,
+    CreateTenant,
+    ListTenants,
+    DeleteTenant,
+    CreateApp,
+    ListApps,
+    DeleteApp,
+    ResetAppSecret,
+    GrantPolicy,
+    RevokePolicy,
+    ListPolicies,
+    SetBucketPublicAccess,
+    ListAuditRecords,
 }
 
 /// What the paths of its methods begin with.
 pub const PREFIX: &str = "/anvil.v1.AdminService/";
 
-const METHODS: [(Method, &str); 8] = [
+const METHODS: [(Method, &str); 20] = [
     (Method::ListDisks, "ListDisks"),
     (Method::OfflineDisk, "OfflineDisk"),
     (Method::OnlineDisk, "OnlineDisk"),
@@ -42,6 +56,18 @@ const METHODS: [(Method, &str); 8] = [
     (Method::RepairStatus, "RepairStatus"),
     (Method::ListStorageClasses, "ListStorageClasses"),
     (Method::UpdateBucket, "UpdateBucket"),
+    (Method::CreateTenant, "CreateTenant"),
+    (Method::ListTenants, "ListTenants"),
+    (Method::DeleteTenant, "DeleteTenant"),
+    (Method::CreateApp, "CreateApp"),
+    (Method::ListApps, "ListApps"),
+    (Method::DeleteApp, "DeleteApp"),
+    (Method::ResetAppSecret, "ResetAppSecret"),
+    (Method::GrantPolicy, "GrantPolicy"),
+    (Method::RevokePolicy, "RevokePolicy"),
+    (Method::ListPolicies, "ListPolicies"),
+    (Method::SetBucketPublicAccess, "SetBucketPublicAccess"),
+    (Method::ListAuditRecords, "ListAuditRecords"),
 ];
 
 impl Method {
@@ -61,10 +87,11 @@ impl Method {
     pub(super) async fn call<W: Wire>(
         self,
         services: &Services,
-        caller: Caller,
+        administrator: Administrator,
         call: &mut Call<'_, W>,
     ) -> Result<(), Status> {
         let disks = &services.disks;
+        let tenants = TenantsOf { services, by: administrator.by(call.head) };
         match self {
             Self::ListDisks => {
                 let v1::ListDisksRequest {} = call.only_message().await?;
@@ -109,8 +136,68 @@ impl Method {
             }
             Self::UpdateBucket => {
                 let request = call.only_message().await?;
-                let bucket = update_bucket(services, caller, request).await?;
+                let bucket = update_bucket(services, administrator.caller, request).await?;
                 call.answer(&v1::UpdateBucketResponse { bucket: Some(bucket) }).await
+            }
+            Self::CreateTenant => {
+                let request = call.only_message().await?;
+                let answer = tenants.create_tenant(request).await?;
+                call.answer(&answer).await
+            }
+            Self::ListTenants => {
+                let request = call.only_message().await?;
+                let answer = tenants.list_tenants(request)?;
+                call.answer(&answer).await
+            }
+            Self::DeleteTenant => {
+                let request = call.only_message().await?;
+                let answer = tenants.delete_tenant(request).await?;
+                call.answer(&answer).await
+            }
+            Self::CreateApp => {
+                let request = call.only_message().await?;
+                let answer = tenants.create_app(request).await?;
+                call.answer(&answer).await
+            }
+            Self::ListApps => {
+                let request = call.only_message().await?;
+                let answer = tenants.list_apps(request)?;
+                call.answer(&answer).await
+            }
+            Self::DeleteApp => {
+                let request = call.only_message().await?;
+                let answer = tenants.delete_app(request).await?;
+                call.answer(&answer).await
+            }
+            Self::ResetAppSecret => {
+                let request = call.only_message().await?;
+                let answer = tenants.reset_app_secret(request).await?;
+                call.answer(&answer).await
+            }
+            Self::GrantPolicy => {
+                let request = call.only_message().await?;
+                let answer = tenants.grant_policy(request).await?;
+                call.answer(&answer).await
+            }
+            Self::RevokePolicy => {
+                let request = call.only_message().await?;
+                let answer = tenants.revoke_policy(request).await?;
+                call.answer(&answer).await
+            }
+            Self::ListPolicies => {
+                let request = call.only_message().await?;
+                let answer = tenants.list_policies(request)?;
+                call.answer(&answer).await
+            }
+            Self::SetBucketPublicAccess => {
+                let request = call.only_message().await?;
+                let answer = tenants.set_bucket_public_access(request).await?;
+                call.answer(&answer).await
+            }
+            Self::ListAuditRecords => {
+                let request = call.only_message().await?;
+                let answer = tenants.list_audit_records(request).await?;
+                call.answer(&answer).await
             }
         }
     }

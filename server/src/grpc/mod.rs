@@ -3,7 +3,8 @@
 //! - [`status`]: the outcomes of calls; [`frame`]: messages and their five bytes; [`request`]: what a call's head says.
 //! - [`call`]: a call as a method sees it: messages come and go one by one, so that a method that streams is written like
 //!   one that does not.
-//! - [`token`]: who may administrate; [`services`]: which methods there are; [`admin`]: `anvil.v1.AdminService`.
+//! - [`token`]: who may administrate; [`services`]: which methods there are; [`admin`]: `anvil.v1.AdminService`,
+//!   of which `tenants` is what concerns tenants, apps and policies.
 //! - [`client`]: the other end, for the command line.
 //!
 //! Knows no frame of HTTP/2: `http2::call` brings bytes, and takes them.
@@ -20,8 +21,9 @@ pub mod frame;
 pub mod request;
 pub mod services;
 pub mod status;
+mod tenants;
 pub mod token;
 
 pub use services::Services;
 pub use status::{Code, Status};
-pub use token::{AdminFrom, Authority};
+pub use token::{AdminFrom, Administrator, Authority};

@@ -10,6 +10,7 @@ use super::admin;
 use super::call::{Call, Wire};
 use super::status::{Code, Status};
 use super::token::Authority;
+use crate::access::AccessKeeper;
 use crate::disk_control::DiskControl;
 use crate::http::Head;
 use crate::telemetry::RepairBoard;
@@ -19,14 +20,21 @@ pub struct Services {
     pub(super) node: Node<Core>,
     pub(super) disks: Arc<DiskControl>,
     pub(super) repair: Arc<RepairBoard>,
+    pub(super) keeper: Arc<AccessKeeper>,
     authority: Arc<Authority>,
 }
 
 impl Services {
     /// The services on this core.
     #[must_use]
-    pub fn new(node: Node<Core>, disks: Arc<DiskControl>, repair: Arc<RepairBoard>, authority: Arc<Authority>) -> Self {
-        Self { node, disks, repair, authority }
+    pub fn new(
+        node: Node<Core>,
+        disks: Arc<DiskControl>,
+        repair: Arc<RepairBoard>,
+        keeper: Arc<AccessKeeper>,
+        authority: Arc<Authority>,
+    ) -> Self {
+        Self { node, disks, repair, keeper, authority }
     }
 
     /// Serves a call to its end. Reads no message before it knows who asks for what.
@@ -35,9 +43,9 @@ impl Services {
     /// With the status that the call ends with.
     pub async fn serve<W: Wire>(&self, head: &Head, is_tls: bool, wire: &mut W) -> Result<(), Status> {
         let method = admin::Method::find(&head.path).ok_or_else(|| unknown(&head.path))?;
-        let caller = self.authority.check(head, is_tls, self.node.world().wall_clock())?;
+        let administrator = self.authority.check(head, is_tls, self.node.world().wall_clock())?;
         let mut call = Call::new(head, wire);
-        method.call(self, caller, &mut call).await
+        method.call(self, administrator, &mut call).await
     }
 }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
 use super::status::{Code, Status};
+use crate::access::By;
 use crate::auth::{Directory, Secret};
 use crate::http::Head;
 
@@ -27,6 +28,23 @@ pub enum AdminFrom {
     Tls,
     /// From anywhere.
     Anywhere,
+}
+
+/// Who administrates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Administrator {
+    /// The tenant of the node's own app.
+    pub caller: anvil_node::Caller,
+    /// By which key, for the audit.
+    pub access_key: String,
+}
+
+impl Administrator {
+    /// Who it is that asks with this head.
+    #[must_use]
+    pub fn by(&self, head: &Head) -> By {
+        By { who: self.access_key.clone(), from: head.peer.ip().to_canonical().to_string() }
+    }
 }
 
 /// Decides who administrates. Shared by all cores, never changed.
@@ -99,11 +117,11 @@ impl Authority {
         Self { directory, from }
     }
 
-    /// Decides over the head of a call; `is_tls` says how it came. Gives the tenant that the administrator is of.
+    /// Decides over the head of a call; `is_tls` says how it came.
     ///
     /// # Errors
     /// `PERMISSION_DENIED` by where it comes from, `UNAUTHENTICATED` by its token.
-    pub fn check(&self, head: &Head, is_tls: bool, now: WallTime) -> Result<anvil_node::Caller, Status> {
+    pub fn check(&self, head: &Head, is_tls: bool, now: WallTime) -> Result<Administrator, Status> {
         self.check_origin(head, is_tls)?;
         let mut fields = head.headers.iter().filter(|(name, _)| name == "authorization");
         let (field, more) = (fields.next(), fields.next());
@@ -113,8 +131,8 @@ impl Authority {
             return Err(missing());
         }
         let access_key = self.verify(token.trim(), now)?;
-        let credential = self.directory.find(&access_key).ok_or_else(wrong)?;
-        Ok(anvil_node::Caller { tenant: credential.tenant })
+        let credential = self.directory.find_own(&access_key).ok_or_else(wrong)?;
+        Ok(Administrator { caller: anvil_node::Caller { tenant: credential.identity.tenant }, access_key })
     }
 
     fn check_origin(&self, head: &Head, is_tls: bool) -> Result<(), Status> {
@@ -143,7 +161,7 @@ impl Authority {
         if header.alg != ALGORITHM {
             return Err(wrong());
         }
-        let credential = self.directory.find(&header.kid).ok_or_else(wrong)?;
+        let credential = self.directory.find_own(&header.kid).ok_or_else(wrong)?;
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| wrong())?;
         if !bool::from(sign(&credential.secret, signed.as_bytes()).ct_eq(signature.as_slice())) {
             return Err(wrong());
@@ -198,7 +216,7 @@ mod tests {
     }
 
     fn authority(from: AdminFrom) -> Authority {
-        let credential = Credential { secret: secret("the-secret-of-the-node"), tenant: TenantId(7) };
+        let credential = Credential::own(secret("the-secret-of-the-node"), TenantId(7));
         Authority::new(Directory::new([("KEY".to_owned(), credential)]), from)
     }
 
@@ -217,7 +235,7 @@ mod tests {
         let bearer = format!("Bearer {token}");
         let checked =
             authority(AdminFrom::Loopback).check(&head("127.0.0.1:1", &[("authorization", &bearer)]), false, now);
-        checked.map_or_else(|status| status.reason, |caller| if caller.tenant == TenantId(7) { "OK" } else { "?" })
+        checked.map_or_else(|status| status.reason, |who| if who.caller.tenant == TenantId(7) { "OK" } else { "?" })
     }
 
     fn token() -> String {

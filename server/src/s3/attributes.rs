@@ -14,7 +14,7 @@ use crate::http::Head;
 impl S3 {
     pub(super) async fn get_object_attributes(&self, request: &Request<'_>, bucket: BucketName, key: Key) -> Answer {
         let wanted = Wanted::read(request.head)?;
-        let found = self.node.object_parts(request.caller, bucket, key, wanted.after, wanted.parts_asked()).await?;
+        let found = self.node.object_parts(request.caller(), bucket, key, wanted.after, wanted.parts_asked()).await?;
         let version = &found.version;
         match conditions::judge(request.head, &version.etag, version.last_modified)? {
             Verdict::Failed(condition) => return Err(conditions::failed(condition)),

@@ -1,11 +1,13 @@
 //! Buckets: listed, made, looked at, deleted; and the answers about them that never change.
 
+use anvil_model::access::{Command, PublicBucket};
 use anvil_model::object::{BucketName, Key};
 use anvil_node::bucket::BucketInfo;
 
 use super::error::{Code, S3Error};
 use super::xml::{XmlReader, XmlWriter};
 use super::{Answer, Request, S3, date, no_content, ok, owner_id, xml_response};
+use crate::access::By;
 use crate::auth::Payload;
 use crate::http::{Incoming, Outgoing};
 
@@ -19,14 +21,14 @@ impl S3 {
         let mut more =
             query.value("bucket-region").is_none_or(|region| region.is_empty() || region == self.node.region());
         while more && buckets.len() <= max {
-            let page = self.node.list_buckets(request.caller, after, BUCKETS_PAGE).await?;
+            let page = self.node.list_buckets(request.caller(), after, BUCKETS_PAGE).await?;
             more = page.len() == BUCKETS_PAGE;
             after = page.last().map(|bucket| bucket.name.to_string());
             buckets.extend(page.into_iter().filter(|bucket| bucket.name.as_str().starts_with(prefix)));
         }
         let next = buckets.len() > max;
         buckets.truncate(max);
-        Ok(xml_response(buckets_xml(&buckets, &owner_id(request.caller), next, prefix)))
+        Ok(xml_response(buckets_xml(&buckets, &owner_id(request.caller()), next, prefix)))
     }
 
     pub(super) async fn create_bucket<I: Incoming>(
@@ -42,40 +44,46 @@ impl S3 {
             return Err(S3Error::new(Code::INVALID_LOCATION_CONSTRAINT));
         }
         let location = format!("/{bucket}");
-        self.node.create_bucket(request.caller, bucket).await?;
+        self.node.create_bucket(request.caller(), bucket).await?;
         Ok(ok(vec![("Location".into(), location)], Outgoing::Empty))
     }
 
     pub(super) async fn head_bucket(&self, request: &Request<'_>, bucket: BucketName) -> Answer {
-        let info = self.node.head_bucket(request.caller, bucket).await?;
+        let info = self.node.head_bucket(request.caller(), bucket).await?;
         let headers =
             vec![("x-amz-bucket-region".into(), info.region), ("x-amz-access-point-alias".into(), "false".to_owned())];
         Ok(ok(headers, Outgoing::Empty))
     }
 
     pub(super) async fn delete_bucket(&self, request: &Request<'_>, bucket: BucketName) -> Answer {
-        self.node.delete_bucket(request.caller, bucket).await?;
+        self.node.delete_bucket(request.caller(), bucket.clone()).await?;
+        if let Some((tenant, id)) = self.authenticator.directory().public(&bucket) {
+            // It was public by its id, and no other bucket is: this keeps the list short, and may fail.
+            let by = By { who: "the node".to_owned(), from: String::new() };
+            let bucket = PublicBucket { name: bucket, tenant };
+            drop(self.keeper.change(&self.node, &by, Command::SetPublic { id, bucket, public: false }).await);
+        }
         Ok(no_content())
     }
 
     pub(super) async fn get_bucket_location(&self, request: &Request<'_>, bucket: BucketName) -> Answer {
-        let info = self.node.head_bucket(request.caller, bucket).await?;
+        let info = self.node.head_bucket(request.caller(), bucket).await?;
         Ok(xml_response(location_xml(&info.region)))
     }
 
     pub(super) async fn get_bucket_versioning(&self, request: &Request<'_>, bucket: BucketName) -> Answer {
-        self.node.head_bucket(request.caller, bucket).await?;
+        self.node.head_bucket(request.caller(), bucket).await?;
         Ok(xml_response(XmlWriter::document("VersioningConfiguration", |_| {})))
     }
 
     pub(super) async fn get_bucket_acl(&self, request: &Request<'_>, bucket: BucketName) -> Answer {
-        self.node.head_bucket(request.caller, bucket).await?;
-        Ok(xml_response(acl_xml(&owner_id(request.caller))))
+        self.node.head_bucket(request.caller(), bucket).await?;
+        Ok(xml_response(acl_xml(&owner_id(request.caller()))))
     }
 
     pub(super) async fn get_object_acl(&self, request: &Request<'_>, bucket: BucketName, key: Key) -> Answer {
-        self.node.open(request.caller, bucket, key, None).await?;
-        Ok(xml_response(acl_xml(&owner_id(request.caller))))
+        self.node.open(request.caller(), bucket, key, None).await?;
+        Ok(xml_response(acl_xml(&owner_id(request.caller()))))
     }
 }
 
@@ -149,6 +157,7 @@ const CONFIGURATION_BYTES_MAX: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
+    use anvil_model::ids::BucketId;
     use anvil_node::metadata::rows::StorageClass;
 
     use anvil_model::time::WallTime;
@@ -164,6 +173,7 @@ mod tests {
     #[test]
     fn buckets_are_listed_as_aws_does() {
         let bucket = |name: &str| BucketInfo {
+            id: BucketId(1),
             name: BucketName::new(name).unwrap(),
             region: "eu-1".to_owned(),
             created_at: WallTime { unix_ms: 1_573_600_000_000 },

@@ -30,6 +30,7 @@ impl S3 {
         let head = request.head;
         request.check_source_owner()?;
         let named = Named::read(head)?;
+        request.check_source(&named.bucket, &named.key)?;
         let replaces = replaces(head, "x-amz-metadata-directive")?;
         replaces_tags(head)?;
         let demands = SourceConditions::read(head)?;
@@ -45,7 +46,7 @@ impl S3 {
         let conditions = conditions::of_write(head)?;
         request.document(payload, incoming, 0).await?;
         let copy = CopyObject {
-            caller: request.caller,
+            caller: request.caller(),
             source: named.source(demands.any().then_some(&judge)),
             bucket,
             key,
@@ -71,6 +72,7 @@ impl S3 {
         let head = request.head;
         request.check_source_owner()?;
         let named = Named::read(head)?;
+        request.check_source(&named.bucket, &named.key)?;
         let range = copy_range(head)?;
         let demands = SourceConditions::read(head)?;
         let judge = |found: &Found| demands.check(&found.etag, found.last_modified);
@@ -85,7 +87,7 @@ impl S3 {
 impl Request<'_> {
     fn check_source_owner(&self) -> Result<(), S3Error> {
         match single(self.head, "x-amz-source-expected-bucket-owner")? {
-            Some(owner) if owner != super::owner_id(self.caller) => Err(S3Error::new(Code::ACCESS_DENIED)),
+            Some(owner) if owner != super::owner_id(self.caller()) => Err(S3Error::new(Code::ACCESS_DENIED)),
             _ => Ok(()),
         }
     }

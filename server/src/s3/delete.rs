@@ -1,5 +1,6 @@
 //! DeleteObject and DeleteObjects.
 
+use anvil_model::access::{Action, Resource};
 use anvil_model::limits::PAGE_KEYS_MAX;
 use anvil_model::object::{BucketName, Etag, Key, WriteConditions};
 
@@ -16,7 +17,7 @@ impl S3 {
         if conditions.absent {
             return Err(S3Error::header_not_implemented("If-None-Match"));
         }
-        self.node.delete_object(request.caller, bucket, key, conditions).await?;
+        self.node.delete_object(request.caller(), bucket, key, conditions).await?;
         Ok(no_content())
     }
 
@@ -30,12 +31,12 @@ impl S3 {
         let document = request.document(payload, incoming, DOCUMENT_BYTES_MAX).await?;
         let Delete { quiet, objects } = Delete::read(&document)?;
         let keys: Vec<Result<Key, S3Error>> =
-            objects.iter().map(|object| object_key(object.key.clone().into_bytes())).collect();
+            objects.iter().map(|object| request.deletable(&bucket, &object.key)).collect();
         let valid = keys.iter().zip(&objects).filter_map(|(key, object)| {
             let conditions = WriteConditions { absent: false, etag: object.etag.clone() };
             Some((key.as_ref().ok()?.clone(), conditions))
         });
-        let mut outcomes = self.node.delete_objects(request.caller, bucket, valid.collect()).await?.into_iter();
+        let mut outcomes = self.node.delete_objects(request.caller(), bucket, valid.collect()).await?.into_iter();
         let outcomes = keys.into_iter().map(|key| {
             key.and_then(|_| {
                 let outcome = outcomes.next().ok_or_else(|| S3Error::new(Code::INTERNAL_ERROR))?;
@@ -43,6 +44,16 @@ impl S3 {
             })
         });
         Ok(xml_response(result_xml(quiet, objects.iter().zip(outcomes))))
+    }
+}
+
+impl Request<'_> {
+    /// The key of this text, which the request may delete.
+    fn deletable(&self, bucket: &BucketName, key: &str) -> Result<Key, S3Error> {
+        let key = object_key(key.to_owned().into_bytes())?;
+        let resource = Resource::Object { bucket: bucket.as_str(), key: key.as_str() };
+        let may = self.access.may(Action::ObjectDelete, resource);
+        if may { Ok(key) } else { Err(S3Error::new(Code::ACCESS_DENIED)) }
     }
 }
 

@@ -94,6 +94,13 @@ codes! {
     TOO_MANY_BUCKETS = "TooManyBuckets", 400, "You have attempted to create more buckets than allowed";
 }
 
+impl Code {
+    /// S3's name of it.
+    pub(crate) const fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
 impl S3Error {
     /// `code` in its own words.
     pub(crate) const fn new(code: &'static Code) -> Self {
@@ -321,6 +328,7 @@ impl From<AuthError> for S3Error {
             AuthError::RequestTimeTooSkewed { server_unix_ms } => {
                 named.with("ServerTime", date::iso(WallTime { unix_ms: server_unix_ms }))
             }
+            AuthError::Unavailable => named.retry_after(1),
             _ => named,
         }
     }

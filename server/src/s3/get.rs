@@ -22,7 +22,7 @@ impl S3 {
     pub(super) async fn get_object(&self, request: &Request<'_>, bucket: BucketName, key: Key) -> Answer {
         let part = asked_part(request.head, &request.query)?;
         let read_from = part.map_or_else(|| read_from(request.head), |number| Ok(ReadFrom::Part(number)))?;
-        let found = self.node.open(request.caller, bucket, key, Some(read_from)).await?;
+        let found = self.open(request, bucket, key, Some(read_from)).await?;
         let Reply { status, headers, bytes } = reply(request.head, &request.query, part, &Version::from(&found))?;
         let body = match bytes {
             Some(bytes) if !bytes.is_empty() => {
@@ -35,7 +35,7 @@ impl S3 {
 
     pub(super) async fn head_object(&self, request: &Request<'_>, bucket: BucketName, key: Key) -> Answer {
         let part = asked_part(request.head, &request.query)?;
-        let found = self.node.open(request.caller, bucket, key, part.map(ReadFrom::Part)).await?;
+        let found = self.open(request, bucket, key, part.map(ReadFrom::Part)).await?;
         let Reply { status, headers, bytes } = reply(request.head, &request.query, part, &Version::from(&found))?;
         let body = bytes.map_or(Outgoing::Empty, |bytes| Outgoing::Announced(bytes.end - bytes.start));
         Ok(Response { status, headers, body })

@@ -23,8 +23,8 @@ impl S3 {
     }
 
     async fn list(&self, request: &Request<'_>, bucket: BucketName, listing: Listing) -> Answer {
-        let page = self.node.list_objects(request.caller, bucket.clone(), listing.wanted()).await?;
-        let mut response = xml_response(listing.xml(&bucket, &page, &owner_id(request.caller)));
+        let page = self.node.list_objects(request.caller(), bucket.clone(), listing.wanted()).await?;
+        let mut response = xml_response(listing.xml(&bucket, &page, &owner_id(request.caller())));
         response.headers.push(("x-amz-bucket-region".into(), self.node.region().to_owned()));
         Ok(response)
     }

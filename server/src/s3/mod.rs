@@ -7,6 +7,7 @@
 //! - Nothing of a body is read before its head is authenticated.
 //! - What changes what is stored is honoured or refused, never passed over: `route::SUBRESOURCES`, `headers::HONOURED`.
 
+mod access;
 mod attributes;
 mod bucket;
 mod checksum;
@@ -42,9 +43,11 @@ use anvil_node::multipart::UploadName;
 use anvil_node::{Caller, Node};
 use anvil_runtime::Core;
 
+use crate::access::AccessKeeper;
 use crate::auth::body::VerifiedBody;
-use crate::auth::{Authenticator, Payload};
+use crate::auth::{AuthError, Authenticated, Authenticator, Payload};
 use crate::http::{Head, Incoming, Outgoing, Response, Service};
+use access::Access;
 use error::{Code, S3Error};
 pub use host::Domains;
 use query::Query;
@@ -54,6 +57,7 @@ use route::{BucketOperation, ObjectOperation, Route, ServiceOperation};
 pub struct S3 {
     node: Node<Core>,
     authenticator: Arc<Authenticator>,
+    keeper: Arc<AccessKeeper>,
     domains: Arc<Domains>,
     /// Names the node to whoever reads a client's log.
     host_id: Arc<str>,
@@ -63,7 +67,7 @@ pub struct S3 {
 struct Request<'a> {
     head: &'a Head,
     query: Query,
-    caller: Caller,
+    access: Access,
     /// The bucket stands in the host and not in the path.
     in_host: bool,
 }
@@ -73,24 +77,43 @@ type Answer = Result<Response, S3Error>;
 impl S3 {
     /// The API on this core. `host_id` stands in every error and names the node; it is the same on all cores.
     #[must_use]
-    pub fn new(node: Node<Core>, authenticator: Arc<Authenticator>, domains: Arc<Domains>, host_id: Arc<str>) -> Self {
-        Self { node, authenticator, domains, host_id }
+    pub fn new(
+        node: Node<Core>,
+        authenticator: Arc<Authenticator>,
+        keeper: Arc<AccessKeeper>,
+        domains: Arc<Domains>,
+        host_id: Arc<str>,
+    ) -> Self {
+        Self { node, authenticator, keeper, domains, host_id }
     }
 
     async fn answer<I: Incoming>(&self, head: &Head, incoming: &mut I) -> Answer {
-        let authenticated = self.authenticator.authenticate(head, self.node.world().wall_clock())?;
+        let (identity, payload) = match self.authenticator.authenticate(head, self.node.world().wall_clock()) {
+            Ok(Authenticated { identity, payload, .. }) => (Some(identity), payload),
+            Err(error @ AuthError::Anonymous) if !self.is_for_everybody(head)? => return Err(error.into()),
+            Err(AuthError::Anonymous) => (None, Payload::Unsigned),
+            Err(error) => return Err(error.into()),
+        };
         let query = Query::read(head.query.as_deref())?;
         let head = &*headers::with_query_headers(head, &query)?;
         let in_host = self.domains.bucket(head);
         let route = Route::find(head, &query, in_host.as_deref())?;
+        let access = Access::decide(self.authenticator.directory(), identity, &route, &query)?;
         headers::refuse_unknown(head, route.writes(), route.own_headers())?;
         if route.writes() && !route.takes_conditions() {
             conditions::refuse(head)?;
         }
-        let request = Request { head, query, caller: authenticated.caller, in_host: in_host.is_some() };
+        let request = Request { head, query, access, in_host: in_host.is_some() };
         request.check_expected_owner()?;
-        let answer = self.dispatch(&request, &route, authenticated.payload, incoming).await;
-        answer.map_err(|error| error.about(&route))
+        let answer = self.dispatch(&request, &route, payload, incoming).await;
+        answer.map_err(|error| request.access.conceal(error, &route).about(&route))
+    }
+
+    /// Whether a request without credentials reads what everybody may. One that cannot be read is for nobody.
+    fn is_for_everybody(&self, head: &Head) -> Result<bool, S3Error> {
+        let Ok(query) = Query::read(head.query.as_deref()) else { return Ok(false) };
+        let Ok(route) = Route::find(head, &query, self.domains.bucket(head).as_deref()) else { return Ok(false) };
+        access::may_be_public(self.authenticator.directory(), &route, head, &query)
     }
 
     async fn dispatch<I: Incoming>(
@@ -175,8 +198,13 @@ impl S3 {
 }
 
 impl Request<'_> {
+    /// In whose name the stories run.
+    fn caller(&self) -> Caller {
+        self.access.caller
+    }
+
     fn upload(&self, bucket: BucketName, key: Key) -> Result<UploadName, S3Error> {
-        Ok(UploadName { caller: self.caller, bucket, key, upload: route::upload_id(&self.query)? })
+        Ok(UploadName { caller: self.caller(), bucket, key, upload: route::upload_id(&self.query)? })
     }
 
     /// Reads a body that is a document of at most `bytes_max` bytes, verified against the signature and `Content-MD5`.
@@ -212,10 +240,10 @@ impl Request<'_> {
         Ok(document)
     }
 
-    /// Only a tenant's own buckets can be reached, so an expectation holds when it names the caller.
+    /// A request reaches the buckets of one tenant only, so an expectation holds when it names that one.
     fn check_expected_owner(&self) -> Result<(), S3Error> {
         match headers::single(self.head, "x-amz-expected-bucket-owner")? {
-            Some(owner) if owner != owner_id(self.caller) => Err(S3Error::new(Code::ACCESS_DENIED)),
+            Some(owner) if owner != owner_id(self.caller()) => Err(S3Error::new(Code::ACCESS_DENIED)),
             _ => Ok(()),
         }
     }
@@ -325,12 +353,8 @@ mod tests {
     fn a_document_is_bounded_and_held_to_what_its_head_promises() {
         let read = |headers: &[(&str, &str)], payload, bytes_max| {
             let head = head("POST", "/abc?delete", headers);
-            let request = Request {
-                head: &head,
-                query: Query::default(),
-                caller: Caller { tenant: TenantId(1) },
-                in_host: false,
-            };
+            let request =
+                Request { head: &head, query: Query::default(), access: Access::all(TenantId(1)), in_host: false };
             let mut incoming = Received(b"123456789".to_vec());
             let document = request.document(payload, &mut incoming, bytes_max).now_or_never().unwrap();
             (document.map_err(|error| error.code()), incoming.0.len())
@@ -356,12 +380,8 @@ mod tests {
     fn an_expected_owner_is_the_caller() {
         let check = |owner: &str| {
             let head = head("GET", "/abc", &[("x-amz-expected-bucket-owner", owner)]);
-            let request = Request {
-                head: &head,
-                query: Query::default(),
-                caller: Caller { tenant: TenantId(10) },
-                in_host: false,
-            };
+            let request =
+                Request { head: &head, query: Query::default(), access: Access::all(TenantId(10)), in_host: false };
             request.check_expected_owner().map_err(|error| error.code())
         };
         assert_eq!(check(&format!("{}a", "0".repeat(63))), Ok(()));

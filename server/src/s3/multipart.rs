@@ -22,7 +22,7 @@ impl S3 {
         let wanted = checksum::of_upload_to_be(request.head)?;
         self.check_conditions_early(request, &bucket, &key).await?;
         let create = CreateUpload {
-            caller: request.caller,
+            caller: request.caller(),
             bucket: bucket.clone(),
             key: key.clone(),
             headers: headers::of_object(request.head)?,
@@ -90,7 +90,7 @@ impl S3 {
         if conditions == WriteConditions::default() {
             return Ok(());
         }
-        let current = match self.node.open(request.caller, bucket.clone(), key.clone(), None).await {
+        let current = match self.node.open(request.caller(), bucket.clone(), key.clone(), None).await {
             Ok(found) => Some(found.etag),
             Err(MetadataError::Refused(Refusal::NoSuchKey)) => None,
             Err(error) => return Err(error.into()),

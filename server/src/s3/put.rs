@@ -21,7 +21,7 @@ impl S3 {
         incoming: &mut I,
     ) -> Answer {
         let put = PutObject {
-            caller: request.caller,
+            caller: request.caller(),
             bucket,
             key,
             headers: headers::of_object(request.head)?,

@@ -15,7 +15,7 @@ impl S3 {
         bucket: BucketName,
         setting: BucketOperation,
     ) -> Answer {
-        self.node.head_bucket(request.caller, bucket.clone()).await?;
+        self.node.head_bucket(request.caller(), bucket.clone()).await?;
         match unset(setting) {
             Unset::Document(document) => Ok(xml_response(document)),
             Unset::Missing(code) => Err(S3Error::new(code).with("BucketName", bucket.to_string())),
@@ -24,13 +24,13 @@ impl S3 {
 
     /// No object has tags yet.
     pub(super) async fn get_object_tagging(&self, request: &Request<'_>, bucket: BucketName, key: Key) -> Answer {
-        self.node.open(request.caller, bucket, key, None).await?;
+        self.node.open(request.caller(), bucket, key, None).await?;
         Ok(xml_response(XmlWriter::document("Tagging", |xml| xml.element("TagSet", |_| {}))))
     }
 
     /// No bucket can lock its objects yet.
     pub(super) async fn get_object_lock(&self, request: &Request<'_>, bucket: BucketName, key: Key) -> Answer {
-        self.node.open(request.caller, bucket, key, None).await?;
+        self.node.open(request.caller(), bucket, key, None).await?;
         Err(S3Error::request("Bucket is missing Object Lock Configuration"))
     }
 }

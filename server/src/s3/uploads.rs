@@ -16,13 +16,13 @@ impl S3 {
         let max = request.query.count("max-parts", 0, PAGE_KEYS_MAX)?;
         let after = part_number_marker(&request.query)?;
         let page = self.node.list_parts(upload.clone(), after, max).await?;
-        Ok(xml_response(parts_xml(&upload, after, max, &page, &owner_id(request.caller))))
+        Ok(xml_response(parts_xml(&upload, after, max, &page, &owner_id(request.caller()))))
     }
 
     pub(super) async fn list_uploads(&self, request: &Request<'_>, bucket: BucketName) -> Answer {
         let listing = Listing::read(&request.query)?;
-        let page = self.node.list_uploads(request.caller, bucket.clone(), listing.wanted()).await?;
-        Ok(xml_response(listing.xml(&bucket, &page, &owner_id(request.caller))))
+        let page = self.node.list_uploads(request.caller(), bucket.clone(), listing.wanted()).await?;
+        Ok(xml_response(listing.xml(&bucket, &page, &owner_id(request.caller()))))
     }
 }
 

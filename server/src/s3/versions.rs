@@ -13,8 +13,8 @@ use super::{Answer, Request, S3, checksum, date, owner_id, xml_response};
 impl S3 {
     pub(super) async fn list_object_versions(&self, request: &Request<'_>, bucket: BucketName) -> Answer {
         let listing = Listing::read(&request.query)?;
-        let page = self.node.list_objects(request.caller, bucket.clone(), listing.wanted()).await?;
-        Ok(xml_response(listing.xml(&bucket, &page, &owner_id(request.caller))))
+        let page = self.node.list_objects(request.caller(), bucket.clone(), listing.wanted()).await?;
+        Ok(xml_response(listing.xml(&bucket, &page, &owner_id(request.caller()))))
     }
 }
 

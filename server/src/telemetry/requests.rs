@@ -15,7 +15,7 @@ use super::access::{self, Exchange};
 use super::metrics::{SampleKind, encode_latencies, encode_value, float};
 
 /// What requests are counted by: the names of AWS's API, and those of our own.
-pub const OPERATIONS: [&str; 61] = [
+pub const OPERATIONS: [&str; 73] = [
     "Other",
     "Refused",
     "Health",
@@ -76,6 +76,18 @@ pub const OPERATIONS: [&str; 61] = [
     "RepairStatus",
     "ListStorageClasses",
     "UpdateBucket",
+    "CreateTenant",
+    "ListTenants",
+    "DeleteTenant",
+    "CreateApp",
+    "ListApps",
+    "DeleteApp",
+    "ResetAppSecret",
+    "GrantPolicy",
+    "RevokePolicy",
+    "ListPolicies",
+    "SetBucketPublicAccess",
+    "ListAuditRecords",
     "NotImplemented",
 ];
 

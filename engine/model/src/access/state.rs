@@ -92,9 +92,10 @@ pub enum Command {
     CreateTenant {
         name: String,
     },
-    /// Only of a tenant without apps; that it has no buckets is for the caller to find out.
+    /// Only of a tenant without apps and buckets; the latter are for the caller to find out.
     DeleteTenant {
         name: String,
+        has_buckets: bool,
     },
     CreateApp {
         tenant: String,
@@ -229,8 +230,9 @@ impl State {
         if others.is_empty() {
             return Ok(client_id);
         }
-        let tenants = [vec![self.tenant_name(first.tenant)], others].concat().join(", ");
-        Err(Refused::AmbiguousApp { name: wanted.name.clone(), tenants })
+        let mut tenants = [vec![self.tenant_name(first.tenant)], others].concat();
+        tenants.sort_unstable();
+        Err(Refused::AmbiguousApp { name: wanted.name.clone(), tenants: tenants.join(", ") })
     }
 
     /// The name of a tenant; empty when there is none.
@@ -261,13 +263,16 @@ impl State {
                 self.next_tenant += 1;
                 self.tenants.insert(id, Tenant { name: name.clone(), created_at: at });
             }
-            Command::DeleteTenant { name } => {
+            Command::DeleteTenant { name, has_buckets } => {
                 let id = self.find_tenant(name)?;
                 if id == own {
                     return Err(Refused::OwnTenant(name.clone()));
                 }
                 if self.apps.values().any(|app| app.tenant == id) {
                     return Err(Refused::TenantHasApps(name.clone()));
+                }
+                if *has_buckets {
+                    return Err(Refused::TenantHasBuckets(name.clone()));
                 }
                 self.tenants.remove(&id);
                 self.public.retain(|_, bucket| bucket.tenant != id);
@@ -369,7 +374,7 @@ impl Command {
         let grant = |app: &AppName, action: &ActionPattern, resource: &Pattern| format!("{app} {action} {resource}");
         match self {
             Self::CreateTenant { name } => ("tenant create", name.clone()),
-            Self::DeleteTenant { name } => ("tenant delete", name.clone()),
+            Self::DeleteTenant { name, .. } => ("tenant delete", name.clone()),
             Self::CreateApp { tenant, name, .. } => ("app create", format!("{tenant}/{name}")),
             Self::DeleteApp { app } => ("app delete", app.to_string()),
             Self::ResetSecret { client_id, .. } => ("app reset-secret", client_id.clone()),
@@ -426,7 +431,7 @@ mod tests {
         let what = |words: &[&str]| (words[0].parse().unwrap(), words[1].parse().unwrap());
         let command = match words[..] {
             ["tenant", name] => Command::CreateTenant { name: name.to_owned() },
-            ["end", name] => Command::DeleteTenant { name: name.to_owned() },
+            ["end", name] => Command::DeleteTenant { name: name.to_owned(), has_buckets: false },
             ["app", tenant, name] => Command::CreateApp {
                 tenant: tenant.to_owned(),
                 name: name.to_owned(),
@@ -481,7 +486,10 @@ mod tests {
         let id = state.find_tenant("acme").unwrap();
         assert_eq!(after(&state, "end acme"), Err(Refused::TenantHasApps("acme".to_owned())));
         assert_eq!(after(&state, "end default"), Err(Refused::OwnTenant("default".to_owned())));
-        let state = after(&after(&state, "delete web").unwrap(), "end acme").unwrap();
+        let state = after(&state, "delete web").unwrap();
+        let with_buckets = Command::DeleteTenant { name: "acme".to_owned(), has_buckets: true };
+        assert_eq!(state.apply(&with_buckets, OWN, AT), Err(Refused::TenantHasBuckets("acme".to_owned())));
+        let state = after(&state, "end acme").unwrap();
         let state = after(&state, "tenant acme").unwrap();
         assert_ne!(state.find_tenant("acme").unwrap(), id);
         assert!(state.find_tenant("acme").unwrap() != OWN);

@@ -4,11 +4,13 @@
 //! - `schema`: migrations, and which of them a program understands.
 //! - `commit`, `rows`, `load`, `save`: a batch as a transaction, decided by `anvil_node`'s decisions over rows that
 //!   were loaded and locked for them.
+//! - [`access`]: tenants, apps and grants, which are global.
 //! - `cluster`: what a node says of itself in the databases, once and at each start.
 //!
 //! Everything runs on one thread with an executor of its own, never on an engine core; cores send batches and get answers.
 //! Why it is like this stands in `docs/adr/0008-postgresql.md`.
 
+pub mod access;
 mod address;
 pub mod cluster;
 mod columns;

@@ -33,12 +33,11 @@ pub struct Schema {
 /// What regions share.
 pub const GLOBAL: Schema = Schema {
     database: "global",
-    migrations: &[Migration {
-        name: "0001_first",
-        sql: include_str!("../../../../migrations/global/0001_first.sql"),
-        needs: 1,
-    }],
-    serves_from: 1,
+    migrations: &[
+        Migration { name: "0001_first", sql: include_str!("../../../../migrations/global/0001_first.sql"), needs: 1 },
+        Migration { name: "0002_access", sql: include_str!("../../../../migrations/global/0002_access.sql"), needs: 1 },
+    ],
+    serves_from: 2,
 };
 
 /// What is stored in a region.

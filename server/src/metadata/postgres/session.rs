@@ -2,13 +2,17 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anvil_node::metadata::rows::RowsError;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, NoTls, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Row, Statement};
 
 use super::address::{Database, Encryption};
 
@@ -102,26 +106,36 @@ fn source_is_io(error: &tokio_postgres::Error) -> bool {
 impl Session {
     /// Connects and looks whether the database keeps what it says and takes writes. `database` has a name for errors.
     pub(super) async fn open(database: &Database) -> Result<Self, SessionError> {
+        Self::open_with(database, None).await
+    }
+
+    /// The same, and tells `heard` of whatever the database notifies, for who listens to it.
+    pub(super) async fn open_listening(database: &Database, heard: Arc<Notify>) -> Result<Self, SessionError> {
+        Self::open_with(database, Some(heard)).await
+    }
+
+    async fn open_with(database: &Database, heard: Option<Arc<Notify>>) -> Result<Self, SessionError> {
         let name = database.name();
         let opened = tokio::time::timeout(CONNECT_TIME_MAX, async {
-            let session =
-                Self::connect(database).await.map_err(|source| SessionError::Connect { database: name, source })?;
+            let session = Self::connect(database, heard)
+                .await
+                .map_err(|source| SessionError::Connect { database: name, source })?;
             session.check(name).await?;
             Ok(session)
         });
         opened.await.unwrap_or(Err(SessionError::Late { database: name }))
     }
 
-    async fn connect(database: &Database) -> Result<Self, tokio_postgres::Error> {
+    async fn connect(database: &Database, heard: Option<Arc<Notify>>) -> Result<Self, tokio_postgres::Error> {
         let config = database.config();
         let (client, driver) = match database.encryption() {
             Encryption::Off => {
                 let (client, connection) = config.connect(NoTls).await?;
-                (client, tokio::spawn(connection).abort_handle())
+                (client, tokio::spawn(drive(connection, heard)).abort_handle())
             }
             Encryption::Tls(tls) => {
                 let (client, connection) = config.connect(tls.clone()).await?;
-                (client, tokio::spawn(connection).abort_handle())
+                (client, tokio::spawn(drive(connection, heard)).abort_handle())
             }
         };
         Ok(Self { client, statements: RefCell::default(), driver })
@@ -176,6 +190,22 @@ impl Session {
     /// Several statements without parameters.
     pub(super) async fn run(&self, sql: &str) -> Result<(), SqlError> {
         Ok(self.client.batch_execute(sql).await?)
+    }
+}
+
+/// Moves what comes and goes over a connection until it ends.
+async fn drive<S, T>(mut connection: Connection<S, T>, heard: Option<Arc<Notify>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+        match (message, &heard) {
+            (Ok(AsyncMessage::Notification(_)), Some(heard)) => heard.notify_one(),
+            (Ok(_), _) => {}
+            // Those who wait for an answer hear of it.
+            (Err(_), _) => return,
+        }
     }
 }
 

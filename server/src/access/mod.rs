@@ -1,0 +1,223 @@
+//! Where tenants, apps, grants and public buckets are kept, and how they change.
+//!
+//! What a change does is decided by `anvil_model::access`, over the whole state; this keeps what comes of it: without a
+//! database as an object of the node ([`document`]), with one in the global database (`metadata::postgres::access`). What was
+//! kept is [published](crate::auth::Directory::publish) to all cores before the change is answered. [`sealing`] hides secrets.
+//!
+//! **Invariants**
+//! - A change is kept with its record of the audit, or neither is.
+//! - A change that was answered holds for every request that this process begins afterwards.
+
+mod document;
+pub mod sealing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anvil_model::access::{AuditRecord, Command, Refused, State};
+use anvil_model::ids::TenantId;
+use anvil_model::io::World as _;
+use anvil_model::time::WallTime;
+use anvil_node::Node;
+use anvil_node::metadata::{MetadataError, Refusal};
+use anvil_runtime::Core;
+
+use crate::auth::{Directory, Known};
+use crate::metadata::postgres::access::AccessDatabase;
+use sealing::{NoKey, Sealer};
+
+/// Keeps who may do what. Shared by all cores.
+#[derive(Debug)]
+pub struct AccessKeeper {
+    directory: Directory,
+    sealer: Arc<Sealer>,
+    own: TenantId,
+    place: Place,
+}
+
+/// Where it is kept.
+#[derive(Debug)]
+enum Place {
+    Node,
+    Database(AccessDatabase),
+}
+
+/// Who makes a change, and from where.
+#[derive(Clone, Debug)]
+pub struct By {
+    /// An access key.
+    pub who: String,
+    /// An address.
+    pub from: String,
+}
+
+/// Why a change was not made, or is not known to be. Each text is one sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each says itself what it is")]
+pub enum KeepError {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    NoKey(#[from] NoKey),
+    #[error("tenants and apps cannot be had at the moment: {0}")]
+    Away(String),
+    #[error("it is not known whether the change was made: look, and make it again if not")]
+    Unknown,
+    #[error("other changes were made all the time: try again")]
+    Busy,
+    #[error("what this node keeps of tenants and apps cannot be read: {0}")]
+    Unreadable(String),
+    #[error(
+        "a tenant has a bucket with the name that this node needs for itself, anvil-system: move what it holds, and delete it"
+    )]
+    BucketTaken,
+}
+
+impl From<MetadataError> for KeepError {
+    fn from(error: MetadataError) -> Self {
+        match error {
+            MetadataError::Unknown => Self::Unknown,
+            MetadataError::Refused(Refusal::OperationAborted) => Self::Busy,
+            error => Self::Away(error.to_string()),
+        }
+    }
+}
+
+impl AccessKeeper {
+    /// Keeps it on the node's disks. `own` is the tenant of the node's own app.
+    #[must_use]
+    pub fn on_node(directory: Directory, sealer: Arc<Sealer>, own: TenantId) -> Self {
+        // Until it was read.
+        directory.forget();
+        Self { directory, sealer, own, place: Place::Node }
+    }
+
+    /// Keeps it in the global database, which publishes by itself what it reads there.
+    #[must_use]
+    pub fn in_database(directory: Directory, sealer: Arc<Sealer>, own: TenantId, database: AccessDatabase) -> Self {
+        Self { directory, sealer, own, place: Place::Database(database) }
+    }
+
+    /// What seals the secrets of new apps.
+    #[must_use]
+    pub fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    /// The tenant of the node's own app.
+    #[must_use]
+    pub fn own(&self) -> TenantId {
+        self.own
+    }
+
+    /// Reads what a node without a database keeps, until that succeeds. Gives up on nothing: whoever comes as an app until
+    /// then is told to come again.
+    pub async fn load(&self, node: &Node<Core>) {
+        if matches!(self.place, Place::Database(_)) {
+            return;
+        }
+        loop {
+            match self.read(node).await {
+                Ok(seen) => return self.publish(seen.document.state),
+                Err(error) => tracing::error!(%error, "no app comes in until this is mended"),
+            }
+            node.world().sleep(LOADED_EVERY).await;
+        }
+    }
+
+    /// What is known now.
+    ///
+    /// # Errors
+    /// When it is not known now.
+    pub fn known(&self) -> Result<Arc<Known>, KeepError> {
+        self.directory.known().ok_or_else(|| KeepError::Away("they were not read yet".to_owned()))
+    }
+
+    /// Makes a change; gives what is known behind it.
+    ///
+    /// # Errors
+    /// When it is refused, or cannot be kept.
+    pub async fn change(&self, node: &Node<Core>, by: &By, command: Command) -> Result<Arc<Known>, KeepError> {
+        let result = match &self.place {
+            Place::Node => self.change_here(node, by, &command).await,
+            Place::Database(database) => database.change(by.clone(), command.clone()).await,
+        };
+        let (action, about) = command.words();
+        let By { who, from } = by;
+        let outcome = result.as_ref().err().map_or_else(|| "ok".to_owned(), ToString::to_string);
+        tracing::info!(target: "anvil::audit", who, from, action, about, outcome, "administration");
+        result?;
+        self.known()
+    }
+
+    /// The latest records of the audit, latest first, at most `max`.
+    ///
+    /// # Errors
+    /// When they cannot be had.
+    pub async fn audit(&self, node: &Node<Core>, max: usize) -> Result<Vec<AuditRecord>, KeepError> {
+        match &self.place {
+            Place::Node => Ok(self.read(node).await?.document.audit(max)),
+            Place::Database(database) => database.audit(max).await,
+        }
+    }
+
+    async fn read(&self, node: &Node<Core>) -> Result<document::Seen, KeepError> {
+        document::read(node, || State::new(self.own, node.world().wall_clock())).await
+    }
+
+    async fn change_here(&self, node: &Node<Core>, by: &By, command: &Command) -> Result<(), KeepError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let at = node.world().wall_clock();
+            let mut seen = self.read(node).await?;
+            let decided = seen.document.state.apply(command, self.own, at);
+            seen.document.note(record(at, by, command, decided.as_ref().err()));
+            if let Ok(state) = &decided {
+                seen.document.state = state.clone();
+            }
+            let written = document::write(node, &seen).await;
+            if written == Err(KeepError::Unknown)
+                && let Ok(now) = self.read(node).await
+            {
+                // What was taken away may be gone: then nobody has it any more.
+                self.publish(now.document.state);
+            }
+            if written? {
+                self.publish(seen.document.state);
+                return decided.map(drop).map_err(KeepError::from);
+            }
+        }
+        Err(KeepError::Busy)
+    }
+
+    fn publish(&self, state: State) {
+        self.directory.publish(known(state, &self.sealer));
+    }
+}
+
+/// What a state says, its secrets opened. An app whose secret is not opened does not come in, and the log names it.
+pub(crate) fn known(state: State, sealer: &Sealer) -> Known {
+    Known::of(state, |client_id, app| {
+        let secret = sealer.open(client_id, &app.sealed_secret);
+        if secret.is_none() {
+            tracing::error!(
+                client_id,
+                app = app.name,
+                "the secret of this app was sealed with another ANVIL_SECRET_ENCRYPTION_KEY, or another data directory; \
+                 start with it, or give the app a new secret with `anvil admin app reset-secret`"
+            );
+        }
+        secret
+    })
+}
+
+/// The record of the audit for a change.
+pub(crate) fn record(at: WallTime, by: &By, command: &Command, refused: Option<&Refused>) -> AuditRecord {
+    let (action, about) = command.words();
+    let result = refused.map_or_else(|| "ok".to_owned(), ToString::to_string);
+    AuditRecord { at, who: by.who.clone(), from: by.from.clone(), action: action.to_owned(), about, result }
+}
+
+/// How often a change is decided anew because another one came first.
+const ATTEMPTS_MAX: usize = 16;
+/// How often what cannot be read is tried again.
+const LOADED_EVERY: Duration = Duration::from_secs(2);
