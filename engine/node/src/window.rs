@@ -131,7 +131,7 @@ impl<W: World> Node<W> {
         located: &Located,
         wanted: &[Wanted],
         got: Vec<Got<W::Buffer>>,
-    ) -> Result<Result<Vec<Piece<W::Buffer>>, NotAuthentic>, StreamError> {
+    ) -> Result<Decrypted<W::Buffer>, StreamError> {
         let cell_bytes = stripe_of(located).cell_bytes();
         let mut latest: Option<Decryptor> = None;
         let mut pieces = Vec::with_capacity(got.len());
@@ -332,6 +332,9 @@ struct ReadCell<B> {
     piece: Piece<B>,
     encryption: Option<Encryption>,
 }
+
+/// Pieces as they were before they were encrypted.
+type Decrypted<B> = Result<Vec<Piece<B>>, NotAuthentic>;
 
 /// What was read is not what was encrypted.
 struct NotAuthentic {
