@@ -639,13 +639,8 @@ async fn open(
     let Seat { share, mail, mailboxes, .. } = seat.await.expect("just sent");
     let store = open_store(core, shared, &disks, share, mail);
     let refilling = core.spawn_background({
-        let store = store.clone();
-        async move {
-            let batches = log.refill(&store, usize::from(parity) + 1).await;
-            if batches > 0 {
-                tracing::info!(batches, "copied batches of the metadata log that were on too few disks");
-            }
-        }
+        let (store, lost) = (store.clone(), shared.lost.clone());
+        async move { store.keep_log_copies(log, usize::from(parity) + 1, || lost.all()).await }
     });
     let metadata = match (opening.metadata, replayed) {
         (MetadataSource::Embedded(index), Some(replayed)) => {

@@ -33,6 +33,7 @@ mod flush;
 mod index;
 mod join;
 mod log;
+mod log_copies;
 mod mail;
 mod offline;
 mod pack;

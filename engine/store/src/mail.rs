@@ -50,6 +50,8 @@ pub(crate) enum Message {
     Flush { disk: u16, reply: oneshot::Sender<Result<(), DeviceError>> },
     /// A disk whose home is there shall hold records that ask for these features.
     Allow { disk: u16, features: u64, reply: oneshot::Sender<Result<(), DeviceError>> },
+    /// The extents of the metadata log on a disk whose home is there, with their incarnations.
+    LogExtents { disk: u16, reply: oneshot::Sender<Vec<(u32, u64)>> },
     /// These records of an extent: which of them does the index need?
     Live { question: LiveQuestion, reply: oneshot::Sender<LiveAnswer> },
     /// These cells were copied: change their places, unless they are dead meanwhile. The answer says which were changed.
@@ -97,6 +99,9 @@ pub(crate) async fn serve<W: World>(inner: Rc<Inner<W>>, mut mailbox: mpsc::Rece
             Message::Allow { disk, features, reply } => inner.request_features(disk, features, reply),
             Message::Extent { disk, request } => inner.request_extent(disk, request),
             Message::Flush { disk, reply } => inner.request_flush(disk, reply),
+            Message::LogExtents { disk, reply } => {
+                let _ = reply.send(inner.log_extents(disk));
+            }
             Message::Live { question, reply } => {
                 let _ = reply.send(inner.answer_live(&question));
             }

@@ -1,5 +1,6 @@
 //! The metadata log on several disks: any of them that has the last batches opens it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anvil_model::ids::DiskId;
@@ -287,4 +288,43 @@ fn a_slow_disk_that_is_needed_stays() {
     drop(writer);
     node.power_cut();
     assert_eq!(numbers(&start_with(&mut disks, &[1]).unwrap()), [committed, more].concat());
+}
+
+/// Goal: batches of before, of this life and of an earlier one, get their copies again while the node runs. Method: lose two
+/// disks of the log one after the other, each time until the rest has been copied; then start with what came for them.
+#[test]
+fn old_batches_are_copied_while_the_node_runs() {
+    for cores in [1, 2] {
+        let mut disks = Disks::new(790, 5, CAPACITY);
+        let mut node = disks.start(cores);
+        let (mut committed, writer) = commit(&mut node, 20);
+        drop(writer);
+        node.power_cut();
+        let mut node = disks.start(cores);
+        let (more, mut writer) = commit(&mut node, 20);
+        committed.extend(more);
+        let (log, store) = (node.recovered_log.take().unwrap(), node.stores[0].clone());
+        let keeping = node.life.world(0).spawn_background(async move {
+            store.keep_log_copies(log, 3, BTreeSet::new).await;
+        });
+        let mut lost = Vec::new();
+        for _ in 0..2 {
+            let failing = writer.disks()[0];
+            lost.push(failing);
+            disks.all.iter().find(|(id, _)| *id == failing).unwrap().1.set_gone(true);
+            let next = committed[committed.len() - 1] + 1;
+            let more;
+            (more, writer) = commit_with(&node, writer, (next..next + 20).collect());
+            committed.extend(more);
+            // Its disks are looked at every few seconds, and must have been the same for a while.
+            node.life.run_for(Duration::from_secs(60));
+        }
+        drop((keeping, writer));
+        node.power_cut();
+        disks.all.iter().for_each(|(_, disk)| disk.set_gone(false));
+        let left: Vec<usize> = (0..5).filter(|&at| !lost.contains(&disks.all[at].0)).collect();
+        for alone in left {
+            assert_eq!(numbers(&start_with(&mut disks, &[alone]).unwrap()), committed, "{cores} cores, disk {alone}");
+        }
+    }
 }
