@@ -57,9 +57,6 @@ pub(crate) struct MadeCell<B> {
     pub(crate) encryption: Option<Encryption>,
 }
 
-/// The bytes that were wanted, or whose record says that they are others.
-type Decrypted<B> = Result<Vec<Piece<B>>, NotAuthentic>;
-
 /// Cells that could not be read.
 type Failed = Vec<(u8, CellError)>;
 
