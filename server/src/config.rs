@@ -69,6 +69,8 @@ pub struct Config {
     pub scrub: Option<ScrubOptions>,
     /// Bytes of shards that are made again per second, over all cores.
     pub repair_rate: Size,
+    /// What tokens for programs are signed with, if not a secret of the node's own.
+    pub token_secret: Option<Secret>,
     /// Which I/O driver.
     pub io: Io,
     /// How log lines look.
@@ -211,6 +213,7 @@ impl Config {
         let scrub = read_scrub(&mut reader)?;
         let flag = flags.repair_rate.as_deref();
         let repair_rate = reader.text(flag, &["ANVIL_REPAIR_RATE"], value::repair_rate, "256MiB")?;
+        let token_secret = read_token_secret(&mut reader)?;
         let io = reader.text(flags.io.as_deref(), &["ANVIL_IO"], value::io, "auto")?;
         let log_format = reader.text(flags.log_format.as_deref(), &["ANVIL_LOG_FORMAT"], value::log_format, "text")?;
         reader.text(None, &["RUST_LOG"], value::log_filter, "info")?;
@@ -241,6 +244,7 @@ impl Config {
             reclaim_delay,
             scrub,
             repair_rate,
+            token_secret,
             io,
             log_format,
             databases,
@@ -398,6 +402,17 @@ pub fn operator_keys() -> Result<Vec<OperatorKey>, ConfigError> {
     let (flags, environment) = (Flags::default(), Environment::of_process()?);
     let keys = Reader::new(&flags, &environment).hidden(None, "ANVIL_SECRET_ENCRYPTION_KEY", value::operator_keys)?;
     Ok(keys.unwrap_or_default())
+}
+
+/// Whoever guesses it is anybody, so that it is longer than other secrets must be.
+fn read_token_secret(reader: &mut Reader<'_>) -> Result<Option<Secret>, ConfigError> {
+    let secret = reader.secret(None, "JWT_SECRET")?;
+    let is_weak = |secret: &Secret| secret.expose().len() < 32 || secret.expose().starts_with("must-be-");
+    if secret.as_ref().is_some_and(is_weak) {
+        let sentence = "JWT_SECRET is too weak, and takes 32 to 256 visible ASCII characters that nobody can guess";
+        return Err(ConfigError(sentence.to_owned()));
+    }
+    Ok(secret)
 }
 
 fn check_control_core(cores: Option<u16>, control: Option<u16>) -> Result<(), ConfigError> {

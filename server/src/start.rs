@@ -39,7 +39,7 @@ use crate::data_dir::DataDir;
 use crate::disk_control::DiskControl;
 use crate::disk_keeper::{Keeper, KeeperParts};
 use crate::disks::{self, DiskError, MissingDisk, Taken};
-use crate::grpc::{Authority, Services};
+use crate::grpc::{Authority, Services, Tokens};
 use crate::http1::Settings;
 use crate::identity::{EMBEDDED_NODE, Identity};
 use crate::listener::{BindError, Frontend};
@@ -82,6 +82,8 @@ pub struct Plan {
     pub metrics_allow: Arc<MetricsAllow>,
     /// Who may do what, besides.
     pub access: AccessPlan,
+    /// Who may ask for buckets and objects by gRPC.
+    pub tokens: Arc<Tokens>,
     /// The cores and their memory.
     pub runtime: anvil_runtime::Options,
     /// The core that also does the metadata's batching and writes its log.
@@ -225,6 +227,7 @@ struct Shared {
     authority: Arc<Authority>,
     metrics_allow: Arc<MetricsAllow>,
     keeper: Arc<AccessKeeper>,
+    tokens: Arc<Tokens>,
     metadata_figures: Arc<MetadataFigures>,
     upkeep: Arc<UpkeepSamples>,
     reclaim_delay: Duration,
@@ -372,6 +375,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr], &[MissingDisk])) -> 
         authority: plan.authority,
         metrics_allow: plan.metrics_allow,
         keeper,
+        tokens: plan.tokens,
         metadata_figures: MetadataFigures::watched_by(&metrics),
         upkeep: UpkeepSamples::watched_by(&metrics, core_count),
         metrics: Arc::clone(&metrics),
@@ -844,7 +848,9 @@ async fn welcome(
         Arc::clone(&shared.disk_control),
         Arc::clone(&shared.repair),
         Arc::clone(&shared.keeper),
+        Arc::clone(&shared.readiness),
         Arc::clone(&shared.authority),
+        Arc::clone(&shared.tokens),
     );
     let (authenticator, keeper) = (Arc::clone(&shared.authenticator), Arc::clone(&shared.keeper));
     let s3 = S3::new(node, authenticator, keeper, Arc::clone(&shared.domains), settings.host_id.as_str().into());

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::Generation;
 use crate::limits::KEY_BYTES_MAX;
 
 /// A bucket's name, checked against the rules of AWS (S3 user guide, "General purpose bucket naming rules").
@@ -192,6 +193,10 @@ pub struct WriteConditions {
     pub absent: bool,
     /// `If-Match`: the current version must have this tag; `*` is any tag.
     pub etag: Option<Etag>,
+    /// The current version must have this generation. Only what was decided is written down, and decided again without
+    /// asking, so that this has no form on disk.
+    #[serde(skip)]
+    pub generation: Option<Generation>,
 }
 
 #[cfg(test)]

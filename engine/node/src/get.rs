@@ -169,8 +169,9 @@ impl Found {
         self.bucket
     }
 
-    /// Names the version within its bucket.
-    pub(crate) fn version(&self) -> Generation {
+    /// Names the version within its bucket; each version of a key has a larger one than those before it.
+    #[must_use]
+    pub fn version(&self) -> Generation {
         self.version
     }
 

@@ -8,7 +8,7 @@ use anvil_store::OriginPayload;
 use serde::{Deserialize, Serialize};
 
 use crate::body::Body;
-use crate::metadata::mutation::{Change, NewPart, NewUpload, Outcome};
+use crate::metadata::mutation::{Change, NewPart, NewUpload, Outcome, Written};
 use crate::metadata::query::BucketPath;
 use crate::metadata::rows::StorageClass;
 use crate::metadata::{MetadataError, Refusal};
@@ -214,13 +214,15 @@ impl<W: World> Node<W> {
         parts: Vec<PartName>,
         checksum: Option<Checksum>,
         conditions: WriteConditions,
-    ) -> Result<Stored, MetadataError> {
+    ) -> Result<(Stored, Written), MetadataError> {
         // Not asked for by the upload: one that is completed already has its answer ready.
         let bucket = bucket_ref(&self.metadata.bucket(upload.path()).await?);
         let UploadName { key, upload, .. } = upload;
         let change = Change::CompleteUpload { bucket, key, upload, parts, checksum, conditions };
         match self.metadata.commit(change).await? {
-            Outcome::UploadCompleted(done) => Ok(Stored { etag: done.etag, checksum: done.checksum, size: done.size }),
+            Outcome::UploadCompleted(done) => {
+                Ok((Stored { etag: done.etag, checksum: done.checksum, size: done.size }, done.written))
+            }
             other => unreachable!("completing an upload came to {other:?}"),
         }
     }

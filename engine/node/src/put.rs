@@ -6,7 +6,7 @@ use anvil_model::placement::TooFewDisks;
 use anvil_store::{AppendError, OriginPayload};
 
 use crate::body::Body;
-use crate::metadata::mutation::{Change, NewObject};
+use crate::metadata::mutation::{Change, NewObject, Outcome, Written};
 use crate::metadata::rows::StorageClass;
 use crate::metadata::{MetadataError, Refusal, check_conditions};
 use crate::{Caller, Node};
@@ -105,10 +105,11 @@ impl<W: World> Node<W> {
         &self,
         put: PutObject,
         body: &mut B,
-    ) -> Result<Stored, PutError<B::Error>> {
+    ) -> Result<(Stored, Written), PutError<B::Error>> {
         // Before the body, to save it when the answer is no.
         let prepared = self.metadata.prepare(put.caller.path(put.bucket.clone()), put.key.clone()).await?;
-        check_conditions(&put.conditions, prepared.current.as_ref())?;
+        let current = prepared.current.as_ref().map(|(etag, generation)| (etag, *generation));
+        check_conditions(&put.conditions, current)?;
 
         let storage_class = put.storage_class.unwrap_or(prepared.storage_class);
         let kind = OriginPayload::Object { length: body.length() };
@@ -133,7 +134,9 @@ impl<W: World> Node<W> {
             object: Box::new(object),
             conditions: put.conditions,
         };
-        self.commit_claim(payload.unclaimed(), change).await?;
-        Ok(stored)
+        match self.commit_claim(payload.unclaimed(), change).await? {
+            Outcome::ObjectStored(written) => Ok((stored, written)),
+            other => unreachable!("storing an object came to {other:?}"),
+        }
     }
 }

@@ -101,7 +101,11 @@ pub(super) async fn write(node: &Node<Core>, seen: &Seen) -> Result<bool, KeepEr
         key: key(),
         headers: Headers::default(),
         expected: Expected::default(),
-        conditions: WriteConditions { absent: seen.etag.is_none(), etag: seen.etag.clone() },
+        conditions: WriteConditions {
+            absent: seen.etag.is_none(),
+            etag: seen.etag.clone(),
+            ..WriteConditions::default()
+        },
         storage_class: None,
     };
     match node.put_object(put, &mut Bytes { bytes, given: 0 }).await {

@@ -165,7 +165,7 @@ pub(super) fn run(command: AdminCommand) -> Result<(), Failure> {
         AdminCommand::Bucket(BucketCommand::Update { bucket, storage_class, common }) => {
             let request = v1::UpdateBucketRequest { bucket, storage_class: Some(storage_class) };
             let v1::UpdateBucketResponse { bucket } = Node::open(&common)?.ask("UpdateBucket", &request)?;
-            let v1::Bucket { name, region, storage_class } = bucket.unwrap_or_default();
+            let v1::Bucket { name, region, storage_class, .. } = bucket.unwrap_or_default();
             tell(
                 &common,
                 || json!({ "name": name, "region": region, "storage_class": storage_class }),

@@ -17,7 +17,7 @@ use crate::config::{Config, DiskChoice, Environment, Flags, Form};
 use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
 use crate::disks::{MissingDisk, MissingList};
-use crate::grpc::Authority;
+use crate::grpc::{Authority, Tokens, access};
 use crate::identity::Identity;
 use crate::metadata::postgres::cluster::{self, Databases};
 use crate::start::{self, AccessPlan, DiskPlan, MetadataPlan, Plan};
@@ -46,6 +46,8 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
     let directory = credentials.directory();
     let authenticator = Arc::new(Authenticator::new(config.region.clone(), directory.clone()));
     let authority = Arc::new(Authority::new(directory.clone(), config.admin_from));
+    let token_secret = access::secret(&data, config.token_secret).map_err(Failure::run)?;
+    let tokens = Arc::new(Tokens::new(directory.clone(), &token_secret));
     let sealer = Arc::new(sealer(&config.encryption.keys, &metadata, &data)?);
     let access = AccessPlan { directory, sealer, own: credentials.tenant, ttl: config.cache_ttl };
     let disks = disk_plans(&config.disks, &data)?;
@@ -65,6 +67,7 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
         encryption: config.encryption,
         metrics_allow: Arc::new(config.metrics_allow),
         access,
+        tokens,
         runtime,
         host,
         reclaim_delay: config.reclaim_delay,

@@ -323,6 +323,7 @@ const OWN_VARIABLES: &[&str] = &[
     "ANVIL_LOG_FORMAT",
     "METADATA_CACHE_TTL_SECS",
     "INIT_CLUSTER",
+    "JWT_SECRET",
     "RUST_LOG",
 ];
 
@@ -330,7 +331,6 @@ const DATABASE_VARIABLES: &[&str] = &["GLOBAL_DATABASE_URL", "REGIONAL_DATABASE_
 
 /// Of clusters: known, so that one environment serves every version, and without effect on a single node.
 const CLUSTER_VARIABLES: &[&str] = &[
-    "JWT_SECRET",
     "ANVIL_CLUSTER_SECRET",
     "CLUSTER_SECRET",
     "QUIC_BIND_ADDR",

@@ -6,7 +6,6 @@ use std::time::Duration;
 use anvil_model::object::BucketName;
 use anvil_node::Caller;
 use anvil_node::metadata::rows::StorageClass;
-use anvil_node::metadata::{MetadataError, Refusal};
 use anvil_node::repair::{Remaining, RepairFigures};
 use anvil_proto::v1;
 
@@ -224,11 +223,7 @@ async fn update_bucket(
             node.update_bucket(caller, name, class).await?
         }
     };
-    Ok(v1::Bucket {
-        name: info.name.as_str().to_owned(),
-        region: info.region,
-        storage_class: info.storage_class.to_string(),
-    })
+    Ok(super::bucket::told(info))
 }
 
 fn repair_status(total: &RepairFigures) -> v1::RepairStatusResponse {
@@ -295,27 +290,6 @@ impl From<DiskControlError> for Status {
             DiskControlError::Refused(_) => Self::new(Code::FailedPrecondition, "DISK_STATE", message),
             DiskControlError::Failed(_) => Self::new(Code::Internal, "DISK_FAILED", message),
             DiskControlError::Busy => Self::new(Code::Unavailable, "BUSY", message).retry_after(Duration::from_secs(1)),
-        }
-    }
-}
-
-/// One status for each way in which the metadata can say no to what this service asks of it.
-impl From<MetadataError> for Status {
-    fn from(error: MetadataError) -> Self {
-        let message = error.to_string();
-        match error {
-            MetadataError::Refused(Refusal::NoSuchBucket) => Self::new(Code::NotFound, "NO_SUCH_BUCKET", message),
-            MetadataError::Refused(Refusal::AccessDenied) => {
-                Self::new(Code::PermissionDenied, "ACCESS_DENIED", message)
-            }
-            MetadataError::Refused(Refusal::OperationAborted) => {
-                Self::new(Code::Aborted, "CONFIGURATION_CHANGED", message).retry_after(Duration::ZERO)
-            }
-            MetadataError::Refused(_) => Self::new(Code::FailedPrecondition, "REFUSED", message),
-            MetadataError::Unavailable { retry_after } => {
-                Self::new(Code::Unavailable, "METADATA_AWAY", message).retry_after(retry_after)
-            }
-            MetadataError::Unknown => Self::new(Code::Unknown, "OUTCOME_UNKNOWN", message),
         }
     }
 }

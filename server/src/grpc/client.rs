@@ -161,7 +161,7 @@ impl Client {
             let bytes = bytes.map_err(|error| self.unreachable(error))?;
             // It fails only for more than what came.
             let _ = body.flow_control().release_capacity(bytes.len());
-            messages.push(&bytes);
+            messages.push(bytes);
             if let Some(message) = messages.take().map_err(|status| self.unreachable(status))? {
                 answer = Some(R::decode(message).map_err(|error| self.unreachable(error))?);
             }

@@ -1,57 +1,97 @@
 //! Messages on the wire: a flag, four bytes of length, the message ("Length-Prefixed-Message").
 
-use anvil_proto::Message;
-use bytes::{Buf, Bytes, BytesMut};
+use std::io::Read as _;
 
+use anvil_proto::Message;
+use bytes::{Buf as _, Bytes};
+use flate2::read::GzDecoder;
+
+use super::rope::Rope;
 use super::status::{Code, Status};
 
 /// A message, at most, in either direction.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 const PREFIX_BYTES: usize = 5;
 
+/// How the messages of a call are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// As they are.
+    #[default]
+    Identity,
+    /// Those that say so are compressed (RFC 1952).
+    Gzip,
+}
+
 /// Cuts what comes into messages. Holds at most one message and what came behind it.
 #[derive(Debug, Default)]
 pub struct Messages {
-    buffer: BytesMut,
+    encoding: Encoding,
+    rope: Rope,
 }
 
 impl Messages {
+    /// Messages that are written so.
+    #[must_use]
+    pub fn of(encoding: Encoding) -> Self {
+        Self { encoding, rope: Rope::default() }
+    }
+
     /// Takes what came next.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
+    pub fn push(&mut self, bytes: Bytes) {
+        self.rope.push(bytes);
     }
 
     /// The next message, when all of it is there.
     ///
     /// # Errors
     /// When it is compressed, which nobody agreed to, or larger than a message may be.
-    pub fn take(&mut self) -> Result<Option<Bytes>, Status> {
-        let Some((prefix, _)) = self.buffer.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
-        let [flag, length @ ..] = *prefix;
-        match flag {
-            0 => {}
+    pub fn take(&mut self) -> Result<Option<Rope>, Status> {
+        let Some([flag, length @ ..]) = self.rope.first::<PREFIX_BYTES>() else { return Ok(None) };
+        match (flag, self.encoding) {
+            (0, _) | (1, Encoding::Gzip) => {}
             // PROTOCOL-HTTP2.md, "Compressed-Flag": set without a `grpc-encoding` is an error of the sender.
-            1 => return Err(malformed("a message is compressed, and the call named no grpc-encoding")),
+            (1, Encoding::Identity) => {
+                return Err(malformed("a message is compressed, and the call named no grpc-encoding"));
+            }
             _ => return Err(malformed("a message begins with a flag that is neither 0 nor 1")),
         }
         let length = u32::from_be_bytes(length) as usize;
         if length > MESSAGE_BYTES_MAX {
-            let message =
-                format!("a message of {length} bytes is larger than the {MESSAGE_BYTES_MAX} that it may have");
-            return Err(Status::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message));
+            return Err(too_large(length));
         }
-        if self.buffer.len() < PREFIX_BYTES + length {
+        if self.rope.remaining() < PREFIX_BYTES + length {
             return Ok(None);
         }
-        self.buffer.advance(PREFIX_BYTES);
-        Ok(Some(self.buffer.split_to(length).freeze()))
+        self.rope.advance(PREFIX_BYTES);
+        let message = self.rope.split_to(length);
+        if flag == 0 { Ok(Some(message)) } else { inflate(message).map(Some) }
     }
 
     /// Whether all that came was taken as whole messages.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.buffer.is_empty()
+        self.rope.remaining() == 0
     }
+}
+
+/// Undoes gzip, as far as a message may go.
+fn inflate(message: Rope) -> Result<Rope, Status> {
+    let mut bytes = Vec::new();
+    let most = MESSAGE_BYTES_MAX as u64 + 1;
+    let read = GzDecoder::new(message.reader()).take(most).read_to_end(&mut bytes);
+    read.map_err(|_| malformed("a message is not what gzip writes"))?;
+    if bytes.len() > MESSAGE_BYTES_MAX {
+        return Err(too_large(bytes.len()));
+    }
+    let mut inflated = Rope::default();
+    inflated.push(bytes.into());
+    Ok(inflated)
+}
+
+fn too_large(length: usize) -> Status {
+    let message = format!("a message of {length} bytes is larger than the {MESSAGE_BYTES_MAX} that it may have");
+    Status::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message)
 }
 
 /// A message as it is sent.
@@ -97,7 +137,7 @@ mod tests {
                     break;
                 }
                 let (some, more) = rest.split_at(cut.min(rest.len()));
-                messages.push(some);
+                messages.push(Bytes::copy_from_slice(some));
                 rest = more;
                 while let Some(message) = messages.take().unwrap() {
                     found.push(OfflineDiskRequest::decode(message).unwrap());
@@ -110,9 +150,9 @@ mod tests {
         #[test]
         fn any_bytes_are_messages_or_one_status(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut messages = Messages::default();
-            messages.push(&bytes);
+            messages.push(bytes.clone().into());
             while let Ok(Some(message)) = messages.take() {
-                prop_assert!(message.len() <= bytes.len());
+                prop_assert!(message.remaining() <= bytes.len());
             }
         }
     }
@@ -121,14 +161,35 @@ mod tests {
     fn a_message_is_refused_by_its_first_bytes() {
         let refused = |bytes: &[u8]| {
             let mut messages = Messages::default();
-            messages.push(bytes);
+            messages.push(Bytes::copy_from_slice(bytes));
             messages.take().unwrap_err().code
         };
         assert_eq!(refused(&[0, 0, 0x40, 0, 1]), Code::ResourceExhausted);
         assert_eq!(refused(&[0, 0xff, 0xff, 0xff, 0xff]), Code::ResourceExhausted);
         assert_eq!((refused(&[1, 0, 0, 0, 1]), refused(&[2, 0, 0, 0, 0])), (Code::Internal, Code::Internal));
         let mut largest = Messages::default();
-        largest.push(&[0, 0, 0x40, 0, 0]);
-        assert_eq!(largest.take(), Ok(None));
+        largest.push(Bytes::from_static(&[0, 0, 0x40, 0, 0]));
+        assert!(largest.take().unwrap().is_none());
+    }
+
+    #[test]
+    fn gzip_is_undone_and_no_bomb() {
+        let zipped = |bytes: &[u8]| {
+            let mut zipped = Vec::new();
+            flate2::read::GzEncoder::new(bytes, flate2::Compression::fast()).read_to_end(&mut zipped).unwrap();
+            let mut messages = Messages::of(Encoding::Gzip);
+            messages.push([&[1], &u32::try_from(zipped.len()).unwrap().to_be_bytes()[..], &zipped].concat().into());
+            messages.take()
+        };
+        let message = OfflineDiskRequest { disk: "x".repeat(10_000) };
+        let read = OfflineDiskRequest::decode(zipped(&message.encode_to_vec()).unwrap().unwrap()).unwrap();
+        assert_eq!(read, message);
+        assert_eq!(zipped(&vec![0; MESSAGE_BYTES_MAX + 1]).unwrap_err().code, Code::ResourceExhausted);
+        let mut wrong = Messages::of(Encoding::Gzip);
+        wrong.push(Bytes::from_static(&[1, 0, 0, 0, 3, b'a', b'b', b'c']));
+        assert_eq!(wrong.take().unwrap_err().code, Code::Internal);
+        let mut plain = Messages::of(Encoding::Gzip);
+        plain.push(Bytes::from_static(&[0, 0, 0, 0, 0]));
+        assert!(plain.take().unwrap().is_some());
     }
 }

@@ -1,29 +1,51 @@
 //! gRPC ("gRPC over HTTP2", grpc/grpc/doc/PROTOCOL-HTTP2.md), written on the streams of `http2`.
 //!
-//! - [`status`]: the outcomes of calls; [`frame`]: messages and their five bytes; [`request`]: what a call's head says.
+//! - [`status`]: the outcomes of calls, and `outcome`: those of the stories as such; [`frame`] and [`rope`]: messages and
+//!   their five bytes; [`request`]: what a call's head says.
 //! - [`call`]: a call as a method sees it: messages come and go one by one, so that a method that streams is written like
 //!   one that does not.
-//! - [`token`]: who may administrate; [`services`]: which methods there are; [`admin`]: `anvil.v1.AdminService`,
-//!   of which `tenants` is what concerns tenants, apps and policies.
+//! - [`services`]: which methods there are. [`token`] says who may administrate, [`access`] who may do what with buckets and
+//!   objects.
+//! - [`admin`] (of which `tenants` is what concerns tenants, apps and policies), [`auth`], [`bucket`] and [`object`]: the
+//!   services, over the same stories as S3. `words` is between their
+//!   messages and those stories, `incoming` brings bytes, `chunk` takes them away. [`health`] and [`reflection`] are what
+//!   tools expect of every server.
 //! - [`client`]: the other end, for the command line.
 //!
 //! Knows no frame of HTTP/2: `http2::call` brings bytes, and takes them.
 //!
 //! **Invariants**
 //! - Nothing of a message is kept before the call's head was found good and its caller believed.
-//! - A call holds at most one message of [`frame::MESSAGE_BYTES_MAX`] and one DATA frame behind it.
+//! - A call holds at most one message of [`frame::MESSAGE_BYTES_MAX`] and one DATA frame behind it, and of an object what
+//!   the story holds.
+//! - Nothing of an object is stored before its finish was found good.
 //! - Every call ends with exactly one status.
 
+pub mod access;
 pub mod admin;
+pub mod auth;
+mod bidi_read;
+pub mod bucket;
 pub mod call;
+mod chunk;
 pub mod client;
 pub mod frame;
+pub mod health;
+mod incoming;
+mod methods;
+mod multipart;
+pub mod object;
+mod outcome;
+pub mod reflection;
 pub mod request;
+pub mod rope;
 pub mod services;
 pub mod status;
 mod tenants;
 pub mod token;
+mod words;
 
+pub use access::Tokens;
 pub use services::Services;
 pub use status::{Code, Status};
 pub use token::{AdminFrom, Administrator, Authority};

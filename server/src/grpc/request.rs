@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::frame::Encoding;
 use super::status::{Code, Status};
 use crate::http::Head;
 
@@ -10,6 +11,8 @@ use crate::http::Head;
 pub struct Terms {
     /// How long the client waits for the end.
     pub timeout: Option<Duration>,
+    /// How its messages are written.
+    pub encoding: Encoding,
 }
 
 /// The head is none of a call that is served here.
@@ -52,14 +55,19 @@ pub fn read(head: &Head) -> Result<Terms, Refusal> {
         let message = "messages are protobuf, and the content type is application/grpc or application/grpc+proto";
         return Err(Refusal { http_status: 415, status: unimplemented("WRONG_CONTENT_TYPE", message) });
     }
-    match head.headers.iter().find(|(name, _)| name == "grpc-encoding") {
-        Some((_, value)) if value != b"identity" => {
-            let message = "messages are not compressed here: the only grpc-encoding is identity";
-            Err(unimplemented("WRONG_ENCODING", message).into())
+    let encoding = match head.headers.iter().find(|(name, _)| name == "grpc-encoding").map(|(_, value)| &value[..]) {
+        None | Some(b"identity") => Encoding::Identity,
+        Some(b"gzip") => Encoding::Gzip,
+        Some(_) => {
+            let message = "a grpc-encoding that is understood here is identity or gzip";
+            return Err(unimplemented("WRONG_ENCODING", message).into());
         }
-        _ => Ok(Terms { timeout: timeout(head)? }),
-    }
+    };
+    Ok(Terms { timeout: timeout(head)?, encoding })
 }
+
+/// What [`Terms::encoding`] may be, as `grpc-accept-encoding` says it.
+pub const ENCODINGS: &str = "identity,gzip";
 
 fn unimplemented(reason: &'static str, message: impl Into<String>) -> Status {
     Status::new(Code::Unimplemented, reason, message)
@@ -121,9 +129,10 @@ mod tests {
     }
 
     #[test]
-    fn compression_is_refused_and_identity_is_none() {
-        assert!(read_of("POST", &[GRPC, ("grpc-encoding", "identity")]).is_ok());
-        for encoding in ["gzip", "deflate", ""] {
+    fn gzip_is_understood_and_nothing_else() {
+        let encoding = |text| read_of("POST", &[GRPC, ("grpc-encoding", text)]).map(|terms| terms.encoding);
+        assert_eq!((encoding("identity"), encoding("gzip")), (Ok(Encoding::Identity), Ok(Encoding::Gzip)));
+        for encoding in ["deflate", "snappy", ""] {
             let refusal = read_of("POST", &[GRPC, ("grpc-encoding", encoding)]).unwrap_err();
             assert_eq!((refusal.http_status, refusal.status.code), (200, Code::Unimplemented), "{encoding:?}");
         }

@@ -1,18 +1,22 @@
 //! Which methods there are, and who may call them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anvil_model::io::World as _;
 use anvil_node::Node;
 use anvil_runtime::Core;
 
-use super::admin;
+use super::access::Tokens;
 use super::call::{Call, Wire};
+use super::frame::Encoding;
 use super::status::{Code, Status};
 use super::token::Authority;
+use super::{admin, auth, bucket, health, object, reflection};
 use crate::access::AccessKeeper;
 use crate::disk_control::DiskControl;
 use crate::http::Head;
+use crate::routes::{Readiness, Ready};
 use crate::telemetry::RepairBoard;
 
 /// The gRPC services of one core.
@@ -21,7 +25,54 @@ pub struct Services {
     pub(super) disks: Arc<DiskControl>,
     pub(super) repair: Arc<RepairBoard>,
     pub(super) keeper: Arc<AccessKeeper>,
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) tokens: Arc<Tokens>,
     authority: Arc<Authority>,
+}
+
+/// How soon such a call notices.
+pub(super) const LOOKED_EVERY: Duration = Duration::from_secs(1);
+
+/// Everything that is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    Admin(admin::Method),
+    Auth(auth::Method),
+    Bucket(bucket::Method),
+    Object(object::Method),
+    Health(health::Method),
+    Reflection(reflection::Method),
+}
+
+impl Method {
+    fn find(path: &str) -> Option<Self> {
+        (object::Method::find(path).map(Self::Object))
+            .or_else(|| bucket::Method::find(path).map(Self::Bucket))
+            .or_else(|| admin::Method::find(path).map(Self::Admin))
+            .or_else(|| auth::Method::find(path).map(Self::Auth))
+            .or_else(|| health::Method::find(path).map(Self::Health))
+            .or_else(|| reflection::find(path).map(Self::Reflection))
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Admin(method) => method.name(),
+            Self::Auth(method) => method.name(),
+            Self::Bucket(method) => method.name(),
+            Self::Object(method) => method.name(),
+            Self::Health(method) => method.name(),
+            Self::Reflection(method) => method.name(),
+        }
+    }
+
+    fn streams(self) -> bool {
+        match self {
+            Self::Admin(_) | Self::Auth(_) | Self::Bucket(_) => false,
+            Self::Object(method) => method.streams(),
+            Self::Health(method) => method.streams(),
+            Self::Reflection(method) => method.streams(),
+        }
+    }
 }
 
 impl Services {
@@ -32,27 +83,60 @@ impl Services {
         disks: Arc<DiskControl>,
         repair: Arc<RepairBoard>,
         keeper: Arc<AccessKeeper>,
+        readiness: Arc<Readiness>,
         authority: Arc<Authority>,
+        tokens: Arc<Tokens>,
     ) -> Self {
-        Self { node, disks, repair, keeper, authority }
+        Self { node, disks, repair, keeper, readiness, tokens, authority }
+    }
+
+    /// Ends when the node stops: for calls that would wait for their clients until then.
+    pub(super) async fn stopping(&self) -> Status {
+        while self.readiness.now() != Ready::Stopping {
+            self.node.world().sleep(LOOKED_EVERY).await;
+        }
+        Status::new(Code::Unavailable, "STOPPING", "the node stops").retry_after(LOOKED_EVERY)
     }
 
     /// Serves a call to its end. Reads no message before it knows who asks for what.
     ///
     /// # Errors
     /// With the status that the call ends with.
-    pub async fn serve<W: Wire>(&self, head: &Head, is_tls: bool, wire: &mut W) -> Result<(), Status> {
-        let method = admin::Method::find(&head.path).ok_or_else(|| unknown(&head.path))?;
-        let administrator = self.authority.check(head, is_tls, self.node.world().wall_clock())?;
-        let mut call = Call::new(head, wire);
-        method.call(self, administrator, &mut call).await
+    pub async fn serve<W: Wire>(
+        &self,
+        head: &Head,
+        is_tls: bool,
+        encoding: Encoding,
+        wire: &mut W,
+    ) -> Result<(), Status> {
+        let method = Method::find(&head.path).ok_or_else(|| unknown(&head.path))?;
+        let now = self.node.world().wall_clock();
+        let mut call = Call::new(head, encoding, wire);
+        match method {
+            Method::Admin(method) => {
+                let administrator = self.authority.check(head, is_tls, now)?;
+                method.call(self, administrator, &mut call).await
+            }
+            Method::Auth(method) => method.call(self, &mut call).await,
+            Method::Bucket(method) => method.call(self, self.tokens.check(head, now)?, &mut call).await,
+            // Each call of a method that streams has a large state; it is on the heap, once per call.
+            Method::Object(method) => Box::pin(method.call(self, self.tokens.check(head, now)?, &mut call)).await,
+            Method::Health(method) => method.call(self, &mut call).await,
+            Method::Reflection(method) => method.call(self, &mut call).await,
+        }
     }
 }
 
 /// The name that a call is counted by.
 #[must_use]
 pub fn operation(path: &str) -> &'static str {
-    admin::Method::find(path).map_or("Other", admin::Method::name)
+    Method::find(path).map_or("Other", Method::name)
+}
+
+/// Whether the messages of a call stream.
+#[must_use]
+pub fn streams(path: &str) -> bool {
+    Method::find(path).is_some_and(Method::streams)
 }
 
 /// Nobody serves this path.
@@ -64,5 +148,29 @@ pub fn unknown(path: &str) -> Status {
 impl std::fmt::Debug for Services {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Services")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_is_counted_by_its_name() {
+        let files = [
+            ("anvil.v1.AdminService", include_str!("../../../proto/anvil/v1/admin.proto")),
+            ("anvil.v1.AuthService", include_str!("../../../proto/anvil/v1/auth.proto")),
+            ("anvil.v1.BucketService", include_str!("../../../proto/anvil/v1/bucket.proto")),
+            ("anvil.v1.ObjectService", include_str!("../../../proto/anvil/v1/object.proto")),
+            ("grpc.health.v1.Health", include_str!("../../../proto/grpc/health/v1/health.proto")),
+        ];
+        for (service, file) in files {
+            for method in super::super::methods::declared(file) {
+                assert_eq!(operation(&format!("/{service}/{method}")), method);
+                assert!(crate::telemetry::OPERATIONS.contains(&method), "{method}");
+            }
+        }
+        assert!(streams("/anvil.v1.ObjectService/GetObject") && !streams("/anvil.v1.ObjectService/HeadObject"));
+        assert_eq!(operation("/anvil.v1.ObjectService/getObject"), "Other");
     }
 }

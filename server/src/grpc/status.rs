@@ -144,7 +144,9 @@ impl Status {
         fields
     }
 
-    fn to_wire(&self, request_id: &str) -> WireStatus {
+    /// As a message, for outcomes that are told one by one.
+    #[must_use]
+    pub fn to_wire(&self, request_id: &str) -> WireStatus {
         let mut metadata: BTreeMap<String, String> =
             self.about.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         metadata.insert("request_id".to_owned(), request_id.to_owned());

@@ -123,14 +123,7 @@ impl Authority {
     /// `PERMISSION_DENIED` by where it comes from, `UNAUTHENTICATED` by its token.
     pub fn check(&self, head: &Head, is_tls: bool, now: WallTime) -> Result<Administrator, Status> {
         self.check_origin(head, is_tls)?;
-        let mut fields = head.headers.iter().filter(|(name, _)| name == "authorization");
-        let (field, more) = (fields.next(), fields.next());
-        let text = field.filter(|_| more.is_none()).and_then(|(_, value)| std::str::from_utf8(value).ok());
-        let (scheme, token) = text.and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(missing());
-        }
-        let access_key = self.verify(token.trim(), now)?;
+        let access_key = self.verify(bearer(head).ok_or_else(missing)?, now)?;
         let credential = self.directory.find_own(&access_key).ok_or_else(wrong)?;
         Ok(Administrator { caller: anvil_node::Caller { tenant: credential.identity.tenant }, access_key })
     }
@@ -178,6 +171,12 @@ impl Authority {
         }
         Ok(header.kid)
     }
+}
+
+/// The token that a call bears.
+pub(super) fn bearer(head: &Head) -> Option<&str> {
+    let (scheme, token) = head.header("authorization")?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 fn json<T: for<'a> Deserialize<'a>>(part: &str) -> Result<T, Status> {

@@ -11,6 +11,8 @@ use bytes::{Buf, Bytes};
 /// written.
 #[derive(Clone, Debug)]
 pub(super) struct Chunk {
+    /// Goes before the rest.
+    head: Bytes,
     memory: Memory,
     range: Range<usize>,
 }
@@ -22,11 +24,17 @@ enum Memory {
 }
 
 impl Chunk {
+    /// A piece with these bytes before it.
+    pub(super) fn behind(head: Vec<u8>, piece: Piece<Buffer>) -> Self {
+        Self { head: head.into(), ..Self::from(piece) }
+    }
+
     /// Takes the first `count` bytes off.
     pub(super) fn split_to(&mut self, count: usize) -> Self {
-        assert!(count <= self.range.len(), "takes what is there");
-        let middle = self.range.start + count;
-        let first = Self { memory: self.memory.clone(), range: self.range.start..middle };
+        assert!(count <= self.remaining(), "takes what is there");
+        let head = self.head.split_to(count.min(self.head.len()));
+        let middle = self.range.start + count - head.len();
+        let first = Self { head, memory: self.memory.clone(), range: self.range.start..middle };
         self.range.start = middle;
         first
     }
@@ -38,39 +46,45 @@ impl Chunk {
 
     /// Copies the bytes, so that the buffer goes back.
     pub(super) fn move_to_heap(&mut self) {
-        *self = Self::from(self.chunk().to_vec());
+        let bytes = self.memory()[self.range.clone()].to_vec();
+        *self = Self { head: std::mem::take(&mut self.head), ..Self::from(bytes) };
+    }
+
+    fn memory(&self) -> &[u8] {
+        match &self.memory {
+            Memory::Buffer(buffer) => buffer,
+            Memory::Heap(bytes) => bytes,
+        }
     }
 }
 
 impl From<Piece<Buffer>> for Chunk {
     fn from(piece: Piece<Buffer>) -> Self {
-        Self { memory: Memory::Buffer(Rc::new(piece.buffer)), range: piece.range }
+        Self { head: Bytes::new(), memory: Memory::Buffer(Rc::new(piece.buffer)), range: piece.range }
     }
 }
 
 impl From<Vec<u8>> for Chunk {
     fn from(bytes: Vec<u8>) -> Self {
         let range = 0..bytes.len();
-        Self { memory: Memory::Heap(bytes.into()), range }
+        Self { head: Bytes::new(), memory: Memory::Heap(bytes.into()), range }
     }
 }
 
 impl Buf for Chunk {
     fn remaining(&self) -> usize {
-        self.range.len()
+        self.head.len() + self.range.len()
     }
 
     fn chunk(&self) -> &[u8] {
-        let all: &[u8] = match &self.memory {
-            Memory::Buffer(buffer) => buffer,
-            Memory::Heap(bytes) => bytes,
-        };
-        &all[self.range.clone()]
+        if self.head.is_empty() { &self.memory()[self.range.clone()] } else { &self.head }
     }
 
     fn advance(&mut self, count: usize) {
-        assert!(count <= self.range.len(), "goes over what is there");
-        self.range.start += count;
+        assert!(count <= self.remaining(), "goes over what is there");
+        let of_head = count.min(self.head.len());
+        self.head.advance(of_head);
+        self.range.start += count - of_head;
     }
 }
 
@@ -86,5 +100,17 @@ mod tests {
         first.advance(1);
         first.move_to_heap();
         assert_eq!((first.chunk(), first.remaining(), first.is_pooled()), (&b"bcd"[..], 3, false));
+    }
+
+    #[test]
+    fn a_head_goes_before_the_rest() {
+        let mut chunk = Chunk { head: Bytes::from_static(b"head"), ..Chunk::from(b"abcdef".to_vec()) };
+        let (first, mut second) = (chunk.split_to(2), chunk.split_to(4));
+        assert_eq!((first.chunk(), first.remaining()), (&b"he"[..], 2));
+        assert_eq!((second.chunk(), second.remaining()), (&b"ad"[..], 4));
+        second.move_to_heap();
+        second.advance(3);
+        assert_eq!((second.chunk(), second.remaining()), (&b"b"[..], 1));
+        assert_eq!((chunk.chunk(), chunk.remaining()), (&b"cdef"[..], 4));
     }
 }

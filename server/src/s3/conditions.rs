@@ -114,7 +114,7 @@ pub(crate) fn of_write(head: &Head) -> Result<WriteConditions, S3Error> {
         Some(text) if text == "*" || text.contains(',') => return Err(S3Error::header_not_implemented("If-Match")),
         Some(text) => Some(Etag(unquote(text).to_owned())),
     };
-    Ok(WriteConditions { absent, etag })
+    Ok(WriteConditions { absent, etag, ..WriteConditions::default() })
 }
 
 /// Reads the conditions of a deletion, which beside a tag also takes `*`: whatever is there.
@@ -123,7 +123,7 @@ pub(crate) fn of_write(head: &Head) -> Result<WriteConditions, S3Error> {
 /// As [`of_write`].
 pub(crate) fn of_delete(head: &Head) -> Result<WriteConditions, S3Error> {
     match single(head, "if-match")? {
-        Some("*") => Ok(WriteConditions { absent: false, etag: Some(Etag("*".to_owned())) }),
+        Some("*") => Ok(WriteConditions { etag: Some(Etag("*".to_owned())), ..WriteConditions::default() }),
         _ => of_write(head),
     }
 }
@@ -254,6 +254,6 @@ mod tests {
         assert_eq!(refuse(&head("PUT", "/abc", &[("if-match", "a")])).unwrap_err().code(), "NotImplemented");
         assert_eq!(read(&[("if-match", "a"), ("if-match", "b")]).unwrap_err().code(), "InvalidArgument");
         let any = of_delete(&head("DELETE", "/abc/k", &[("if-match", "*")])).unwrap();
-        assert_eq!(any, WriteConditions { absent: false, etag: Some(Etag("*".to_owned())) });
+        assert_eq!(any, WriteConditions { etag: Some(Etag("*".to_owned())), ..WriteConditions::default() });
     }
 }

@@ -33,7 +33,7 @@ impl S3 {
         let keys: Vec<Result<Key, S3Error>> =
             objects.iter().map(|object| request.deletable(&bucket, &object.key)).collect();
         let valid = keys.iter().zip(&objects).filter_map(|(key, object)| {
-            let conditions = WriteConditions { absent: false, etag: object.etag.clone() };
+            let conditions = WriteConditions { etag: object.etag.clone(), ..WriteConditions::default() };
             Some((key.as_ref().ok()?.clone(), conditions))
         });
         let mut outcomes = self.node.delete_objects(request.caller(), bucket, valid.collect()).await?.into_iter();

@@ -66,7 +66,7 @@ impl S3 {
         self.check_promises(request, &upload, &parts).await?;
         let (bucket, key) = (upload.bucket.clone(), upload.key.clone());
         let count = u16::try_from(parts.len()).expect("no more parts are read than there are numbers");
-        let stored = self.node.complete_upload(upload, parts, checksum, conditions).await?;
+        let (stored, _) = self.node.complete_upload(upload, parts, checksum, conditions).await?;
         let (host, name) = (request.head.host().unwrap_or_default(), uri::encode_path(key.as_bytes()));
         let location =
             if request.in_host { format!("http://{host}/{name}") } else { format!("http://{host}/{bucket}/{name}") };

@@ -30,7 +30,7 @@ impl S3 {
             storage_class: headers::storage_class(request.head, self.node.classes())?,
         };
         let mut body = object_body(request.head, payload, incoming)?;
-        let stored = self.node.put_object(put, &mut body).await?;
+        let (stored, _) = self.node.put_object(put, &mut body).await?;
         Ok(stored_response(&stored))
     }
 }

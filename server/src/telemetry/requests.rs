@@ -15,7 +15,7 @@ use super::access::{self, Exchange};
 use super::metrics::{SampleKind, encode_latencies, encode_value, float};
 
 /// What requests are counted by: the names of AWS's API, and those of our own.
-pub const OPERATIONS: [&str; 73] = [
+pub const OPERATIONS: &[&str] = &[
     "Other",
     "Refused",
     "Health",
@@ -88,6 +88,16 @@ pub const OPERATIONS: [&str; 73] = [
     "ListPolicies",
     "SetBucketPublicAccess",
     "ListAuditRecords",
+    "GetAccessToken",
+    "GetBucket",
+    "WriteObject",
+    "UpdateMetadata",
+    "BatchGet",
+    "BidiRead",
+    "InitiateMultipartUpload",
+    "Check",
+    "Watch",
+    "ServerReflectionInfo",
     "NotImplemented",
 ];
 

@@ -10,22 +10,16 @@ import json
 import os
 import secrets
 import sys
-import tempfile
 import time
 
 import grpc
-from grpc_tools import protoc
+import grpc_kit
+from grpc_kit import refused
 
 protos, address, data_directory = sys.argv[1:]
-generated = tempfile.TemporaryDirectory()
-files = ["anvil/v1/admin.proto", "google/rpc/status.proto", "google/rpc/error_details.proto"]
-well_known = os.path.join(os.path.dirname(sys.modules["grpc_tools"].__file__), "_proto")
-arguments = ["", f"-I{protos}", f"-I{well_known}", f"--python_out={generated.name}", f"--grpc_python_out={generated.name}"]
-assert protoc.main(arguments + files) == 0
-sys.path.insert(0, generated.name)
+grpc_kit.generate(protos)
 
 from anvil.v1 import admin_pb2, admin_pb2_grpc  # noqa: E402
-from google.rpc import error_details_pb2, status_pb2  # noqa: E402
 
 with open(os.path.join(data_directory, "credentials.json")) as file:
     credentials = json.load(file)
@@ -50,22 +44,6 @@ def bearer():
 
 
 # --- end
-
-
-def refused(code, reason, call, *arguments, **more):
-    try:
-        call(*arguments, **more)
-    except grpc.RpcError as error:
-        assert error.code() == code, (error.code(), error.details())
-        trailers = dict(error.trailing_metadata())
-        status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
-        assert (status.code, status.message) == (code.value[0], error.details())
-        info = error_details_pb2.ErrorInfo()
-        assert status.details[0].Unpack(info)
-        assert (info.domain, info.reason) == ("anvil", reason), info
-        assert len(info.metadata["request_id"]) == 16
-        return error.details()
-    raise AssertionError(f"{call} succeeded")
 
 
 channel = grpc.insecure_channel(address)
@@ -105,9 +83,11 @@ large = admin_pb2.OfflineDiskRequest(disk="x" * (4 << 20))
 refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE", admin.OfflineDisk, large, metadata=bearer())
 unknown = channel.unary_unary("/anvil.v1.AdminService/Nothing", request_serializer=bytes, response_deserializer=bytes)
 refused(grpc.StatusCode.UNIMPLEMENTED, "UNKNOWN_METHOD", unknown, b"", metadata=bearer())
-compressed = {"compression": grpc.Compression.Gzip, "metadata": bearer()}
-long = admin_pb2.OfflineDiskRequest(disk="x" * 10000)
-refused(grpc.StatusCode.UNIMPLEMENTED, "WRONG_ENCODING", admin.OfflineDisk, long, **compressed)
+long = admin_pb2.OfflineDiskRequest(disk="/" + "x" * 10000)
+gzip = {"compression": grpc.Compression.Gzip, "metadata": bearer()}
+refused(grpc.StatusCode.NOT_FOUND, "NO_SUCH_DISK", admin.OfflineDisk, long, **gzip)
+deflate = {"compression": grpc.Compression.Deflate, "metadata": bearer()}
+refused(grpc.StatusCode.UNIMPLEMENTED, "WRONG_ENCODING", admin.OfflineDisk, long, **deflate)
 
 # Many calls on one channel, side by side.
 calls = [admin.ListDisks.future(ask, metadata=bearer()) for _ in range(200)]

@@ -1,5 +1,5 @@
-//! Goal: a program in another language calls AdminService as its library does. Method: `clients/grpc_checks.py`, grpcio
-//! with code made from our .proto files, against the real binary.
+//! Goal: a program in another language calls the services as its library does. Method: `clients/grpc_checks.py` and
+//! `clients/grpc_objects.py`, grpcio with code made from our .proto files (and boto3 beside it), against the real binary.
 
 use std::path::Path;
 
@@ -16,6 +16,21 @@ fn grpcio_administrates() {
     let mut command = python(&node, "grpc_checks.py");
     // grpcio looks for proxies by itself.
     command.arg(protos).arg(node.address.to_string()).arg(&data).env("GRPC_ENABLE_FORK_SUPPORT", "0");
+    println!("{}", run(&mut command));
+    node.stop();
+}
+
+#[test]
+fn grpcio_stores_what_boto3_reads_and_reads_what_it_stores() {
+    let scratch = scratch();
+    let arguments = ["--storage-class", "STANDARD=2+1", "--buffer-memory", "64MiB"].map(str::to_owned);
+    let disks = ["a", "b", "c"].map(|name| scratch.path().join(name).display().to_string());
+    let disks = disks.iter().flat_map(|disk| ["--disk".to_owned(), disk.clone()]);
+    let arguments = arguments.into_iter().chain(disks).collect();
+    let node = Node::start_with(&scratch.path().join("data"), &Options { arguments, ..Options::default() });
+    let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
+    let mut command = python(&node, "grpc_objects.py");
+    command.arg(protos).arg(node.address.to_string()).arg(node.pid().to_string()).env("GRPC_ENABLE_FORK_SUPPORT", "0");
     println!("{}", run(&mut command));
     node.stop();
 }

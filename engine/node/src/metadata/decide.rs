@@ -352,7 +352,7 @@ impl<R: Rows> One<'_, R> {
 /// Whether a write may happen over the current version. A delete marker counts as absent.
 fn check(current: Option<&VersionRow>, conditions: &WriteConditions) -> Result<(), Refusal> {
     let current = current.filter(|version| !version.delete_marker);
-    check_conditions(conditions, current.map(|version| &version.etag))
+    check_conditions(conditions, current.map(|version| (&version.etag, version.generation)))
 }
 
 /// Blobs and their references.

@@ -28,7 +28,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anvil_model::ids::UploadId;
+use anvil_model::ids::{Generation, UploadId};
 use anvil_model::object::{Etag, WriteConditions};
 
 pub use client::Client;
@@ -144,17 +144,20 @@ pub enum MetadataError {
     Unknown,
 }
 
-/// Whether the conditions of a write hold against the tag of the current version (`None`: there is none, or it is a
-/// delete marker). Asked before the body, to save it, and again under the lock.
+/// Whether the conditions of a write hold against the tag and the generation of the current version (`None`: there is
+/// none, or it is a delete marker). Asked before the body, to save it, and again under the lock.
 ///
 /// # Errors
 /// `PreconditionFailed`, or `NoSuchKey` for a tag that must match where there is nothing (as AWS answers). The tag `*`
 /// stands for any, and is a failed condition where there is none.
-pub fn check_conditions(conditions: &WriteConditions, current: Option<&Etag>) -> Result<(), Refusal> {
+pub fn check_conditions(conditions: &WriteConditions, current: Option<(&Etag, Generation)>) -> Result<(), Refusal> {
     if conditions.absent && current.is_some() {
         return Err(Refusal::PreconditionFailed);
     }
-    match (&conditions.etag, current) {
+    if conditions.generation.is_some_and(|wanted| current.is_none_or(|(_, generation)| generation != wanted)) {
+        return Err(Refusal::PreconditionFailed);
+    }
+    match (&conditions.etag, current.map(|(etag, _)| etag)) {
         (Some(wanted), None) if wanted.0 == "*" => Err(Refusal::PreconditionFailed),
         (Some(_), None) => Err(Refusal::NoSuchKey),
         (Some(wanted), Some(current)) if wanted != current && wanted.0 != "*" => Err(Refusal::PreconditionFailed),

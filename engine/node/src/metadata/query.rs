@@ -222,8 +222,8 @@ pub struct FoundParts {
 pub struct Prepared {
     /// To be named by the commit.
     pub bucket: BucketRef,
-    /// The tag of the current version, when there is one.
-    pub current: Option<Etag>,
+    /// Tag and generation of the current version, when there is one.
+    pub current: Option<(Etag, Generation)>,
     /// The bucket's, for a request that names none.
     pub storage_class: StorageClass,
 }
@@ -288,7 +288,7 @@ fn answer(rows: &impl Rows, query: &Query) -> Result<Answer, No> {
             let current = rows.head(bucket.id, key.as_bytes())?.filter(|version| !version.delete_marker);
             Answer::Prepared(Prepared {
                 bucket: reference(&bucket),
-                current: current.map(|version| version.etag),
+                current: current.map(|version| (version.etag, version.generation)),
                 storage_class: bucket.storage_class,
             })
         }

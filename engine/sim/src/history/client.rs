@@ -144,6 +144,7 @@ impl Client {
                 conditions: WriteConditions {
                     absent: expected == Some(None),
                     etag: expected.flatten().map(|value| shared.etag(value)),
+                    ..WriteConditions::default()
                 },
                 storage_class: None,
             };
@@ -154,7 +155,7 @@ impl Client {
             let sweeps_before = node.upkeep_figures().sweeps;
             let look = shared.record.borrow_mut().begin_read(index);
             let write = shared.record.borrow_mut().begin_write(index, Some(value), expected);
-            let result = node.put_object(put, &mut body).await;
+            let result = node.put_object(put, &mut body).await.map(|(stored, _)| stored);
             if result.is_ok() && size > 0 && node.upkeep_figures().sweeps >= sweeps_before + 2 {
                 shared.reach(|reached| reached.outlasted += 1);
             }

@@ -119,7 +119,7 @@ impl Client {
         let conditions = WriteConditions::default();
         let result = self.node.complete_upload(name(upload), upload.parts.clone(), None, conditions).await;
         match result {
-            Ok(stored) => {
+            Ok((stored, _)) => {
                 self.shared.identify_stored(upload.value, stored.size, &stored.etag);
                 Fate::Done
             }

@@ -30,7 +30,7 @@ fn sample() -> Batch {
         bucket,
         key: key.clone(),
         object: Box::new(object),
-        conditions: WriteConditions { absent: true, etag: None },
+        conditions: WriteConditions { absent: true, ..WriteConditions::default() },
     };
     let complete = Change::CompleteUpload {
         bucket,
@@ -82,7 +82,7 @@ fn copies_are_frozen() {
         checksum: Some(checksum.clone()),
         storage_class: StorageClass::Standard,
     };
-    let conditions = WriteConditions { absent: false, etag: Some(Etag("e".to_owned())) };
+    let conditions = WriteConditions { etag: Some(Etag("e".to_owned())), ..WriteConditions::default() };
     let object = Change::CopyObject { bucket, key: key("k"), copy: Box::new(copy), conditions };
     let part = NewPart { number: 300, etag: Etag("p".to_owned()), size: 5, checksum, crc64nvme: 6, blob: None };
     let source = source(Some(Generation(9)));

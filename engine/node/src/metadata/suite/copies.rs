@@ -147,7 +147,7 @@ pub async fn a_copy_is_decided_over_what_is_there(metadata: &impl Metadata) {
     let other = Generation(seen.0 + 1);
     assert_eq!(copy(&caller, bucket, "c", pinned(other)).await, Err(Refusal::SourceChanged));
     assert_eq!(copy(&caller, bucket, "c", plain(source(bucket, "none"))).await, Err(Refusal::SourceChanged));
-    let conditions = WriteConditions { absent: true, etag: None };
+    let conditions = WriteConditions { absent: true, ..WriteConditions::default() };
     let taken = Change::CopyObject { bucket, key: key("c"), copy: Box::new(pinned(seen)), conditions };
     assert_eq!(caller.commit(taken).await, Err(Refusal::PreconditionFailed));
     let stranger = TenantId(2);

@@ -109,10 +109,15 @@ fn conditions(dice: &mut Dice, current: Option<&Object>) -> (WriteConditions, Re
     match (dice.below(4), current) {
         (0, current) => {
             let holds = if current.is_some() { Err(Refusal::PreconditionFailed) } else { Ok(()) };
-            (WriteConditions { absent: true, etag: None }, holds)
+            (WriteConditions { absent: true, ..WriteConditions::default() }, holds)
         }
-        (1, Some(object)) => (WriteConditions { absent: false, etag: Some(object.etag.clone()) }, Ok(())),
-        (1, None) => (WriteConditions { absent: false, etag: Some(Etag("x".to_owned())) }, Err(Refusal::NoSuchKey)),
+        (1, Some(object)) => {
+            (WriteConditions { etag: Some(object.etag.clone()), ..WriteConditions::default() }, Ok(()))
+        }
+        (1, None) => (
+            WriteConditions { etag: Some(Etag("x".to_owned())), ..WriteConditions::default() },
+            Err(Refusal::NoSuchKey),
+        ),
         _ => (WriteConditions::default(), Ok(())),
     }
 }
@@ -151,7 +156,7 @@ async fn delete(
         (Some(_), None) => Err(Refusal::NoSuchKey),
         (None, _) => Ok(Outcome::ObjectDeleted),
     };
-    let conditions = WriteConditions { absent: false, etag: wanted };
+    let conditions = WriteConditions { etag: wanted, ..WriteConditions::default() };
     let change = Change::DeleteObject { bucket: bucket.reference, key: key(name), conditions };
     assert_eq!(caller.commit(change).await, expected, "step {step}");
     if expected.is_ok() {

@@ -1,6 +1,6 @@
 //! Cases of objects: versions, conditions, order, repeats, blobs and garbage.
 
-use anvil_model::ids::{BlobId, DiskId, Incarnation, NodeId};
+use anvil_model::ids::{BlobId, DiskId, Generation, Incarnation, NodeId};
 use anvil_model::object::{Checksum, ChecksumAlgorithm, ChecksumType, Etag, Headers, WriteConditions};
 use anvil_model::profile::Profile;
 use futures_util::future;
@@ -12,11 +12,11 @@ use crate::metadata::rows::{Content, Slice};
 use crate::metadata::{Metadata, Refusal};
 
 fn absent() -> WriteConditions {
-    WriteConditions { absent: true, etag: None }
+    WriteConditions { absent: true, ..WriteConditions::default() }
 }
 
 fn matching(etag: &str) -> WriteConditions {
-    WriteConditions { absent: false, etag: Some(Etag(etag.to_owned())) }
+    WriteConditions { etag: Some(Etag(etag.to_owned())), ..WriteConditions::default() }
 }
 
 fn put(bucket: BucketRef, name: &str, object: &NewObject, conditions: WriteConditions) -> Change {
@@ -121,7 +121,16 @@ pub async fn conditions_are_checked_under_the_lock(metadata: &impl Metadata) {
     assert_eq!(caller.put_if(bucket, "k", &caller.object(2), matching(&second.etag.0)).await, Err(Refusal::NoSuchKey));
     let third = caller.object(2);
     assert!(caller.put_if(bucket, "k", &third, absent()).await.is_ok(), "it was deleted");
-    caller.audit([blob_of(&third)], [blob_of(&attempt), blob_of(&second)]).await;
+
+    let version = caller.object_at("bucket", "k").await.expect("it is there").version;
+    let of = |generation| WriteConditions { generation: Some(generation), ..WriteConditions::default() };
+    let (own, other) = (of(version.generation), of(Generation(version.generation.0 - 1)));
+    assert_eq!(caller.put_if(bucket, "k", &caller.object(2), other.clone()).await, Err(Refusal::PreconditionFailed));
+    assert_eq!(caller.put_if(bucket, "none", &caller.object(2), own.clone()).await, Err(Refusal::PreconditionFailed));
+    let fourth = caller.object(2);
+    assert!(caller.put_if(bucket, "k", &fourth, own.clone()).await.is_ok());
+    assert_eq!(caller.commit(delete(own)).await, Err(Refusal::PreconditionFailed), "it is another version");
+    caller.audit([blob_of(&fourth)], [blob_of(&attempt), blob_of(&second), blob_of(&third)]).await;
 }
 
 /// Of many writes that demand an absent key, or the same tag, exactly one happens: in one batch and in many at once.

@@ -265,10 +265,10 @@ pub async fn completion_honours_conditions(metadata: &impl Metadata) {
         *conditions = wanted;
         complete
     };
-    let matching = |etag: &Etag| WriteConditions { absent: false, etag: Some(etag.clone()) };
+    let matching = |etag: &Etag| WriteConditions { etag: Some(etag.clone()), ..WriteConditions::default() };
     assert_eq!(caller.commit(with(matching(&Etag("x".to_owned())))).await, Err(Refusal::NoSuchKey));
     let current = caller.put(bucket, "k", 6).await;
-    let absent = WriteConditions { absent: true, etag: None };
+    let absent = WriteConditions { absent: true, ..WriteConditions::default() };
     assert_eq!(caller.commit(with(absent)).await, Err(Refusal::PreconditionFailed));
     assert!(caller.commit(with(matching(&current.etag))).await.is_ok());
     caller.audit([blob(&parts[0])], [blob_of(&current)]).await;
