@@ -1,7 +1,7 @@
 //! Where tenants, apps, grants and public buckets are kept, and how they change.
 //!
 //! What a change does is decided by `anvil_model::access`, over the whole state; this keeps what comes of it: without a
-//! database as an object of the node ([`document`]), with one in the global database (`metadata::postgres::access`). What was
+//! database as an object of the node (`document`), with one in the global database (`metadata::postgres::access`). What was
 //! kept is [published](crate::auth::Directory::publish) to all cores before the change is answered. [`sealing`] hides secrets.
 //!
 //! **Invariants**

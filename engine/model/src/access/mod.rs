@@ -1,6 +1,6 @@
 //! Who may do what: apps of tenants, what was granted to them, and the one decision about a request.
 //!
-//! - [`action`] and [`pattern`]: the words of a grant; [`decide`]: the decision over them.
+//! - [`action`] and [`pattern`]: the words of a grant; [`mod@decide`]: the decision over them.
 //! - [`state`]: tenants, apps, grants and public buckets, and what a change does to them.
 //!
 //! Knows no secret but sealed ones, no protocol and no storage. Called by whoever authenticates, for every request, and by
