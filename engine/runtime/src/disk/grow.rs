@@ -25,6 +25,10 @@ pub(crate) async fn grow(handle: &Rc<Handle>, size_bytes: u64) -> Result<(), Dev
     if missing.is_empty() {
         return Ok(());
     }
+    // A file that was cut short would have its old length again, with a hole where its bytes were.
+    if !disk.shared.opened.is_present(missing.start) {
+        return Err(DeviceError::Gone);
+    }
     check_reserve(disk, missing.end - missing.start)?;
     let result = fill(handle, &missing).await;
     if result.is_err() {
