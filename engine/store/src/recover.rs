@@ -391,19 +391,32 @@ impl<W: World> Recovered<W> {
         if !possible {
             return false;
         }
-        let core_count = u16::try_from(self.shares.len()).expect("made of a u16");
-        let index = &self.shares[usize::from(blob.home(core_count).0)].index;
         (0..window_count(profile, length)).all(|window| {
             let needed = cell_bytes(profile, window_length(profile, length, window));
-            let whole = |&shard: &u8| {
-                let cell = CellId { blob, shard, window };
-                let there = index
-                    .find(cell)
-                    .is_some_and(|(place, _)| place.profile == profile && place.payload_bytes as usize >= needed);
-                there && !self.damaged.contains(&cell)
-            };
+            let whole = |&shard: &u8| self.has_cell(CellId { blob, shard, window }, profile, needed);
             (0..profile.shards()).filter(whole).count() >= profile.data.into()
         })
+    }
+
+    /// The shards of which a cell is not there or was not written whole, of a blob that can be read
+    /// ([`Self::holds`]). Those on disks that are not here are among them.
+    #[must_use]
+    pub fn lacks(&self, blob: BlobId, profile: Profile, length: u64) -> Vec<u8> {
+        let is_whole = |shard| {
+            (0..window_count(profile, length)).all(|window| {
+                let needed = cell_bytes(profile, window_length(profile, length, window));
+                self.has_cell(CellId { blob, shard, window }, profile, needed)
+            })
+        };
+        (0..profile.shards()).filter(|&shard| !is_whole(shard)).collect()
+    }
+
+    fn has_cell(&self, cell: CellId, profile: Profile, needed: usize) -> bool {
+        let core_count = u16::try_from(self.shares.len()).expect("made of a u16");
+        let index = &self.shares[usize::from(cell.blob.home(core_count).0)].index;
+        let found = index.find(cell);
+        let there = found.is_some_and(|(place, _)| place.profile == profile && place.payload_bytes as usize >= needed);
+        there && !self.damaged.contains(&cell)
     }
 
     /// From now on these are the encryption keys: some are new, or wrapped anew. The disks keep them before anything is

@@ -15,7 +15,7 @@ use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 
-use anvil_model::ids::{DiskId, Incarnation, NodeId, WriteId};
+use anvil_model::ids::{BlobId, DiskId, Incarnation, NodeId, WriteId};
 use anvil_model::io::World;
 use anvil_model::time::WallTime;
 use anvil_store::{AppendError, LOG_PAYLOAD_BYTES_MAX, LogError, LogRecord, LogWriter, Recovered};
@@ -134,6 +134,20 @@ pub struct Replayed {
     /// The last batch, when it counts and the index does not have it yet. A crash may have left it on one disk only, so
     /// that it goes to the others before anything builds on it.
     pub tip: Option<Batch>,
+    /// Shards of the last batch that are not on the disks that it names, which are here. A crash tore them before anybody
+    /// was told of their blobs; enough others are there.
+    pub torn: Vec<TornShard>,
+}
+
+/// A shard that is not where the log says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TornShard {
+    /// Of which blob.
+    pub blob: BlobId,
+    /// Which.
+    pub shard: u8,
+    /// Where it is not.
+    pub disk: DiskId,
 }
 
 /// Brings the index up to the log that recovery found. An index of another history, or that fails, is made anew.
@@ -199,6 +213,7 @@ async fn catch_up<W: World, I: Index>(
         void: None,
         rebuilt: false,
         tip: None,
+        torn: Vec::new(),
     };
     let Some(oldest) = log.first() else { return Ok(Some(replayed)) };
     let mut due = Due { index, batches: Vec::new(), bytes: 0 };
@@ -255,6 +270,7 @@ async fn catch_up<W: World, I: Index>(
         {
             replayed.durable_through = batch.header.number;
             replayed.applied += 1;
+            replayed.torn = torn_shards(recovered, &batch);
             replayed.tip = Some(batch);
         } else {
             tracing::warn!(batch = batch.header.number, "the last batch of the log is void: its data is not there");
@@ -262,6 +278,16 @@ async fn catch_up<W: World, I: Index>(
         }
     }
     Ok(Some(replayed))
+}
+
+fn torn_shards<W: World>(recovered: &Recovered<W>, batch: &Batch) -> Vec<TornShard> {
+    let is_here = |disk| recovered.log.disks().any(|here| here == disk);
+    let claims = batch.mutations.iter().filter_map(Mutation::claim);
+    let torn = claims.flat_map(|claim| {
+        let lacking = recovered.lacks(claim.blob, claim.profile, claim.length).into_iter();
+        lacking.map(|shard| TornShard { blob: claim.blob, shard, disk: claim.places[usize::from(shard)] })
+    });
+    torn.filter(|torn| is_here(torn.disk)).collect()
 }
 
 async fn same_history<W: World>(recovered: &Recovered<W>, counters: &Counters) -> Result<bool, OpenError> {
@@ -344,8 +370,13 @@ impl<W: World, I: Index> Embedded<W, I> {
         if let Some(tip) = replayed.tip {
             embedded.take_tip(tip).await?;
         }
-        let opening = Mutation { write, change: Change::OpenWriter { node } };
-        let opened = embedded.commit(Arc::new([opening])).await.pop();
+        let mut opening = vec![Mutation { write, change: Change::OpenWriter { node } }];
+        // What a crash tore is made again by repair like any shard that is nowhere.
+        opening.extend(replayed.torn.iter().map(|&TornShard { blob, shard, disk }| {
+            let change = Change::MoveShard { blob, shard, from: disk, to: DiskId::NONE };
+            Mutation { write: WriteId(new_id(&embedded.world)), change }
+        }));
+        let opened = embedded.commit(opening.into()).await.into_iter().next();
         embedded.tail.lock().await.writer.allow_one_copy(false);
         match opened {
             Some(Ok(Outcome::WriterOpened(incarnation))) => Ok((embedded, incarnation)),

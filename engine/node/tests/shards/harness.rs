@@ -107,6 +107,11 @@ impl Machine {
         self.disks.len() - 1
     }
 
+    /// The metadata index is gone when the next life begins.
+    pub(crate) fn lose_index(&mut self) {
+        self.index = IndexFile::new(self.sim.fork());
+    }
+
     /// Starts the node.
     pub(crate) fn start(&self) -> Running {
         self.start_without(&[])

@@ -248,9 +248,10 @@ impl Client {
         }
         let read = self.read(&found, range).await;
         match read {
+            Ok(()) => {}
+            Err(StreamError::Read(_)) if self.shared.may_be_lost(value_in(&found.headers)) => {}
             Err(StreamError::Read(ReadError::Missing(_))) => self.must_be_replaced(key, &found).await,
             Err(error) => self.shared.tolerance.get().accept(&error),
-            Ok(()) => {}
         }
     }
 

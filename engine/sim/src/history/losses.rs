@@ -11,6 +11,7 @@ use anvil_node::metadata::mutation::Change;
 use anvil_node::metadata::rows::{BlobRow, BlobState, Rows};
 use anvil_store::DiskState;
 
+use super::answers::Tolerance;
 use super::boot::Running;
 use super::fates::Misfortune;
 use super::town::Town;
@@ -67,9 +68,12 @@ impl Town {
         // A disk may have failed on one core and not yet on another.
         let online = online.reduce(|all, of_core| &all & &of_core).expect("there is a core");
         let is_lost = |place: &DiskId| *place == DiskId::NONE || lost.contains(place);
-        live(&self.index)
-            .iter()
-            .any(|row| row.places.iter().any(is_lost) && online.iter().any(|disk| !row.places.contains(disk)))
+        live(&self.index).iter().any(|row| {
+            // What a crash tore before anybody was told of it may have had its last shards there.
+            let left = row.places.iter().filter(|place| !is_lost(place)).count();
+            let is_short = (usize::from(row.profile.data)..row.places.len()).contains(&left);
+            is_short && online.iter().any(|disk| !row.places.contains(disk))
+        })
     }
 
     /// Reports of damage arrive when the shards are elsewhere: nobody may believe them.
@@ -96,6 +100,9 @@ impl Town {
     /// Loses what was given up, and as many others as the blobs bear: all must be read. Then one more: what cannot be read is
     /// named.
     pub(super) async fn lose_more(&mut self, running: &Running, given_up: BTreeSet<DiskId>) {
+        // A write that its client went away from may still run.
+        let before = self.shared.tolerance.get();
+        self.shared.tolerance.set(Tolerance { writes_fail: true, ..before });
         let mut order = running.present();
         (1..order.len()).rev().for_each(|last| order.swap(last, self.random.index(last + 1)));
         let mut lost = given_up;
@@ -128,6 +135,7 @@ impl Town {
             self.shared.reach(|reached| reached.named_losses += named);
         }
         self.disks.iter().for_each(|disk| disk.set_gone(false));
+        self.shared.tolerance.set(before);
     }
 
     /// The victims, which are away in this life, are given up. When all that they held was made again as far as it matters,

@@ -166,7 +166,7 @@ impl History {
                 life.power_cut();
             }
         }
-        self.shared.record.borrow_mut().life_ends();
+        self.shared.life_ends();
         if !self.plan.victims.is_empty() {
             self.saved.iter_mut().zip(&self.disks).for_each(|(saved, disk)| saved.push(disk.save()));
         }

@@ -109,13 +109,21 @@ impl Record {
         operation.latest = Some(now);
     }
 
-    /// The life in which all these ran is over: whatever is not known to have happened cannot happen any more.
-    pub(super) fn life_ends(&mut self) {
+    /// The life in which all these ran is over: whatever is not known to have happened cannot happen any more. Gives the
+    /// values of the writes that it cut off.
+    pub(super) fn life_ends(&mut self) -> Vec<Value> {
         let now = self.tick();
+        let running = self.operations.iter().filter(|operation| operation.end.is_none());
+        let cut_off = running.filter_map(|operation| match operation.what {
+            What::Write { after, .. } => after,
+            What::Read { .. } => None,
+        });
+        let cut_off = cut_off.collect();
         for operation in &mut self.operations {
             operation.end.get_or_insert(now);
             operation.latest.get_or_insert(now);
         }
+        cut_off
     }
 
     /// How many operations were begun.

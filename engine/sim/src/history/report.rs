@@ -78,6 +78,8 @@ counters! {
         pub outlasted: u64,
         /// Reads that lost their version to reclaim, and said so.
         pub cut_off: u64,
+        /// Reads of what a crash had torn before anybody was told of it, and of which another disk was lost then.
+        pub lost_unheard: u64,
         /// Disks that were full, and took writes again after deletions.
         pub recovered: u64,
         /// Disks that did not, of the least size.

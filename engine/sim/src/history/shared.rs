@@ -41,6 +41,8 @@ pub(super) struct Shared {
     suffered: RefCell<BTreeSet<usize>>,
     /// Disks that others took the place of: what they held is made again.
     pub(super) replaced: RefCell<BTreeSet<DiskId>>,
+    /// Values whose writes the end of a life cut off, so that nobody was told of them.
+    cut_off: RefCell<BTreeSet<Value>>,
     values: RefCell<BTreeMap<Value, About>>,
     /// What was computed of them already.
     etags: RefCell<BTreeMap<Value, Etag>>,
@@ -81,6 +83,7 @@ impl Shared {
             suffered: RefCell::new(victims.iter().copied().collect()),
             victims: RefCell::new(victims),
             replaced: RefCell::default(),
+            cut_off: RefCell::default(),
             values: RefCell::default(),
             etags: RefCell::default(),
             pending: RefCell::default(),
@@ -103,6 +106,25 @@ impl Shared {
     pub(super) fn set_victims(&self, victims: Vec<usize>) {
         self.suffered.borrow_mut().extend(&victims);
         *self.victims.borrow_mut() = victims;
+    }
+
+    /// Whatever ran is cut off.
+    pub(super) fn life_ends(&self) {
+        let cut_off = self.record.borrow_mut().life_ends();
+        self.cut_off.borrow_mut().extend(cut_off);
+    }
+
+    /// Whether the bytes of a value may be lost though no more disks suffer than can be lost. A crash that cut its write off
+    /// may have left its other disks without their shards, which the node has to make again and may not have had time for.
+    pub(super) fn may_be_lost(&self, value: Value) -> bool {
+        let is_lost = !self.victims.borrow().is_empty() && self.cut_off.borrow().contains(&self.about(value).bytes);
+        self.reach(|reached| reached.lost_unheard += u64::from(is_lost));
+        is_lost
+    }
+
+    /// So many blobs at most may be missing for that.
+    pub(super) fn lost_max(&self) -> u64 {
+        if self.victims.borrow().is_empty() { 0 } else { self.cut_off.borrow().len() as u64 }
     }
 
     pub(super) fn set_closing(&self, closing: bool) {

@@ -112,7 +112,10 @@ impl Town {
     async fn account(&self, running: &Running) {
         let tolerance = self.shared.tolerance.get();
         match running.account(&self.index).await.unwrap_or_else(|problem| panic!("{problem}")) {
-            Some(missing) => assert!(missing == 0 || tolerance.damage, "{missing} blobs that objects need are missing"),
+            Some(missing) => {
+                let accounted = missing <= self.shared.lost_max() || tolerance.damage;
+                assert!(accounted, "{missing} blobs that objects need are missing");
+            }
             None => assert!(tolerance.writes_fail || tolerance.full, "a healthy node takes no changes"),
         }
     }
