@@ -18,6 +18,12 @@ const DISK_BYTES: u64 = 512 << 20;
 const WAIT_MAX: Duration = Duration::from_secs(90);
 /// Empty, copies, one window and several.
 const LENGTHS: [u64; 8] = [0, 100, 5_000, 12_000, 60_000, 300_000, 1 << 20, 2_500_000];
+/// A load writes so many objects quickly; two disks of the four have room for twice as many.
+const WRITTEN_FAST_MAX: u64 = 300;
+/// Between two writes of a load,
+const PAUSE: Duration = Duration::from_millis(10);
+/// and after many.
+const PAUSE_LONG: Duration = Duration::from_millis(500);
 
 pub(crate) struct Four {
     scratch: tempfile::TempDir,
@@ -207,8 +213,9 @@ impl<'a> Load<'a> {
                             load.refused.fetch_add(1, Ordering::Relaxed)
                         }
                     };
-                    // So that the disks do not fill up while others work.
-                    thread::sleep(Duration::from_millis(10));
+                    // So that the disks do not fill up while others work, however long that takes.
+                    let is_much = load.written.load(Ordering::Relaxed) > WRITTEN_FAST_MAX;
+                    thread::sleep(if is_much { PAUSE_LONG } else { PAUSE });
                 }
             });
             let _end = EndOf(load);
