@@ -15,8 +15,10 @@ use std::time::Duration;
 
 use anvil_model::geometry;
 use anvil_model::limits::BUFFER_BYTES;
+use anvil_model::profile::Profile;
 use anvil_node::classes::Classes;
 use anvil_node::encryption::OperatorKey;
+use anvil_node::metadata::rows::StorageClass;
 use anvil_runtime::{Io, Options};
 use anvil_store::{Rate, ScrubOptions};
 
@@ -40,7 +42,7 @@ pub struct Config {
     /// Where the bytes go; at least one.
     pub disks: Vec<DiskChoice>,
     /// How objects are spread over the disks, by storage class; each class has disks enough.
-    pub classes: Classes,
+    pub classes: ClassChoice,
     /// Where clients connect: one or two addresses, each of which speaks everything.
     pub listen: Vec<SocketAddr>,
     /// Who the node is for clients that come with TLS, if the operator said.
@@ -268,11 +270,28 @@ fn read_disks(reader: &mut Reader<'_>, data_dir: &Path) -> Result<Vec<DiskChoice
     if chosen.is_empty() { Ok(vec![DiskChoice { path: default, capacity: None }]) } else { Ok(chosen) }
 }
 
-fn read_classes(reader: &mut Reader<'_>, disks: usize) -> Result<Classes, ConfigError> {
-    let standard = geometry::default_profile(disks);
-    let default = format!("STANDARD={standard}");
+/// How objects are spread, as far as the operator said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClassChoice {
+    /// `STANDARD`; else it goes by the number of disks that the node knows.
+    pub standard: Option<Profile>,
+    /// The others.
+    pub named: Vec<(StorageClass, Profile)>,
+}
+
+impl ClassChoice {
+    /// All of them, with this for `STANDARD`.
+    #[must_use]
+    pub fn with_standard(&self, standard: Profile) -> Classes {
+        let named = self.named.iter().cloned();
+        named.fold(Classes::standard_only(standard), |classes, (class, profile)| classes.with(class, profile))
+    }
+}
+
+fn read_classes(reader: &mut Reader<'_>, disks: usize) -> Result<ClassChoice, ConfigError> {
+    let default = format!("STANDARD={}", geometry::default_profile(disks));
     let chosen = reader.list(&reader.flags.storage_classes, "ANVIL_STORAGE_CLASSES", value::class, &default)?;
-    let mut classes = Classes::standard_only(standard);
+    let mut choice = ClassChoice::default();
     for (index, value::ClassChoice { class, profile }) in chosen.iter().enumerate() {
         if chosen[..index].iter().any(|other| other.class == *class) {
             let sentence = format!(
@@ -287,9 +306,12 @@ fn read_classes(reader: &mut Reader<'_>, disks: usize) -> Result<Classes, Config
                  are {disks}: name more disks, or a narrower profile"
             )));
         }
-        classes = classes.with(class.clone(), *profile);
+        match class {
+            StorageClass::Standard => choice.standard = Some(*profile),
+            StorageClass::Named(_) => choice.named.push((class.clone(), *profile)),
+        }
     }
-    Ok(classes)
+    Ok(choice)
 }
 
 /// The databases that the environment names: both, or none.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use anvil_model::geometry;
 use anvil_model::ids::DiskId;
 use anvil_model::io::World;
 use anvil_model::limits::ROSTER_DISKS_MAX;
@@ -103,7 +104,8 @@ pub struct Taken {
 
 /// Finds out what is at each path, formats what is blank and new, and gives the disks' ids. Where a path has no device,
 /// the system has none: that is forgiven where a disk was. What the node knows of itself is durable in `data`, and on the
-/// disks, before a disk is used. As many may be missing as the profile `standard` has parity.
+/// disks, before a disk is used. As many may be missing as the profile `standard` has parity; where nobody chose one, it is
+/// that of all disks that the node knows, so that it does not become a narrower one because some of them are missing.
 ///
 /// # Errors
 /// When one of them must not be used, or more that the node knows are missing than its profile can do without.
@@ -115,7 +117,7 @@ pub async fn take<W: World>(
     data: &DataDir,
     paths: &[PathBuf],
     devices: &[Option<W::Device>],
-    standard: Profile,
+    standard: Option<Profile>,
 ) -> Result<Taken, DiskError> {
     assert_eq!(paths.len(), devices.len(), "a device for each path");
     let mut found = Vec::with_capacity(paths.len());
@@ -136,10 +138,12 @@ pub async fn take<W: World>(
     // Any blank path may be the one where such a disk is not mounted.
     let anywhere = missing.iter().any(|missing| missing.path.as_os_str().is_empty());
     let is_here = |place: &Place| matches!(place, Place::Ours(_)) || matches!(place, Place::New if !anywhere);
+    let known = places.iter().filter(|(_, place)| is_here(place)).count() + missing.len();
+    let standard = standard.unwrap_or_else(|| geometry::default_profile(known.max(1)));
     if missing.len() > usize::from(standard.parity) || !places.iter().any(|(_, place)| is_here(place)) {
         return Err(too_few(missing, standard, &places, paths));
     }
-    if places.iter().filter(|(_, place)| is_here(place)).count() + missing.len() > ROSTER_DISKS_MAX {
+    if known > ROSTER_DISKS_MAX {
         return Err(DiskError::TooMany);
     }
     identity.write(data)?;

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use anvil_model::ids::CoreId;
+use anvil_model::profile::Profile;
 use anvil_node::classes::Classes;
 use anvil_node::encryption::Keys;
 use anvil_node::metadata::batch::{Inbox, mailboxes};
@@ -33,7 +34,7 @@ use self::metadata::MetadataSource;
 pub use self::plan::{AccessPlan, DiskPlan, MetadataPlan, Plan, StartError};
 use crate::access::AccessKeeper;
 use crate::auth::Authenticator;
-use crate::config::EncryptionChoice;
+use crate::config::{ClassChoice, EncryptionChoice};
 use crate::data_dir::DataDir;
 use crate::disk_control::DiskControl;
 use crate::disks::{MissingDisk, Taken};
@@ -59,7 +60,9 @@ struct Shared {
     listen: Vec<SocketAddr>,
     tls: Option<Arc<Tls>>,
     region: String,
-    classes: Arc<Classes>,
+    choice: ClassChoice,
+    /// Known when the disks are.
+    classes: OnceLock<Arc<Classes>>,
     encryption: EncryptionChoice,
     /// Opened before any core has its seat.
     keys: OnceLock<Arc<Keys>>,
@@ -92,9 +95,20 @@ enum Stage {
     /// The disks are read, the metadata replayed.
     Opening,
     /// This life may write; everybody listens here.
-    Serving { life: CurrentLife, addresses: Vec<SocketAddr>, missing: Vec<MissingDisk> },
+    Serving { life: CurrentLife, ready: Ready },
     /// It came to nothing; everybody goes home.
     Failed,
+}
+
+/// A node that serves.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
+    /// The disks that it does without.
+    pub missing: Vec<MissingDisk>,
+    /// How it spreads objects of which nobody says otherwise.
+    pub standard: Profile,
 }
 
 /// Where a core waits for its seat. The host's place also holds the giving ends.
@@ -120,11 +134,11 @@ struct Host {
     failed: oneshot::Sender<StartError>,
 }
 
-/// Runs the node until it is told to stop. `on_ready` hears where it listens, and which disks are missing, once it serves.
+/// Runs the node until it is told to stop. `on_ready` is called once, when it serves.
 ///
 /// # Errors
 /// When it could not serve, or a core broke down.
-pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr], &[MissingDisk])) -> Result<(), StartError> {
+pub fn run(plan: Plan, on_ready: impl FnOnce(&Ready)) -> Result<(), StartError> {
     let began = Instant::now();
     let disks = open_disks(&plan.disks)?;
     plan.listen.iter().try_for_each(|&address| check_address(address))?;
@@ -153,7 +167,8 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr], &[MissingDisk])) -> 
         listen: plan.listen,
         tls: plan.tls.clone(),
         region: plan.region,
-        classes: Arc::new(plan.classes),
+        choice: plan.classes,
+        classes: OnceLock::new(),
         encryption: plan.encryption,
         keys: OnceLock::new(),
         domains: Arc::new(plan.domains),
@@ -191,11 +206,11 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&[SocketAddr], &[MissingDisk])) -> 
         }
         let cores = tokio::task::spawn_blocking(move || cores.join());
         let told_early = tokio::select! {
-            addresses = serving(staged) => {
-                if let Some((addresses, missing)) = addresses {
+            ready = serving(staged) => {
+                if let Some(ready) = ready {
                     let start_ms = began.elapsed().as_millis();
-                    tracing::info!(?addresses, cores = core_count, start_ms, "serving");
-                    on_ready(&addresses, &missing);
+                    tracing::info!(addresses = ?ready.addresses, cores = core_count, start_ms, "serving");
+                    on_ready(&ready);
                 }
                 false
             }
@@ -300,11 +315,11 @@ fn places(
     waiting.into_iter().enumerate().map(place).collect()
 }
 
-/// Where the node listens, once it does, and which disks it does without; `None` when it never will.
-async fn serving(mut stage: watch::Receiver<Stage>) -> Option<(Vec<SocketAddr>, Vec<MissingDisk>)> {
+/// Waits until the node serves; `None` when it never will.
+async fn serving(mut stage: watch::Receiver<Stage>) -> Option<Ready> {
     let stage = stage.wait_for(|stage| !matches!(stage, Stage::Opening)).await.ok()?;
     match &*stage {
-        Stage::Serving { addresses, missing, .. } => Some((addresses.clone(), missing.clone())),
+        Stage::Serving { ready, .. } => Some(ready.clone()),
         Stage::Opening | Stage::Failed => None,
     }
 }

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anvil_model::ids::CoreId;
-use anvil_model::profile::Profile;
 use anvil_node::encryption::OperatorKey;
 use anvil_runtime::DiskOptions;
 
@@ -16,11 +14,11 @@ use crate::auth::Authenticator;
 use crate::config::{Config, DiskChoice, Environment, Flags, Form};
 use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
-use crate::disks::{MissingDisk, MissingList};
+use crate::disks::MissingList;
 use crate::grpc::{Authority, Tokens, access};
 use crate::identity::Identity;
 use crate::metadata::postgres::cluster::{self, Databases};
-use crate::start::{self, AccessPlan, DiskPlan, MetadataPlan, Plan};
+use crate::start::{self, AccessPlan, DiskPlan, MetadataPlan, Plan, Ready};
 use crate::tls::Tls;
 
 /// Runs a node until it is told to stop.
@@ -53,7 +51,6 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
     let disks = disk_plans(&config.disks, &data)?;
     let last_core = u16::try_from(runtime.cpus.len() - 1).expect("the configuration bounds the cores");
     let host = CoreId(config.control_core.unwrap_or(last_core));
-    let standard = config.classes.standard();
     let plan = Plan {
         data,
         disks,
@@ -75,10 +72,7 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
         metadata,
         repair_bytes_per_second: config.repair_rate.bytes,
     };
-    let announce = |addresses: &[SocketAddr], missing: &[MissingDisk]| {
-        announce(scheme, standard, &config.region, &credentials, addresses, missing);
-    };
-    start::run(plan, announce).map_err(Failure::run)
+    start::run(plan, |ready| announce(scheme, &config.region, &credentials, ready)).map_err(Failure::run)
 }
 
 /// Where the metadata is: a node that began with the one kind does not go on with the other, because it would not see what
@@ -129,14 +123,8 @@ fn disk_plans(choices: &[DiskChoice], data: &DataDir) -> Result<Vec<DiskPlan>, F
 }
 
 /// Tells on stdout how clients get in, once they can. The log goes to stderr.
-fn announce(
-    scheme: &str,
-    standard: Profile,
-    region: &str,
-    credentials: &Credentials,
-    addresses: &[SocketAddr],
-    missing: &[MissingDisk],
-) {
+fn announce(scheme: &str, region: &str, credentials: &Credentials, ready: &Ready) {
+    let Ready { addresses, missing, standard } = ready;
     let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let promise = match standard.parity {
         0 if standard.data == 1 => "every byte is on one disk, and lost with it".to_owned(),
@@ -147,7 +135,7 @@ fn announce(
     let (version, addressed) = (env!("CARGO_PKG_VERSION"), all.join(" and "));
     let mut head = format!("# Anvil {version} serves S3 on {addressed}. Profile {standard}: {promise}.\n");
     if !missing.is_empty() {
-        head += &format!("# {}: mount or adopt, or replace (`anvil admin disk`).\n", MissingList(missing.to_vec()));
+        head += &format!("# {}: mount or adopt, or replace (`anvil admin disk`).\n", MissingList(missing.clone()));
     }
     let lines = credentials.paste_lines(scheme, addresses[0], region);
     // A node whose stdout is closed serves all the same.

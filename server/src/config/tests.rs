@@ -66,14 +66,15 @@ fn disks_come_repeated_or_separated_by_commas() {
 fn storage_classes_have_profiles_that_fit_the_disks() {
     let classes = |text: &str| variables(&[("ANVIL_DISKS", "/a,/b,/c,/d"), ("ANVIL_STORAGE_CLASSES", text)]);
     let told = |text: &str| {
-        let classes = classes(text).unwrap().config.classes;
+        let classes = classes(text).unwrap().config.classes.with_standard(Profile { data: 2, parity: 2 });
         classes.iter().map(|(name, profile)| format!("{name}={profile}")).collect::<Vec<_>>().join(",")
     };
     assert_eq!(told("COLD=1+1, STANDARD=2+1"), "STANDARD=2+1,COLD=1+1");
-    assert_eq!(told("COLD=1+1"), "STANDARD=2+2,COLD=1+1", "by the number of disks");
+    assert_eq!(told("COLD=1+1"), "STANDARD=2+2,COLD=1+1", "as somebody else says");
     let flags = Flags { storage_classes: vec!["STANDARD=1+0".to_owned()], ..Flags::default() };
     let flagged = read(Form::Dev, &flags, &[("ANVIL_STORAGE_CLASSES", "STANDARD=9+9")]).unwrap();
-    assert_eq!(flagged.config.classes, Classes::standard_only(Profile::SINGLE));
+    assert_eq!(flagged.config.classes.standard, Some(Profile::SINGLE));
+    assert_eq!(classes("COLD=1+1").unwrap().config.classes.standard, None);
     let refused = |text: &str| classes(text).unwrap_err().to_string();
     assert!(refused("STANDARD=4+2").contains("STANDARD=4+2, which takes 6 disks, and there are 4"));
     assert!(refused("A=1+0,A=1+1").contains("twice"));

@@ -45,9 +45,9 @@ async fn sit(core: Core, shared: Arc<Shared>, seat: oneshot::Receiver<Seat>) {
     let store = open_store(&core, &shared, &disks, share, mail);
     let mut stage = shared.stage.subscribe();
     let serving = stage.wait_for(|stage| !matches!(stage, Stage::Opening)).await.map(|stage| stage.clone());
-    if let Ok(Stage::Serving { life, addresses, .. }) = serving {
+    if let Ok(Stage::Serving { life, ready }) = serving {
         store.set_writer(life.node, life.incarnation);
-        match Frontend::bind(&core, &addresses) {
+        match Frontend::bind(&core, &ready.addresses) {
             Ok(frontend) => welcome(&core, &shared, frontend, &store, mailboxes, life).await,
             Err(error) => tracing::error!(core = %core.core(), %error, "this core does not listen"),
         }
@@ -72,8 +72,8 @@ pub(super) fn devices_of(core: &Core, shared: &Shared, disks: &Taken) -> Vec<(Di
 pub(super) fn node_of(core: &Core, shared: &Shared, store: &Store<Core>, mailboxes: Mailboxes) -> Node<Core> {
     let client = Client::new(core.clone(), mailboxes);
     let keys = shared.keys.get().expect("opened before any core has its seat");
-    Node::new(core.clone(), store.clone(), client, &shared.region, Arc::clone(&shared.classes))
-        .with_keys(Arc::clone(keys))
+    let classes = shared.classes.get().expect("known before any core has its seat");
+    Node::new(core.clone(), store.clone(), client, &shared.region, Arc::clone(classes)).with_keys(Arc::clone(keys))
 }
 
 /// Serves clients, and keeps the disks, until the node is told to stop.

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use super::core::{devices_of, node_of, open_store, welcome};
 use super::metadata::{MetadataSource, OpenedMetadata, open_life};
 use super::plan::StartError;
-use super::{Seat, Shared, Stage};
+use super::{Ready, Seat, Shared, Stage};
 use crate::config::EncryptionChoice;
 use crate::disk_keeper::{Keeper, KeeperParts};
 use crate::disks::{self, MissingDisk, Taken};
@@ -39,6 +39,7 @@ pub(super) struct Opening {
 struct KnownDisks {
     identity: Identity,
     missing: Vec<MissingDisk>,
+    standard: Profile,
 }
 
 /// The host: opens everything, gives everybody a seat, serves, and closes last.
@@ -50,8 +51,10 @@ pub(super) async fn open(
 ) -> Result<(), StartError> {
     let began = core.now();
     let devices: Vec<_> = shared.disks.iter().map(|disk| Some(disk.as_ref()?.device(core))).collect();
-    let disks = Arc::new(disks::take(core, &shared.data, &shared.paths, &devices, shared.classes.standard()).await?);
+    let disks = Arc::new(disks::take(core, &shared.data, &shared.paths, &devices, shared.choice.standard).await?);
     let Profile { parity, .. } = disks.standard;
+    let classes = Arc::new(shared.choice.with_standard(disks.standard));
+    assert!(shared.classes.set(classes).is_ok(), "a start takes the disks once");
     let spare = usize::from(parity) - disks.missing.len();
     let mut recovered = recover(core, devices_of(core, shared, &disks), core.core_count(), spare).await?;
     let missing = all_missing(shared, &disks, &recovered.lost);
@@ -94,7 +97,7 @@ pub(super) async fn open(
         (MetadataSource::Database { postgres, place }, None) => OpenedMetadata::Database { postgres, place },
         _ => unreachable!("what is on the disks was replayed"),
     };
-    let known = KnownDisks { identity: disks.identity.clone(), missing };
+    let known = KnownDisks { identity: disks.identity.clone(), missing, standard: disks.standard };
     let result = host(core, shared, &store, known, metadata, mailboxes, opening.inbox).await;
     drop(refilling);
     if result.is_err() {
@@ -199,7 +202,7 @@ async fn serve_with<M: Metadata>(
         figures: Arc::clone(&shared.figures),
         watched: shared.watched.clone(),
         lost: shared.lost.clone(),
-        standard: shared.classes.standard(),
+        standard: known.standard,
     };
     let _keeping_disks = core.spawn(Keeper::new(core.clone(), store.clone(), parts, known.identity).run());
     let (ended, end) = oneshot::channel();
@@ -221,8 +224,8 @@ async fn serve_with<M: Metadata>(
     });
     futures_util::future::select(was_loaded, Box::pin(core.sleep(ACCESS_AWAITED_MAX))).await;
     shared.readiness.serve();
-    let addresses = frontend.addresses();
-    shared.stage.send_replace(Stage::Serving { life, addresses, missing: known.missing });
+    let ready = Ready { addresses: frontend.addresses(), missing: known.missing, standard: known.standard };
+    shared.stage.send_replace(Stage::Serving { life, ready });
     welcome(core, shared, frontend, store, mailboxes, life).await;
     drop(loading);
     // The service ends when the last core has put its mailboxes away.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anvil_model::ids::{CoreId, TenantId};
-use anvil_node::classes::Classes;
 use anvil_node::encryption::KeysError;
 use anvil_node::metadata::MetadataError;
 use anvil_node::metadata::embedded;
@@ -17,7 +16,7 @@ use anvil_store::{RecoverError, ScrubOptions};
 use crate::access::AccessKeeper;
 use crate::access::sealing::Sealer;
 use crate::auth::{Authenticator, Directory};
-use crate::config::EncryptionChoice;
+use crate::config::{ClassChoice, EncryptionChoice};
 use crate::data_dir::DataDir;
 use crate::disks::DiskError;
 use crate::grpc::{Authority, Tokens};
@@ -42,7 +41,7 @@ pub struct Plan {
     /// Where buckets are made.
     pub region: String,
     /// How objects are spread, by storage class.
-    pub classes: Classes,
+    pub classes: ClassChoice,
     /// Host names in front of which buckets stand.
     pub domains: Domains,
     /// Who may come in.

@@ -5,7 +5,7 @@
 use std::fs;
 
 use crate::place::Place;
-use crate::support::node::Node;
+use crate::support::node::{Node, Options};
 
 const OBJECT_COUNT: usize = 40;
 
@@ -79,6 +79,30 @@ fn a_start_with_two_missing_is_ready_and_says_so() {
     assert_eq!(place.missing(&node), Vec::<usize>::new());
     verify(&node, "with all of them again");
     node.stop();
+}
+
+/// An operator who takes failed disks out of the configuration does not thereby ask for less redundancy.
+#[test]
+fn disks_that_are_not_named_count_for_the_profile() {
+    let place = Place::new();
+    let start = |disks: &[usize]| {
+        let named =
+            disks.iter().flat_map(|&disk| ["--disk".to_owned(), format!("{}:4GiB", place.disks[disk].display())]);
+        Node::start_with(&place.data, &Options { arguments: named.collect(), ..Options::default() })
+    };
+    let node = start(&[0, 1, 2, 3]);
+    assert!(node.banner.contains("Profile 2+2"), "{}", node.banner);
+    write(&node);
+    node.stop();
+    for with_data in [true, false] {
+        if !with_data {
+            fs::remove_dir_all(&place.data).unwrap();
+        }
+        let node = start(&[1, 2]);
+        assert!(node.banner.contains("Profile 2+2") && node.banner.contains("are missing"), "{}", node.banner);
+        verify(&node, "with two that nobody names");
+        node.stop();
+    }
 }
 
 #[test]
