@@ -101,10 +101,10 @@ impl Blocking {
         }
         let may_sleep = wait != Wait::No && backlog.is_empty() && self.workers.fall_asleep();
         let timeout = if may_sleep { milliseconds(wait) } else { 0 };
+        stats.enters.add(1);
         let (pointer, room) = (self.events.as_mut_ptr(), EVENTS_MAX as libc::c_int);
         // SAFETY: the kernel writes at most `room` events to the vector, which has that length.
         let count = check(unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), pointer, room, timeout) });
-        stats.enters.add(1);
         if may_sleep {
             self.workers.wake_up();
         }

@@ -91,6 +91,8 @@ impl Uring {
             self.collect(backlog);
             return Ok(());
         }
+        // Before it: who watches the count learns that the core is about to sleep.
+        stats.enters.add(1);
         let entered = match wait {
             Wait::No => ring.submit(),
             _ if !backlog.is_empty() => ring.submit(),
@@ -100,7 +102,6 @@ impl Uring {
                 ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout))
             }
         };
-        stats.enters.add(1);
         self.collect(backlog);
         match entered {
             Ok(_) => Ok(()),
