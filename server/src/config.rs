@@ -22,6 +22,7 @@ use anvil_node::metadata::rows::StorageClass;
 use anvil_runtime::{Io, Options};
 use anvil_store::{Rate, ScrubOptions};
 
+use crate::admission::Limits;
 use crate::auth::Secret;
 use crate::grpc::AdminFrom;
 use crate::metadata::postgres::cluster::Databases;
@@ -51,6 +52,8 @@ pub struct Config {
     pub admin_from: AdminFrom,
     /// From where the page of metrics may be read.
     pub metrics_allow: MetricsAllow,
+    /// How often somebody may come.
+    pub limits: Limits,
     /// The region that requests must be signed for.
     pub region: String,
     /// Host names in front of which buckets stand; none for buckets in the path alone.
@@ -202,6 +205,7 @@ impl Config {
         let admin_from =
             reader.text(flags.admin_from.as_deref(), &["ANVIL_ADMIN_FROM"], value::admin_from, "loopback")?;
         let metrics_allow = read_metrics_allow(&mut reader)?;
+        let limits = read_limits(&mut reader)?;
         let region = reader.text(flags.region.as_deref(), &["REGION"], value::region, "us-east-1")?;
         let domains = reader.optional(flags.domain.as_deref(), &["ANVIL_DOMAIN"], value::domains)?.unwrap_or_default();
         let credentials = read_credentials(&mut reader)?;
@@ -236,6 +240,7 @@ impl Config {
             tls,
             admin_from,
             metrics_allow,
+            limits,
             region,
             domains,
             credentials,
@@ -381,6 +386,26 @@ fn read_metrics_allow(reader: &mut Reader<'_>) -> Result<MetricsAllow, ConfigErr
     let chosen = reader.list(flags, name, value::network, METRICS_ALLOW_DEFAULT)?;
     let default = || METRICS_ALLOW_DEFAULT.split(',').map(|text| text.parse().expect("the default is well-formed"));
     Ok(MetricsAllow::new(if chosen.is_empty() { default().collect() } else { chosen }))
+}
+
+fn read_limits(reader: &mut Reader<'_>) -> Result<Limits, ConfigError> {
+    let Flags { limit_anonymous, limit_logins, limit_apps, trusted_proxies, .. } = reader.flags;
+    let default = Limits::default();
+    let mut limit = |flag: &Option<String>, name: &str, default: Option<u32>| {
+        let default = default.map_or_else(|| "off".to_owned(), |limit| limit.to_string());
+        reader.text(flag.as_deref(), &[name], value::per_minute, &default)
+    };
+    let anonymous = limit(limit_anonymous, "ANVIL_LIMIT_ANONYMOUS", default.anonymous)?;
+    let logins = limit(limit_logins, "ANVIL_LIMIT_LOGINS", default.logins)?;
+    let apps = limit(limit_apps, "ANVIL_LIMIT_APPS", default.apps)?;
+    let trusted_proxies = reader.list(trusted_proxies, "ANVIL_TRUSTED_PROXIES", value::network, "")?;
+    if trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
+        reader.warn(
+            "ANVIL_TRUSTED_PROXIES names every address: whoever writes X-Forwarded-For chooses for whom it counts; name \
+             the proxies alone",
+        );
+    }
+    Ok(Limits { anonymous, logins, apps, trusted_proxies })
 }
 
 fn read_credentials(reader: &mut Reader<'_>) -> Result<Option<ChosenCredentials>, ConfigError> {

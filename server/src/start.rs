@@ -38,14 +38,14 @@ use crate::config::{ClassChoice, EncryptionChoice};
 use crate::data_dir::DataDir;
 use crate::disk_control::DiskControl;
 use crate::disks::{MissingDisk, Taken};
-use crate::grpc::{Authority, Tokens};
+use crate::grpc::Gate;
 use crate::listener::BindError;
 use crate::metadata::threads::FILE_NAME;
 use crate::routes::Readiness;
 use crate::s3::Domains;
 use crate::telemetry::{
     MetadataFigures, Metrics, MetricsAllow, ProcessFigures, RepairBoard, StoreFigures, UpkeepSamples, WatchedDisks,
-    watch_readiness,
+    watch_admission, watch_readiness,
 };
 use crate::tls::Tls;
 
@@ -73,10 +73,9 @@ struct Shared {
     figures: Arc<StoreFigures>,
     disk_control: Arc<DiskControl>,
     repair: Arc<RepairBoard>,
-    authority: Arc<Authority>,
+    gate: Gate,
     metrics_allow: Arc<MetricsAllow>,
     keeper: Arc<AccessKeeper>,
-    tokens: Arc<Tokens>,
     metadata_figures: Arc<MetadataFigures>,
     upkeep: Arc<UpkeepSamples>,
     reclaim_delay: Duration,
@@ -155,6 +154,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&Ready)) -> Result<(), StartError> 
     let (failed, failure) = oneshot::channel();
     let data = Arc::new(plan.data);
     watch_readiness(&metrics, Arc::clone(&readiness), matches!(plan.metadata, MetadataPlan::Database { .. }));
+    watch_admission(&metrics, Arc::clone(&plan.gate.admission));
     let keeper = Arc::new(plan.access.start(&plan.metadata)?);
     let (source, metadata_threads) = MetadataSource::start(plan.metadata, &data, &readiness)?;
     let process = ProcessFigures::watched_by(&metrics, &data.path().join(FILE_NAME));
@@ -177,10 +177,9 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&Ready)) -> Result<(), StartError> 
         figures: StoreFigures::watched_by(&metrics, core_count),
         disk_control: Arc::new(DiskControl::new(core_count)),
         repair: RepairBoard::watched_by(&metrics, core_count),
-        authority: plan.authority,
+        gate: plan.gate,
         metrics_allow: plan.metrics_allow,
         keeper,
-        tokens: plan.tokens,
         metadata_figures: MetadataFigures::watched_by(&metrics),
         upkeep: UpkeepSamples::watched_by(&metrics, core_count),
         metrics: Arc::clone(&metrics),

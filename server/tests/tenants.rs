@@ -1,5 +1,5 @@
-//! Goal: an app does what was granted to it and nothing else, tenants do not see one another, and all of that is there after
-//! a crash. Method: `clients/tenants_checks.py`, boto3 and `anvil admin` against the real binary, one node per group.
+//! Goal: an app does what was granted to it and nothing else, tenants do not see one another, all of that is there after a
+//! crash, and who comes too often waits. Method: `clients/tenants_checks.py`, boto3 and `anvil admin` against the real binary, one node per group.
 
 mod support;
 
@@ -38,6 +38,37 @@ fn a_public_bucket_is_read_by_everybody() {
 #[test]
 fn what_was_taken_away_is_gone_at_once() {
     alone("secrets");
+}
+
+/// Goal: who comes too often is told so, and nobody else is. Method: `clients/limits_checks.py`, plain requests, boto3 and grpcio
+/// from several addresses of this host, one of which is a trusted proxy.
+fn limits(group: &str, limits: &[(&str, &str)]) {
+    let scratch = scratch();
+    let data = scratch.path().join("data");
+    let environment = limits.iter().chain(&[("ANVIL_TRUSTED_PROXIES", "127.0.0.1")]);
+    let environment = environment.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let node = Node::start_with(&data, &Options { environment, ..Options::default() });
+    let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
+    let mut command = python(&node, "limits_checks.py");
+    command.arg(protos).arg(node.address.to_string()).arg(node::anvil()).arg(&data).arg(group);
+    // grpcio looks for proxies by itself.
+    println!("{}", run(command.env("GRPC_ENABLE_FORK_SUPPORT", "0")));
+    node.stop();
+}
+
+#[test]
+fn too_many_strangers_wait() {
+    limits("strangers", &[("ANVIL_LIMIT_ANONYMOUS", "20")]);
+}
+
+#[test]
+fn too_many_logins_wait() {
+    limits("logins", &[("ANVIL_LIMIT_LOGINS", "10")]);
+}
+
+#[test]
+fn an_app_that_sends_too_much_waits() {
+    limits("apps", &[("ANVIL_LIMIT_APPS", "60")]);
 }
 
 /// Goal: what the data survives, apps and grants survive. Method: SIGKILL, a lost index, a lost disk of two; then a lost

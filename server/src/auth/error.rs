@@ -94,6 +94,14 @@ pub enum AuthError {
     UnsupportedTrailer(String),
 }
 
+impl AuthError {
+    /// Whether who sent it is nobody, or guesses: such a request counts as one without credentials. What the owner of a
+    /// secret does wrong (a clock, a region, a header) is told to it each time.
+    pub(crate) const fn is_of_nobody(&self) -> bool {
+        matches!(self, Self::Anonymous | Self::InvalidAccessKeyId | Self::SignatureDoesNotMatch)
+    }
+}
+
 /// Where malformed credentials stand: S3 has a code for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {

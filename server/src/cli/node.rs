@@ -10,12 +10,13 @@ use anvil_runtime::DiskOptions;
 
 use super::Failure;
 use crate::access::sealing::{Sealer, SealingKey};
+use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::config::{Config, DiskChoice, Environment, Flags, Form};
 use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
 use crate::disks::MissingList;
-use crate::grpc::{Authority, Tokens, access};
+use crate::grpc::{Authority, Gate, Tokens, access};
 use crate::identity::Identity;
 use crate::metadata::postgres::cluster::{self, Databases};
 use crate::start::{self, AccessPlan, DiskPlan, MetadataPlan, Plan, Ready};
@@ -46,6 +47,8 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
     let authority = Arc::new(Authority::new(directory.clone(), config.admin_from));
     let token_secret = access::secret(&data, config.token_secret).map_err(Failure::run)?;
     let tokens = Arc::new(Tokens::new(directory.clone(), &token_secret));
+    let admission = Arc::new(Admission::new(config.limits));
+    let gate = Gate { authority, tokens, admission };
     let sealer = Arc::new(sealer(&config.encryption.keys, &metadata, &data)?);
     let access = AccessPlan { directory, sealer, own: credentials.tenant, ttl: config.cache_ttl };
     let disks = disk_plans(&config.disks, &data)?;
@@ -60,11 +63,10 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
         domains: config.domains,
         tls,
         authenticator,
-        authority,
+        gate,
         encryption: config.encryption,
         metrics_allow: Arc::new(config.metrics_allow),
         access,
-        tokens,
         runtime,
         host,
         reclaim_delay: config.reclaim_delay,

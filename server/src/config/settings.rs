@@ -49,6 +49,21 @@ pub struct Flags {
     /// default: loopback and private ranges]
     #[arg(long, value_name = "NETWORK")]
     pub metrics_allow: Vec<String>,
+    /// Requests per minute that one address may send without valid credentials, or off; what everybody may read is not
+    /// counted [env: ANVIL_LIMIT_ANONYMOUS, default: 120]
+    #[arg(long, value_name = "COUNT")]
+    pub limit_anonymous: Option<String>,
+    /// Tokens per minute that may be asked for from one address, and for one app, or off [env: ANVIL_LIMIT_LOGINS,
+    /// default: 10]
+    #[arg(long, value_name = "COUNT")]
+    pub limit_logins: Option<String>,
+    /// Requests per minute of one app, or off [env: ANVIL_LIMIT_APPS, default: off]
+    #[arg(long, value_name = "COUNT")]
+    pub limit_apps: Option<String>,
+    /// A proxy, or a network of them, whose X-Forwarded-For says for whom it speaks. Repeat it for several [env:
+    /// ANVIL_TRUSTED_PROXIES, separated by commas; default: none]
+    #[arg(long, value_name = "NETWORK")]
+    pub trusted_proxies: Vec<String>,
     /// The region that requests are signed for [env: REGION, default: us-east-1]
     #[arg(long, value_name = "NAME")]
     pub region: Option<String>,
@@ -304,6 +319,10 @@ const OWN_VARIABLES: &[&str] = &[
     "ANVIL_TLS_ONLY",
     "ANVIL_ADMIN_FROM",
     "ANVIL_METRICS_ALLOW",
+    "ANVIL_LIMIT_ANONYMOUS",
+    "ANVIL_LIMIT_LOGINS",
+    "ANVIL_LIMIT_APPS",
+    "ANVIL_TRUSTED_PROXIES",
     "REGION",
     "ANVIL_DOMAIN",
     "ANVIL_DEV_ACCESS_KEY",

@@ -103,6 +103,35 @@ fn metrics_are_read_from_networks_that_were_named() {
 }
 
 #[test]
+fn limits_are_per_minute_or_off() {
+    let limits = |settings: &[(&str, &str)]| variables(settings).map(|checked| checked.config.limits);
+    let default = limits(&[]).unwrap();
+    assert_eq!((default.anonymous, default.logins, default.apps), (Some(120), Some(10), None));
+    assert_eq!(default.trusted_proxies, []);
+    let listing = variables(&[]).unwrap().listing;
+    assert!(listing.contains("ANVIL_LIMIT_ANONYMOUS=120  # default\nANVIL_LIMIT_LOGINS=10  # default\n"), "{listing}");
+    let chosen = limits(&[
+        ("ANVIL_LIMIT_ANONYMOUS", "off"),
+        ("ANVIL_LIMIT_LOGINS", "10000000"),
+        ("ANVIL_LIMIT_APPS", "1"),
+        ("ANVIL_TRUSTED_PROXIES", "10.0.0.0/8, fd00::1"),
+    ]);
+    let networks = ["10.0.0.0/8", "fd00::1/128"].map(|text| text.parse().unwrap()).to_vec();
+    let expected = Limits { anonymous: None, logins: Some(10_000_000), apps: Some(1), trusted_proxies: networks };
+    assert_eq!(chosen, Ok(expected));
+    for wrong in ["0", "-1", "none", "10000001", "1.5", "10/m"] {
+        let error = sentence(&[("ANVIL_LIMIT_APPS", wrong)]);
+        assert!(error.contains("ANVIL_LIMIT_APPS (or --limit-apps)") && error.contains("or off"), "{error}");
+    }
+    for wrong in ["10.0.0.0/33", "proxy.example.com", "10.0.0.1:80"] {
+        let error = sentence(&[("ANVIL_TRUSTED_PROXIES", wrong)]);
+        assert!(error.contains(&format!("{wrong:?}, and takes networks or addresses")), "{error}");
+    }
+    let warned = |networks: &str| !variables(&[("ANVIL_TRUSTED_PROXIES", networks)]).unwrap().warnings.is_empty();
+    assert_eq!((warned("10.0.0.0/8"), warned("10.0.0.0/8,::/0"), warned("0.0.0.0/0")), (false, true, true));
+}
+
+#[test]
 fn repair_has_a_rate() {
     let rate = |settings: &[(&str, &str)]| variables(settings).map(|checked| checked.config.repair_rate.bytes);
     assert_eq!(rate(&[]).unwrap(), 256 << 20);

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use super::CORES_MAX;
+use crate::admission::PER_MINUTE_MAX;
 use crate::auth::Secret;
 use crate::grpc::AdminFrom;
 use crate::s3::Domains;
@@ -305,6 +306,15 @@ pub(super) fn network(text: &str) -> Result<IpNet, Takes> {
     let network = text.parse::<IpNet>().ok().or_else(one);
     network
         .ok_or_else(|| "networks or addresses, separated by commas, such as 127.0.0.0/8,10.1.2.3,fd00::/8".to_owned())
+}
+
+/// Requests per minute, or `off`.
+pub(super) fn per_minute(text: &str) -> Result<Option<u32>, Takes> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let number = text.parse().ok().filter(|limit| (1..=PER_MINUTE_MAX).contains(limit));
+    number.map(Some).ok_or_else(|| format!("a number of requests per minute, 1 to {PER_MINUTE_MAX}, or off"))
 }
 
 pub(super) fn file(text: &str) -> Result<PathBuf, Takes> {

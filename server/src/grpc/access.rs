@@ -30,6 +30,8 @@ pub struct Tokens {
 /// Who asks, and what the token is good for.
 #[derive(Clone, Debug)]
 pub struct Asker {
+    /// Its client id.
+    app: String,
     identity: Identity,
     scopes: Rights,
 }
@@ -176,7 +178,8 @@ impl Tokens {
             return Err(Status::new(Code::Unauthenticated, "TOKEN_EXPIRED", message));
         }
         let credential = self.directory.find(&claims.sub).map_err(|unknown| refused(unknown, wrong()))?;
-        Ok(Asker { identity: credential.identity.clone(), scopes: read_scopes(&claims.scopes)? })
+        let scopes = read_scopes(&claims.scopes)?;
+        Ok(Asker { app: claims.sub, identity: credential.identity.clone(), scopes })
     }
 
     fn verify(&self, token: &str) -> Result<Claims, Status> {
@@ -200,6 +203,12 @@ impl Tokens {
 }
 
 impl Asker {
+    /// The client id of the app that asks.
+    #[must_use]
+    pub fn app(&self) -> &str {
+        &self.app
+    }
+
     /// Decides whether this may be done, in whose name.
     ///
     /// # Errors

@@ -90,7 +90,7 @@ impl Method {
         call: &mut Call<'_, W>,
     ) -> Result<(), Status> {
         let disks = &services.disks;
-        let tenants = TenantsOf { services, by: administrator.by(call.head) };
+        let tenants = TenantsOf { services, by: services.by(&administrator, call.head) };
         match self {
             Self::ListDisks => {
                 let v1::ListDisksRequest {} = call.only_message().await?;

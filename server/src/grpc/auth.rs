@@ -20,9 +20,10 @@ impl Method {
             Self::GetAccessToken => {
                 let v1::GetAccessTokenRequest { client_id, client_secret, scopes } = call.only_message().await?;
                 let world = services.node.world();
+                services.gate.admission.login_of(&client_id, world.now())?;
                 let random = u128::from(world.random()) << 64 | u128::from(world.random());
                 let now = world.wall_clock();
-                let access_token = services.tokens.give(&client_id, &client_secret, scopes, now, random)?;
+                let access_token = services.gate.tokens.give(&client_id, &client_secret, scopes, now, random)?;
                 call.answer(&v1::GetAccessTokenResponse { access_token, expires_in: LIFETIME_SECONDS }).await
             }
         }

@@ -46,6 +46,6 @@ pub mod token;
 mod words;
 
 pub use access::Tokens;
-pub use services::Services;
+pub use services::{Gate, Services};
 pub use status::{Code, Status};
 pub use token::{AdminFrom, Administrator, Authority};

@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anvil_model::io::World as _;
+use anvil_model::time::{Moment, WallTime};
 use anvil_node::Node;
 use anvil_runtime::Core;
 
-use super::access::Tokens;
+use super::access::{Asker, Tokens};
 use super::call::{Call, Wire};
 use super::frame::Encoding;
 use super::status::{Code, Status};
-use super::token::Authority;
+use super::token::{Administrator, Authority};
 use super::{admin, auth, bucket, health, object, reflection};
-use crate::access::AccessKeeper;
+use crate::access::{AccessKeeper, By};
+use crate::admission::Admission;
 use crate::disk_control::DiskControl;
 use crate::http::Head;
 use crate::routes::{Readiness, Ready};
@@ -26,8 +28,48 @@ pub struct Services {
     pub(super) repair: Arc<RepairBoard>,
     pub(super) keeper: Arc<AccessKeeper>,
     pub(super) readiness: Arc<Readiness>,
-    pub(super) tokens: Arc<Tokens>,
-    authority: Arc<Authority>,
+    pub(super) gate: Gate,
+}
+
+/// Who is let in.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    /// Who may administrate.
+    pub authority: Arc<Authority>,
+    /// Which app asks.
+    pub tokens: Arc<Tokens>,
+    /// Whether it comes too often.
+    pub admission: Arc<Admission>,
+}
+
+impl Gate {
+    fn administrator(&self, head: &Head, is_tls: bool, now: Now) -> Result<Administrator, Status> {
+        self.authority.check(head, is_tls, now.wall).map_err(|refusal| self.refusal(refusal, head, now))
+    }
+
+    fn asker(&self, head: &Head, now: Now) -> Result<Asker, Status> {
+        let asker = self.tokens.check(head, now.wall).map_err(|refusal| self.refusal(refusal, head, now))?;
+        self.admission.app(asker.app(), now.moment)?;
+        Ok(asker)
+    }
+
+    /// What is told to whom is not let in: too many strangers and guesses are refused as such. What is true of a token that
+    /// was good is told each time.
+    fn refusal(&self, refusal: Status, head: &Head, now: Now) -> Status {
+        let is_of_nobody = refusal.code == Code::Unimplemented
+            || matches!(refusal.reason, "TOKEN_MISSING" | "TOKEN_WRONG" | "ADMIN_FROM_ELSEWHERE");
+        if !is_of_nobody {
+            return refusal;
+        }
+        self.admission.anonymous(head, now.moment).map_or_else(Status::from, |()| refusal)
+    }
+}
+
+/// When a call came, by both clocks.
+#[derive(Clone, Copy)]
+struct Now {
+    wall: WallTime,
+    moment: Moment,
 }
 
 /// How soon such a call notices.
@@ -84,10 +126,9 @@ impl Services {
         repair: Arc<RepairBoard>,
         keeper: Arc<AccessKeeper>,
         readiness: Arc<Readiness>,
-        authority: Arc<Authority>,
-        tokens: Arc<Tokens>,
+        gate: Gate,
     ) -> Self {
-        Self { node, disks, repair, keeper, readiness, tokens, authority }
+        Self { node, disks, repair, keeper, readiness, gate }
     }
 
     /// Ends when the node stops: for calls that would wait for their clients until then.
@@ -109,21 +150,34 @@ impl Services {
         encoding: Encoding,
         wire: &mut W,
     ) -> Result<(), Status> {
-        let method = Method::find(&head.path).ok_or_else(|| unknown(&head.path))?;
-        let now = self.node.world().wall_clock();
+        let Self { gate, node, .. } = self;
+        let now = Now { wall: node.world().wall_clock(), moment: node.world().now() };
+        let method = Method::find(&head.path).ok_or_else(|| gate.refusal(unknown(&head.path), head, now))?;
         let mut call = Call::new(head, encoding, wire);
         match method {
             Method::Admin(method) => {
-                let administrator = self.authority.check(head, is_tls, now)?;
+                let administrator = gate.administrator(head, is_tls, now)?;
                 method.call(self, administrator, &mut call).await
             }
-            Method::Auth(method) => method.call(self, &mut call).await,
-            Method::Bucket(method) => method.call(self, self.tokens.check(head, now)?, &mut call).await,
+            Method::Auth(method) => {
+                gate.admission.login_from(head, now.moment)?;
+                method.call(self, &mut call).await
+            }
+            Method::Bucket(method) => method.call(self, gate.asker(head, now)?, &mut call).await,
             // Each call of a method that streams has a large state; it is on the heap, once per call.
-            Method::Object(method) => Box::pin(method.call(self, self.tokens.check(head, now)?, &mut call)).await,
+            Method::Object(method) => Box::pin(method.call(self, gate.asker(head, now)?, &mut call)).await,
+            // As `/ready`.
             Method::Health(method) => method.call(self, &mut call).await,
-            Method::Reflection(method) => method.call(self, &mut call).await,
+            Method::Reflection(method) => {
+                gate.admission.anonymous(head, now.moment)?;
+                method.call(self, &mut call).await
+            }
         }
+    }
+
+    /// Who makes a change, and from where.
+    pub(super) fn by(&self, administrator: &Administrator, head: &Head) -> By {
+        By { who: administrator.access_key.clone(), from: self.gate.admission.client(head).to_string() }
     }
 }
 

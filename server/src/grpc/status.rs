@@ -9,6 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
+use crate::admission::TooOften;
+
 /// The codes of gRPC (grpc/grpc/doc/statuscodes.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "named as gRPC names them")]
@@ -157,6 +159,13 @@ impl Status {
             details.push(any("google.rpc.RetryInfo", &RetryInfo { retry_delay }));
         }
         WireStatus { code: self.code as i32, message: self.message.clone(), details }
+    }
+}
+
+impl From<TooOften> for Status {
+    fn from(error: TooOften) -> Self {
+        let status = Self::new(Code::ResourceExhausted, "TOO_OFTEN", error.to_string());
+        status.about("limit", error.limit.name()).retry_after(error.wait)
     }
 }
 

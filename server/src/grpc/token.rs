@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
 use super::status::{Code, Status};
-use crate::access::By;
 use crate::auth::{Directory, Secret};
 use crate::http::Head;
 
@@ -37,14 +36,6 @@ pub struct Administrator {
     pub caller: anvil_node::Caller,
     /// By which key, for the audit.
     pub access_key: String,
-}
-
-impl Administrator {
-    /// Who it is that asks with this head.
-    #[must_use]
-    pub fn by(&self, head: &Head) -> By {
-        By { who: self.access_key.clone(), from: head.peer.ip().to_canonical().to_string() }
-    }
 }
 
 /// Decides who administrates. Shared by all cores, never changed.

@@ -4,6 +4,7 @@
 mod call;
 mod date;
 mod first_piece;
+mod forwarded;
 mod request_id;
 
 use std::borrow::Cow;
@@ -20,6 +21,7 @@ use crate::grpc::Services;
 pub(crate) use call::call;
 pub(crate) use date::DateCache;
 pub(crate) use first_piece::{NO_KEY, first_piece, retry_after};
+pub(crate) use forwarded::forwarded_address;
 pub(crate) use request_id::request_id;
 
 /// A request's head, as received: nothing is decoded or normalised.

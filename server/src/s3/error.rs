@@ -12,6 +12,7 @@ use anvil_node::put::PutError;
 use super::route::Route;
 use super::xml::{MalformedXml, XmlWriter};
 use super::{copy, date};
+use crate::admission::TooOften;
 use crate::auth::AuthError;
 use crate::auth::body::BodyError;
 use crate::http::{Head, Outgoing, ReceiveError, Response};
@@ -90,6 +91,7 @@ codes! {
     PRECONDITION_FAILED = "PreconditionFailed", 412, "At least one of the pre-conditions you specified did not hold";
     REQUEST_TIMEOUT = "RequestTimeout", 400, "Your socket connection to the server was not read from or written to within the timeout period. Idle connections will be closed.";
     SLOW_DOWN = "SlowDown", 503, "Please reduce your request rate.";
+    TOO_OFTEN = "SlowDown", 429, "Please reduce your request rate.";
     SERVICE_UNAVAILABLE = "ServiceUnavailable", 503, "Service is unable to handle request.";
     TOO_MANY_BUCKETS = "TooManyBuckets", 400, "You have attempted to create more buckets than allowed";
 }
@@ -331,6 +333,13 @@ impl From<AuthError> for S3Error {
             AuthError::Unavailable => named.retry_after(1),
             _ => named,
         }
+    }
+}
+
+impl From<TooOften> for S3Error {
+    fn from(error: TooOften) -> Self {
+        let seconds = error.wait.as_secs() + u64::from(error.wait.subsec_nanos() > 0);
+        Self::saying(Code::TOO_OFTEN, error.to_string()).retry_after(seconds)
     }
 }
 

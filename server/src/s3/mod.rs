@@ -35,6 +35,7 @@ mod xml;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use anvil_model::access::Identity;
 use anvil_model::io::World as _;
 use anvil_model::object::{BucketName, Key};
 use anvil_node::body::{Body as _, Trailer, digest_now};
@@ -44,6 +45,7 @@ use anvil_node::{Caller, Node};
 use anvil_runtime::Core;
 
 use crate::access::AccessKeeper;
+use crate::admission::Admission;
 use crate::auth::body::VerifiedBody;
 use crate::auth::{AuthError, Authenticated, Authenticator, Payload};
 use crate::http::{Head, Incoming, Outgoing, Response, Service};
@@ -57,6 +59,7 @@ use route::{BucketOperation, ObjectOperation, Route, ServiceOperation};
 pub struct S3 {
     node: Node<Core>,
     authenticator: Arc<Authenticator>,
+    admission: Arc<Admission>,
     keeper: Arc<AccessKeeper>,
     domains: Arc<Domains>,
     /// Names the node to whoever reads a client's log.
@@ -80,20 +83,16 @@ impl S3 {
     pub fn new(
         node: Node<Core>,
         authenticator: Arc<Authenticator>,
+        admission: Arc<Admission>,
         keeper: Arc<AccessKeeper>,
         domains: Arc<Domains>,
         host_id: Arc<str>,
     ) -> Self {
-        Self { node, authenticator, keeper, domains, host_id }
+        Self { node, authenticator, admission, keeper, domains, host_id }
     }
 
     async fn answer<I: Incoming>(&self, head: &Head, incoming: &mut I) -> Answer {
-        let (identity, payload) = match self.authenticator.authenticate(head, self.node.world().wall_clock()) {
-            Ok(Authenticated { identity, payload, .. }) => (Some(identity), payload),
-            Err(error @ AuthError::Anonymous) if !self.is_for_everybody(head)? => return Err(error.into()),
-            Err(AuthError::Anonymous) => (None, Payload::Unsigned),
-            Err(error) => return Err(error.into()),
-        };
+        let (identity, payload) = self.admit(head)?;
         let query = Query::read(head.query.as_deref())?;
         let head = &*headers::with_query_headers(head, &query)?;
         let in_host = self.domains.bucket(head);
@@ -107,6 +106,25 @@ impl S3 {
         request.check_expected_owner()?;
         let answer = self.dispatch(&request, &route, payload, incoming).await;
         answer.map_err(|error| request.access.conceal(error, &route).about(&route))
+    }
+
+    /// Finds out who sends a request, if anybody, and whether too many come from there.
+    fn admit(&self, head: &Head) -> Result<(Option<Identity>, Payload), S3Error> {
+        let world = self.node.world();
+        match self.authenticator.authenticate(head, world.wall_clock()) {
+            Ok(Authenticated { identity, payload, access_key }) => {
+                self.admission.app(&access_key, world.now())?;
+                Ok((Some(identity), payload))
+            }
+            Err(AuthError::Anonymous) if self.is_for_everybody(head)? => Ok((None, Payload::Unsigned)),
+            Err(error) => {
+                // Browsers ask by OPTIONS what they may, without credentials and before each request.
+                if error.is_of_nobody() && head.method != "OPTIONS" {
+                    self.admission.anonymous(head, world.now())?;
+                }
+                Err(error.into())
+            }
+        }
     }
 
     /// Whether a request without credentials reads what everybody may. One that cannot be read is for nobody.

@@ -98,11 +98,16 @@ pub(super) async fn welcome(
         Arc::clone(&shared.repair),
         Arc::clone(&shared.keeper),
         Arc::clone(&shared.readiness),
-        Arc::clone(&shared.authority),
-        Arc::clone(&shared.tokens),
+        shared.gate.clone(),
     );
-    let (authenticator, keeper) = (Arc::clone(&shared.authenticator), Arc::clone(&shared.keeper));
-    let s3 = S3::new(node, authenticator, keeper, Arc::clone(&shared.domains), settings.host_id.as_str().into());
+    let s3 = S3::new(
+        node,
+        Arc::clone(&shared.authenticator),
+        Arc::clone(&shared.gate.admission),
+        Arc::clone(&shared.keeper),
+        Arc::clone(&shared.domains),
+        settings.host_id.as_str().into(),
+    );
     let routes = Routes::new(
         s3,
         grpc,

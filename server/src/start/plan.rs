@@ -19,7 +19,7 @@ use crate::auth::{Authenticator, Directory};
 use crate::config::{ClassChoice, EncryptionChoice};
 use crate::data_dir::DataDir;
 use crate::disks::DiskError;
-use crate::grpc::{Authority, Tokens};
+use crate::grpc::Gate;
 use crate::listener::BindError;
 use crate::metadata::postgres::access::{AccessDatabase, AccessPlan as GlobalAccess};
 use crate::metadata::postgres::cluster::{Databases, Place as Membership};
@@ -46,16 +46,14 @@ pub struct Plan {
     pub domains: Domains,
     /// Who may come in.
     pub authenticator: Arc<Authenticator>,
-    /// Who may administrate.
-    pub authority: Arc<Authority>,
+    /// Who may administrate, who may ask for buckets and objects by gRPC, and how often anybody may come.
+    pub gate: Gate,
     /// Whether new objects are encrypted, and with what the keys are wrapped.
     pub encryption: EncryptionChoice,
     /// Who may read the metrics.
     pub metrics_allow: Arc<MetricsAllow>,
     /// Who may do what, besides.
     pub access: AccessPlan,
-    /// Who may ask for buckets and objects by gRPC.
-    pub tokens: Arc<Tokens>,
     /// The cores and their memory.
     pub runtime: anvil_runtime::Options,
     /// The core that also does the metadata's batching and writes its log.

@@ -1,10 +1,10 @@
 //! Who may read the page of metrics: it tells strangers how much is stored, and how busy the node is.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::http::Head;
+use crate::http::{Head, forwarded_address};
 
 /// Loopback, and the ranges that nobody routes through the internet (RFC 1918, RFC 4193).
 pub const METRICS_ALLOW_DEFAULT: &str = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7";
@@ -43,7 +43,7 @@ impl MetricsAllow {
 /// `a, b, c`; `None` for what is no address.
 fn addresses(value: &[u8]) -> Vec<Option<IpAddr>> {
     let text = String::from_utf8_lossy(value);
-    text.split(',').map(|item| address(item.trim())).collect()
+    text.split(',').map(|item| forwarded_address(item.trim())).collect()
 }
 
 /// `for=192.0.2.60;proto=http, for="[2001:db8::1]:47"` (RFC 7239, section 4).
@@ -51,17 +51,13 @@ fn forwarded(value: &[u8]) -> Vec<Option<IpAddr>> {
     let text = String::from_utf8_lossy(value);
     let pairs = text.split([',', ';']).filter_map(|pair| pair.trim().split_once('='));
     let named = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case("for"));
-    named.map(|(_, who)| address(who.trim().trim_matches('"'))).collect()
-}
-
-/// An address, with a port or without, in brackets or without.
-fn address(text: &str) -> Option<IpAddr> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+    named.map(|(_, who)| forwarded_address(who.trim().trim_matches('"'))).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn allow(networks: &str) -> MetricsAllow {

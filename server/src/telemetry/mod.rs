@@ -4,6 +4,7 @@
 //! cannot take is dropped and counted, and a counter belongs to the core that writes it.
 
 mod access;
+mod admission;
 mod allow;
 mod log;
 mod metadata;
@@ -17,6 +18,7 @@ mod store;
 mod upkeep;
 
 pub use access::Exchange;
+pub use admission::watch_admission;
 pub use allow::{METRICS_ALLOW_DEFAULT, MetricsAllow};
 pub use log::{LogError, LogFormat, LogGuard, init};
 pub use metadata::MetadataFigures;

@@ -102,9 +102,9 @@ pub const OPERATIONS: &[&str] = &[
 ];
 
 /// The statuses that are counted by themselves; any other counts as `other`.
-const STATUSES: [u16; 24] = [
-    100, 200, 204, 206, 301, 304, 307, 400, 403, 404, 405, 408, 409, 411, 412, 413, 416, 431, 499, 500, 501, 503, 505,
-    507,
+const STATUSES: [u16; 25] = [
+    100, 200, 204, 206, 301, 304, 307, 400, 403, 404, 405, 408, 409, 411, 412, 413, 416, 429, 431, 499, 500, 501, 503,
+    505, 507,
 ];
 
 /// What a connection was found to speak.

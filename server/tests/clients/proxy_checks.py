@@ -109,6 +109,11 @@ assert answer.status == 403 and b"AccessDenied" in page, (answer.status, page[:2
 # Nobody says himself who he is.
 answer, page = get("/metrics", source="127.0.0.2", headers={"X-Forwarded-For": "127.0.0.1"})
 assert answer.status == 403, answer.status
+statuses = [get("/bucket/one", source="127.0.0.2")[0].status for _ in range(60)]
+assert statuses[:20] == [403] * 20 and 429 in statuses, statuses
+assert get("/bucket/one", source="127.0.0.3")[0].status == 403
+forged = [get("/bucket/one", source="127.0.0.2", headers={"X-Forwarded-For": f"192.0.2.{n}"})[0].status for n in range(30)]
+assert 429 in forged, forged
 print("passed: the proxy says for whom it speaks")
 
 # --- gRPC, on the same port

@@ -82,7 +82,10 @@ fn check(proxy: fn(&Path, SocketAddr) -> (Daemon, PathBuf)) {
     let scratch = scratch();
     let data = scratch.path().join("data");
     let arguments = ["--admin-from", "anywhere", "--metrics-allow", "127.0.0.1"].map(str::to_owned).to_vec();
-    let node = Node::start_with(&data, &Options { arguments, ..Options::default() });
+    // The proxy is believed, and its clients are counted one by one.
+    let environment = [("ANVIL_TRUSTED_PROXIES", "127.0.0.1"), ("ANVIL_LIMIT_ANONYMOUS", "20")];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let node = Node::start_with(&data, &Options { arguments, environment, ..Options::default() });
     let directory = scratch.path().join("proxy");
     fs::create_dir(&directory).unwrap();
     let (daemon, authority) = proxy(&directory, node.address);

@@ -230,6 +230,8 @@ fn spawn(data_dir: &Path, options: &Options, log: &Path) -> Child {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ANVIL_") || name == "HTTP_BIND_ADDR") {
         command.env_remove(name);
     }
+    // All clients of a test have one address.
+    command.envs([("ANVIL_LIMIT_ANONYMOUS", "off"), ("ANVIL_LIMIT_LOGINS", "off")]);
     let errors = File::options().create(true).append(true).open(log).expect("the log can be written");
     command.envs(options.environment.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
