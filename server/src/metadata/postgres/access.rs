@@ -390,3 +390,28 @@ const ADD_PUBLIC: &str = "INSERT INTO public_buckets (bucket, name, tenant) VALU
 const DROP_PUBLIC: &str = "DELETE FROM public_buckets WHERE bucket = $1";
 const NOTE: &str = "INSERT INTO audit (at_ms, who, come_from, action, about, result) VALUES ($1, $2, $3, $4, $5, $6)";
 const AUDIT: &str = "SELECT at_ms, who, come_from, action, about, result FROM audit ORDER BY id DESC LIMIT $1";
+
+/// Every statement of this file, for the test that explains them.
+#[cfg(test)]
+pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
+    named![
+        REVISION,
+        HOLD,
+        ACCESS,
+        SET_ACCESS,
+        TENANTS,
+        ADD_TENANT,
+        DROP_TENANT,
+        APPS,
+        SET_APP,
+        DROP_APP,
+        GRANTS,
+        ADD_GRANT,
+        DROP_GRANT,
+        PUBLIC,
+        ADD_PUBLIC,
+        DROP_PUBLIC,
+        NOTE,
+        AUDIT
+    ]
+}

@@ -294,6 +294,12 @@ const PASSES_MAX: usize = 32;
 /// As many as an upload may have.
 const PARTS_MAX: usize = anvil_model::limits::PART_NUMBER_MAX as usize;
 
+/// Every statement of this file, for the test that explains them.
+#[cfg(test)]
+pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
+    named![LOCK, STAMPS]
+}
+
 #[cfg(test)]
 mod tests {
     use anvil_model::ids::{TenantId, UploadId, WriteId};

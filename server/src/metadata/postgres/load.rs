@@ -347,9 +347,10 @@ static SEGMENTS: Sql = LazyLock::new(|| {
         names(SEGMENT, "")
     )
 });
+// Numbers grow as places do.
 static SEGMENTS_OF_PARTS: Sql = LazyLock::new(|| {
     format!(
-        "SELECT {} FROM segments WHERE bucket = $1 AND version = $2 AND part > $3 ORDER BY start LIMIT $4",
+        "SELECT {} FROM segments WHERE bucket = $1 AND version = $2 AND part > $3 ORDER BY part LIMIT $4",
         names(SEGMENT, "")
     )
 });
@@ -405,31 +406,32 @@ const COUNTERS: &str = "SELECT t.lineage, g.last_value + CASE WHEN g.is_called T
 
 /// Every statement that reads, for the test that explains them.
 #[cfg(test)]
-pub(super) fn statements() -> Vec<&'static str> {
-    vec![
-        WRITERS.as_str(),
-        WRITES.as_str(),
-        BUCKETS.as_str(),
-        BUCKETS_NAMED.as_str(),
-        BUCKETS_OF_TENANT.as_str(),
+pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
+    named![
+        WRITERS,
+        WRITES,
+        BUCKETS,
+        BUCKETS_NAMED,
+        BUCKETS_OF_TENANT,
         BUCKET_COUNT,
-        HEADS.as_str(),
-        HEADS_NAMED.as_str(),
-        HEADS_LISTED.as_str(),
+        HEADS,
+        HEADS_NAMED,
+        HEADS_LISTED,
         HAS_VERSIONS,
-        SEGMENTS.as_str(),
-        SEGMENTS_OF_PARTS.as_str(),
-        BLOBS.as_str(),
-        BLOBS_LOCKED.as_str(),
-        BLOBS_OF_HEADS.as_str(),
-        BLOBS_AFTER.as_str(),
-        BLOBS_IN_DEBT.as_str(),
-        GARBAGE_AFTER.as_str(),
-        UPLOADS.as_str(),
-        UPLOADS_UNDER_WAY.as_str(),
+        SEGMENTS,
+        SEGMENTS_OF_PARTS,
+        BLOBS,
+        BLOBS_LOCKED,
+        BLOBS_OF_HEADS,
+        BLOBS_AFTER,
+        BLOBS_IN_DEBT,
+        GARBAGE_AFTER,
+        UPLOADS,
+        UPLOADS_UNDER_WAY,
         COMPLETED,
         COMPLETED_LOCKED,
-        PARTS_NUMBERED.as_str(),
-        PARTS.as_str(),
+        PARTS_NUMBERED,
+        PARTS,
+        COUNTERS,
     ]
 }

@@ -10,6 +10,14 @@
 //! Everything runs on one thread with an executor of its own, never on an engine core; cores send batches and get answers.
 //! Why it is like this stands in `docs/adr/0008-postgresql.md`.
 
+/// Statements with their names, for the test that explains them.
+#[cfg(test)]
+macro_rules! named {
+    ($($statement:ident),+ $(,)?) => {
+        vec![$((stringify!($statement), &*$statement as &'static str)),+]
+    };
+}
+
 pub mod access;
 mod address;
 pub mod cluster;

@@ -351,25 +351,25 @@ const DELETE_PARTS: &str = "DELETE FROM parts WHERE upload = ANY($1::bytea[])";
 
 /// Every statement that writes, for the test that explains them.
 #[cfg(test)]
-pub(super) fn statements() -> Vec<&'static str> {
-    vec![
-        INSERT_WRITES.as_str(),
-        UPSERT_WRITERS.as_str(),
-        UPSERT_BUCKETS.as_str(),
+pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
+    named![
+        INSERT_WRITES,
+        UPSERT_WRITERS,
+        UPSERT_BUCKETS,
         DELETE_BUCKETS,
-        UPSERT_HEADS.as_str(),
+        UPSERT_HEADS,
         DELETE_HEADS,
-        INSERT_SEGMENTS.as_str(),
+        INSERT_SEGMENTS,
         DELETE_SEGMENTS,
-        INSERT_BLOBS.as_str(),
+        INSERT_BLOBS,
         UPDATE_BLOBS,
         DELETE_BLOBS,
-        INSERT_GARBAGE.as_str(),
+        INSERT_GARBAGE,
         DELETE_GARBAGE,
-        INSERT_UPLOADS.as_str(),
-        UPSERT_UPLOADS.as_str(),
+        INSERT_UPLOADS,
+        UPSERT_UPLOADS,
         DELETE_UPLOADS,
-        UPSERT_PARTS.as_str(),
+        UPSERT_PARTS,
         DELETE_PARTS,
     ]
 }

@@ -43,11 +43,14 @@ pub const GLOBAL: Schema = Schema {
 /// What is stored in a region.
 pub const REGIONAL: Schema = Schema {
     database: "regional",
-    migrations: &[Migration {
-        name: "0001_first",
-        sql: include_str!("../../../../migrations/regional/0001_first.sql"),
-        needs: 1,
-    }],
+    migrations: &[
+        Migration { name: "0001_first", sql: include_str!("../../../../migrations/regional/0001_first.sql"), needs: 1 },
+        Migration {
+            name: "0002_parts_of_versions",
+            sql: include_str!("../../../../migrations/regional/0002_parts_of_versions.sql"),
+            needs: 1,
+        },
+    ],
     serves_from: 1,
 };
 

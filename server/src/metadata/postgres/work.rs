@@ -435,3 +435,9 @@ const SEEN: &str = "SELECT 1 FROM writes WHERE generation = $1 AND write_id = $2
 /// In small bites, and never waiting for another node that does the same.
 const FORGET_WRITES: &str = "DELETE FROM writes WHERE generation = ANY(ARRAY(SELECT generation FROM writes \
     WHERE generation < $1 ORDER BY generation LIMIT 20000 FOR UPDATE SKIP LOCKED))";
+
+/// Every statement of this file, for the test that explains them.
+#[cfg(test)]
+pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
+    named![SEEN, FORGET_WRITES]
+}
