@@ -12,7 +12,9 @@ use super::schema::{GLOBAL, REGIONAL, Status, migrate};
 use super::*;
 use server::Postgres as Server;
 
+mod cuts;
 mod plans;
+mod writer;
 
 #[path = "../../../tests/support/postgres.rs"]
 #[allow(dead_code, unreachable_pub, reason = "end-to-end tests use more of it")]
