@@ -29,3 +29,4 @@ pub mod start;
 pub mod telemetry;
 pub mod tls;
 mod transport;
+pub mod tune;

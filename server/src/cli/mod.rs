@@ -11,6 +11,7 @@ mod offline;
 mod ready;
 mod store;
 mod tenants;
+mod tune;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -52,6 +53,9 @@ enum Command {
     Admin(admin::AdminCommand),
     /// Asks a node whether it is ready: the exit code is 0 when it is
     Ready(ready::ReadyArgs),
+    /// Compares what this host is set to with what it should be
+    #[command(subcommand)]
+    Tune(tune::TuneCommand),
     /// Prints the version
     Version,
     /// Prints a completion script for a shell
@@ -104,6 +108,7 @@ pub fn main() -> ExitCode {
         Some(Command::Migrate(command)) => migrate::run(&command),
         Some(Command::Admin(command)) => admin::run(command),
         Some(Command::Ready(arguments)) => ready::run(&arguments),
+        Some(Command::Tune(command)) => tune::run(command),
         Some(Command::Version) => print(&format!("anvil {}\n", env!("CARGO_PKG_VERSION"))),
         Some(Command::Completions { shell }) => print(&completions(shell)),
     };

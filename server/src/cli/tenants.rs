@@ -328,7 +328,7 @@ fn apps_table(apps: &[v1::App]) -> String {
 }
 
 /// Lines whose columns stand below one another.
-fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
+pub(super) fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
     let heads = heads.iter().map(|head| (*head).to_owned()).collect();
     let lines: Vec<Vec<String>> = std::iter::once(heads).chain(rows).collect();
     let columns = lines[0].len();
