@@ -72,6 +72,8 @@ pub struct DiskReport {
     pub capacity_bytes: u64,
     /// In extents that hold records.
     pub used_bytes: u64,
+    /// Much slower than the others: it is read last.
+    pub slow: bool,
 }
 
 /// How a disk is used.

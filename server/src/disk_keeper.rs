@@ -318,6 +318,7 @@ impl Keeper {
             error: None,
             capacity_bytes,
             used_bytes: 0,
+            slow: false,
         })
     }
 

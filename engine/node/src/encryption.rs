@@ -204,6 +204,14 @@ impl Keys {
         Some(Encryptor { id, salt, key, next_window: 0 })
     }
 
+    /// For a blob that is spread anew, of which what is there was encrypted like this; `None` when the key is not here. The salt is
+    /// the same, so that whoever begins again writes the same bytes; the profile makes the key another one.
+    pub(crate) fn encryptor_anew(&self, blob: BlobId, profile: Profile, encryption: &Encryption) -> Option<Encryptor> {
+        let Encryption { key: id, salt, .. } = *encryption;
+        let key = self.volumes.get(&id)?.blob_key(blob, profile, &salt);
+        Some(Encryptor { id, salt, key, next_window: 0 })
+    }
+
     /// For what was encrypted like this; `None` when the key is not here.
     pub(crate) fn decryptor(&self, blob: BlobId, profile: Profile, encryption: &Encryption) -> Option<Decryptor> {
         let key = self.volumes.get(&encryption.key)?.blob_key(blob, profile, &encryption.salt);

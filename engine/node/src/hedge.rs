@@ -18,6 +18,8 @@ pub(crate) struct Hedging {
     /// Counts reads, and says when patience is to be worked out anew.
     reads: Cell<u64>,
     patience: Cell<Option<Duration>>,
+    /// Bytes that were made from cells of others.
+    decoded_bytes: Cell<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +38,8 @@ pub struct DiskReads {
     pub reads: u64,
     /// Those that took so long that others were asked for the same bytes.
     pub hedged: u64,
+    /// Of these, those that others answered first.
+    pub outrun: u64,
     /// Whether it is asked last at the moment.
     pub slow: bool,
 }
@@ -98,6 +102,21 @@ impl Hedging {
             pace.figures.slow = false;
             tracing::info!(%disk, "the disk is as fast as the others again");
         }
+    }
+
+    /// Others answered before this disk did.
+    pub(crate) fn note_outrun(&self, disk: DiskId) {
+        self.disks.borrow_mut().entry(disk).or_default().figures.outrun += 1;
+    }
+
+    /// So many bytes were made from others.
+    pub(crate) fn note_decoded(&self, bytes: usize) {
+        self.decoded_bytes.set(self.decoded_bytes.get() + bytes as u64);
+    }
+
+    /// Bytes that were made from cells of others.
+    pub(crate) fn decoded_bytes(&self) -> u64 {
+        self.decoded_bytes.get()
     }
 
     /// Whether to ask others first.

@@ -10,6 +10,7 @@ pub mod body;
 pub mod bucket;
 pub mod classes;
 pub mod copy;
+mod debt;
 pub mod delete;
 mod digests;
 pub mod encryption;
@@ -23,6 +24,7 @@ mod payload;
 pub mod put;
 mod reclaim;
 pub mod repair;
+mod respread;
 pub mod salvage;
 mod spread;
 mod stripe;
@@ -151,6 +153,12 @@ impl<W: World> Node<W> {
     #[must_use]
     pub fn disk_reads(&self) -> Vec<(DiskId, hedge::DiskReads)> {
         self.hedging.figures()
+    }
+
+    /// Bytes that this core made from other cells, for clients and for repairs.
+    #[must_use]
+    pub fn decoded_bytes(&self) -> u64 {
+        self.hedging.decoded_bytes()
     }
 
     fn origin(&self, caller: Caller, bucket: &BucketName, key: &Key, payload: OriginPayload) -> Origin {

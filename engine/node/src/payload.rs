@@ -44,7 +44,8 @@ pub(crate) struct WrittenBlob {
     pub(crate) blob: BlobId,
     pub(crate) length: u64,
     profile: Profile,
-    /// One disk per shard; none for those whose disk failed on the way.
+    /// One disk per shard; none for those whose disk failed on the way, and behind them for those of a wider profile that
+    /// it was to have.
     places: Vec<DiskId>,
     unclaimed: Unclaimed,
 }
@@ -121,7 +122,8 @@ impl<W: World> Node<W> {
         body: &mut B,
     ) -> Result<WrittenBlob, PutError<B::Error>> {
         let length = body.length();
-        let Placement { profile, disks } = self.place(profile, length)?;
+        let asked = profile;
+        let Placement { profile, disks } = self.place(asked, length)?;
         let blob = self.store.new_blob();
         let unclaimed = Unclaimed::new(blob, &self.abandoned);
         let mut written = WrittenBlob { blob, length, profile, places: disks, unclaimed };
@@ -136,6 +138,9 @@ impl<W: World> Node<W> {
                 *place = DiskId::NONE;
             }
         }
+        // Room for the shards that the class wants and the disks of this moment do not allow.
+        let wanted = usize::from(geometry::stored_as(asked, length).shards());
+        written.places.resize(wanted.max(written.places.len()), DiskId::NONE);
         Ok(written)
     }
 

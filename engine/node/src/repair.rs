@@ -6,27 +6,27 @@
 //! other at a bounded rate, behind what clients wait for. A repair that ends anywhere is begun again by the next round or
 //! life, with the shards that are left; what it had appended is replaced, or goes with its blob.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anvil_model::format::Subject;
 use anvil_model::geometry;
 use anvil_model::ids::{BlobId, CoreId, DiskId};
 use anvil_model::io::{DeviceError, World};
 use anvil_model::limits::{PAGE_KEYS_MAX, RECORD_HEADER_BYTES_MAX};
-use anvil_model::profile::Profile;
-use anvil_store::{AppendError, BadRecord, Cell, Piece, ReadError, SmallCopy};
+use anvil_store::{AppendError, Origin, Piece, ReadError, SmallCopy};
 use futures_util::future;
 use tokio::sync::watch;
 
 use crate::Node;
-use crate::metadata::mutation::Change;
+use crate::debt::{LostShard, Suspect};
+use crate::metadata::mutation::{Change, Mutation};
 use crate::metadata::rows::BlobRow;
 use crate::metadata::{MetadataError, Refusal};
+use crate::respread::RespreadError;
 use crate::upkeep::Upkeep;
 use crate::window::MadeCell;
 
@@ -51,6 +51,10 @@ pub struct RepairFigures {
     pub bytes_per_second: u64,
     /// What is left, as far as the round that runs has counted.
     pub remaining: Vec<Remaining>,
+    /// Blobs that are narrower than their class wants, because disks were missing, and wait for more disks.
+    pub narrow: u64,
+    /// Blobs that were spread anew, as wide as their class wants.
+    pub respread: u64,
 }
 
 /// What is left to repair because of one disk.
@@ -64,11 +68,18 @@ pub struct Remaining {
     pub bytes: u64,
 }
 
-/// [`RepairFigures`] as they grow, and the shards that were found damaged and are not yet known to the metadata as such.
+/// [`RepairFigures`] as they grow, and what was found that is not yet known to the metadata (`debt`).
 #[derive(Debug, Default)]
 pub(crate) struct Repairs {
     figures: RefCell<RepairFigures>,
-    damaged: RefCell<BTreeSet<(BlobId, u8, DiskId)>>,
+    /// Shards that are damaged.
+    pub(crate) damaged: RefCell<BTreeSet<LostShard>>,
+    /// Shards that may be lost.
+    pub(crate) suspects: RefCell<BTreeSet<Suspect>>,
+    /// The blob of which records are being written that its row does not name yet.
+    pub(crate) under_way: Cell<Option<BlobId>>,
+    /// Rows that this core has changed by a repair. Grows.
+    pub(crate) moved: Cell<u64>,
 }
 
 /// Why a shard could not be repaired now.
@@ -86,8 +97,6 @@ enum RepairError {
     Metadata(#[from] MetadataError),
 }
 
-/// Damaged shards that are remembered, at most; those beyond are found again.
-const DAMAGED_MAX: usize = 1024;
 /// After an error of the metadata.
 const RETRY: Duration = Duration::from_secs(5);
 /// Failures of one round that are named in the log; the others are counted.
@@ -158,13 +167,22 @@ impl RepairFigures {
     }
 }
 
+/// A blob is being written to, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct UnderWay<'r>(&'r Repairs);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.set(None);
+    }
+}
+
 impl Repairs {
-    /// The record of this shard on this disk is not whole.
-    pub(crate) fn note_damaged(&self, blob: BlobId, shard: u8, disk: DiskId) {
-        let mut damaged = self.damaged.borrow_mut();
-        if damaged.len() < DAMAGED_MAX {
-            damaged.insert((blob, shard, disk));
-        }
+    /// Records of this blob are written from now on that its row does not name. One at a time.
+    pub(crate) fn begin(&self, blob: BlobId) -> UnderWay<'_> {
+        let before = self.under_way.replace(Some(blob));
+        assert_eq!(before, None, "one blob is repaired at a time");
+        UnderWay(self)
     }
 
     fn remaining(&self, disk: DiskId, change: impl FnOnce(&mut Remaining)) {
@@ -200,8 +218,8 @@ impl<W: World> Node<W> {
 
     /// Repairs all that there is to repair at this moment.
     async fn repair_round(&self, upkeep: &Upkeep) -> Result<(), MetadataError> {
-        self.tell_damage().await?;
         let disks = || std::iter::once(DiskId::NONE).chain(upkeep.lost.all());
+        self.count_narrow().await?;
         self.repairs.figures.borrow_mut().remaining.clear();
         for disk in disks() {
             self.each_shard_on(disk, async |row, _| {
@@ -219,28 +237,47 @@ impl<W: World> Node<W> {
         for disk in disks() {
             self.repair_disk(disk, upkeep.repair_bytes_per_second).await?;
         }
+        self.spread_narrow(upkeep.repair_bytes_per_second).await
+    }
+
+    async fn count_narrow(&self) -> Result<(), MetadataError> {
+        let mut narrow = 0;
+        self.each_blob_on(DiskId::NONE, async |row| {
+            narrow += u64::from(self.wanted_spread(row).is_some());
+            Ok(true)
+        })
+        .await?;
+        self.repairs.figures.borrow_mut().narrow = narrow;
         Ok(())
     }
 
-    /// Shards that reads, scrub or the sweep found damaged lose their places, unless they were moved meanwhile.
-    async fn tell_damage(&self) -> Result<(), MetadataError> {
-        // Where nothing can be made again they are left to whoever asks for them.
-        let taken = if self.classes.standard().parity > 0 { DAMAGED_MAX } else { 0 };
-        for BadRecord { disk, subject, .. } in self.store.bad_records(taken) {
-            if let Subject::Blob { blob, shard, profile: Profile { parity: 1.., .. }, .. } = subject {
-                self.repairs.note_damaged(blob, shard, disk);
+    /// Spreads those narrow blobs anew for which there are disks enough.
+    async fn spread_narrow(&self, bytes_per_second: u64) -> Result<(), MetadataError> {
+        let (mut named, mut unplaced) = (0, 0);
+        self.each_blob_on(DiskId::NONE, async |row| {
+            if self.wanted_spread(row).is_none() {
+                return Ok(true);
             }
-        }
-        loop {
-            let Some(damaged) = self.repairs.damaged.borrow().first().copied() else { return Ok(()) };
-            let (blob, shard, from) = damaged;
-            match self.metadata.commit(Change::MoveShard { blob, shard, from, to: DiskId::NONE }).await {
-                Ok(_) => tracing::warn!(%blob, shard, disk = %from, "a shard is damaged, and will be made again"),
-                Err(MetadataError::Refused(_)) => {}
-                Err(error) => return Err(error),
+            match self.spread_anew(row.blob, bytes_per_second).await {
+                Ok(true) => {
+                    unplaced = 0;
+                    let mut figures = self.repairs.figures.borrow_mut();
+                    figures.respread += 1;
+                    figures.narrow = figures.narrow.saturating_sub(1);
+                }
+                Ok(false) => unplaced += 1,
+                Err(RespreadError::Metadata(error)) => return Err(error),
+                Err(error) => {
+                    self.repairs.figures.borrow_mut().failed += 1;
+                    named += 1;
+                    if named <= NAMED_MAX {
+                        tracing::warn!(blob = %row.blob, %error, "a narrow blob could not be spread anew");
+                    }
+                }
             }
-            self.repairs.damaged.borrow_mut().remove(&damaged);
-        }
+            Ok(unplaced < UNPLACED_MAX)
+        })
+        .await
     }
 
     /// Calls `visit` for each shard on a disk of blobs that are at home here, until it says false.
@@ -249,15 +286,30 @@ impl<W: World> Node<W> {
         disk: DiskId,
         mut visit: impl AsyncFnMut(&BlobRow, u8) -> Result<bool, MetadataError>,
     ) -> Result<(), MetadataError> {
+        self.each_blob_on(disk, async |row| {
+            for (_, shard) in row.places.iter().zip(0..row.profile.shards()).filter(|&(place, _)| *place == disk) {
+                if !visit(row, shard).await? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Calls `visit` for each blob with a place on a disk that is at home here, until it says false.
+    async fn each_blob_on(
+        &self,
+        disk: DiskId,
+        mut visit: impl AsyncFnMut(&BlobRow) -> Result<bool, MetadataError>,
+    ) -> Result<(), MetadataError> {
         let (core, core_count) = (self.world.core(), self.world.core_count());
         let mut after = None;
         loop {
             let page = self.metadata.blobs_on_disk(disk, after, PAGE_KEYS_MAX).await?;
             for row in page.rows.iter().filter(|row| row.blob.home(core_count) == core) {
-                for (_, shard) in row.places.iter().zip(0..).filter(|&(place, _)| *place == disk) {
-                    if !visit(row, shard).await? {
-                        return Ok(());
-                    }
+                if !visit(row).await? {
+                    return Ok(());
                 }
             }
             after = page.next;
@@ -311,19 +363,48 @@ impl<W: World> Node<W> {
         let from = *row.places.get(usize::from(shard)).ok_or(MetadataError::Refused(Refusal::ShardMoved))?;
         let shard_bytes = geometry::shard_bytes(row.profile, row.length);
         let to = self.place_shard(&row.places, shard_bytes).ok_or(RepairError::NoDisk)?;
+        let _under_way = self.repairs.begin(blob);
+        let origin = self.origin_of(blob).await;
         for window in 0..geometry::window_count(row.profile, row.length) {
             let began = self.world.now();
-            let written = self.repair_cell(&row, shard, window, to).await?;
+            let origin = origin.as_ref().filter(|_| window == 0);
+            let written = self.repair_cell(&row, shard, window, (to, origin)).await?;
             let within_rate = Duration::from_nanos(written as u64 * 1_000_000_000 / bytes_per_second.max(1));
             self.world.sleep(within_rate.saturating_sub(self.world.now().since(began))).await;
         }
         self.store.flush(&[to]).await?;
-        self.metadata.commit(Change::MoveShard { blob, shard, from, to }).await?;
+        self.change_row(Change::MoveShard { blob, shard, from, to }).await?;
         Ok(())
     }
 
+    /// Makes the change of a blob that is under way, and stays with it while nobody knows whether it was made: what was
+    /// written must not be given up before that, nor what was there before. It has one write id, and is made once.
+    pub(crate) async fn change_row(&self, change: Change) -> Result<(), MetadataError> {
+        assert!(self.repairs.under_way.get().is_some(), "nothing of the blob is given up meanwhile");
+        let mutation = Mutation { write: self.metadata.new_write(), change };
+        let mut sent = false;
+        loop {
+            match self.metadata.commit_as(mutation.clone()).await {
+                Ok(_) => {
+                    self.repairs.moved.set(self.repairs.moved.get() + 1);
+                    return Ok(());
+                }
+                Err(MetadataError::Unknown) => sent = true,
+                Err(MetadataError::Unavailable { .. }) if sent => {}
+                Err(error) => return Err(error),
+            }
+            self.world.sleep(RETRY).await;
+        }
+    }
+
     /// Gives the bytes of the cell.
-    async fn repair_cell(&self, row: &BlobRow, shard: u8, window: u32, to: DiskId) -> Result<usize, RepairError> {
+    async fn repair_cell(
+        &self,
+        row: &BlobRow,
+        shard: u8,
+        window: u32,
+        (to, origin): (DiskId, Option<&Origin>),
+    ) -> Result<usize, RepairError> {
         let &BlobRow { blob, profile, length, .. } = row;
         let missing = ReadError::Missing(blob);
         let located =
@@ -338,14 +419,14 @@ impl<W: World> Node<W> {
         let encryption = encryption.map(Rc::new);
         if geometry::is_packed(profile, length) {
             let copy = SmallCopy { blob, profile, shard, payload: buffer[range].to_vec().into(), encryption };
-            self.heeding(to, self.store.append_small(to, None, copy)).await?;
+            self.heeding(to, self.store.append_small(to, origin, copy)).await?;
             return Ok(cell_bytes);
         }
         if range.start != RECORD_HEADER_BYTES_MAX {
             buffer.copy_within(range, RECORD_HEADER_BYTES_MAX);
         }
-        let cell = Cell { blob, profile, shard, window, window_length, encryption, buffer };
-        self.heeding(to, self.store.append(to, None, cell)).await?;
+        let cell = anvil_store::Cell { blob, profile, shard, window, window_length, encryption, buffer };
+        self.heeding(to, self.store.append(to, origin, cell)).await?;
         Ok(cell_bytes)
     }
 }

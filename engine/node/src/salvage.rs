@@ -154,7 +154,8 @@ impl<W: World> Node<W> {
         }
     }
 
-    async fn origin_of(&self, blob: BlobId) -> Option<Origin> {
+    /// Where a blob was first put, as its records say.
+    pub(crate) async fn origin_of(&self, blob: BlobId) -> Option<Origin> {
         let located = self.store.locate(blob, 0).await.ok()??;
         self.store.origin(&located).await
     }

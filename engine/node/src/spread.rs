@@ -89,11 +89,6 @@ impl<W: World> Node<W> {
         outcome
     }
 
-    /// Whether a disk is here and works.
-    pub(crate) fn is_online(&self, disk: DiskId) -> bool {
-        self.store.disks().iter().any(|view| view.id == disk && view.state == DiskState::Online)
-    }
-
     /// The disks that take writes and refused none of late.
     fn willing(&self) -> Vec<Candidate> {
         let now = self.world.now();

@@ -5,18 +5,22 @@
 //!   claimed as dead under the key that its commit would need, so that of a late commit and the sweep one wins, and is
 //!   garbage like any other from then on. How old it is decides nothing.
 //! - A blob without a row of the life that runs is left alone: its commit may be on its way.
-//! - A live row whose blob the store does not have wholly is named and counted. At `1+0` nothing can mend it.
+//! - A live row is compared with the records of each of its shards: a shard that is not wholly on the disk that the row
+//!   names, although that disk works, is repair debt from then on (`debt`). So the sweep is the half of scrub that goes from
+//!   the rows to the records; the other half reads the records.
+//! - A live row whose blob cannot be read from what the store has is named and counted. At `1+0` nothing can mend it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anvil_model::geometry;
-use anvil_model::ids::{BlobId, Incarnation, NodeId};
+use anvil_model::ids::{BlobId, DiskId, Incarnation, NodeId};
 use anvil_model::io::World;
 use anvil_model::limits::PAGE_KEYS_MAX;
 use anvil_model::profile::Profile;
 
 use crate::Node;
+use crate::debt::LostShard;
 use crate::metadata::MetadataError;
 use crate::metadata::mutation::{BlobClaim, Change, Outcome};
 use crate::metadata::rows::{BlobRow, BlobState};
@@ -39,6 +43,8 @@ pub struct Swept {
     pub orphans: u64,
     /// Live rows without a whole blob.
     pub missing: u64,
+    /// Shards that were not where their rows say, and are debt now.
+    pub lacking: u64,
 }
 
 /// Between two pages, and for each core once: all cores together read at most 50,000 rows per second.
@@ -79,20 +85,29 @@ impl<W: World> Node<W> {
     async fn sweep_page(&self, life: CurrentLife, page: Page, swept: &mut Swept) -> Result<(), MetadataError> {
         let Page { after: mut position, until, mut rows } = page;
         let in_page = |blob| until.is_none_or(|until| blob <= until);
+        let online = self.online();
         loop {
             let known = self.store.blobs(position, PAGE_KEYS_MAX);
             let last = known.last().map(|known| known.blob).filter(|_| known.len() == PAGE_KEYS_MAX);
-            let mut orphans = Vec::new();
+            let (mut orphans, mut lacking) = (Vec::new(), Vec::new());
             for known in known.into_iter().filter(|known| in_page(known.blob)) {
                 swept.blobs += 1;
                 match rows.remove(&known.blob) {
                     Some(row) if known.length < row.length => drop(rows.insert(row.blob, row)),
-                    Some(row) => self.note_missing_shards(&row).await,
+                    Some(row) => {
+                        let lost = self.lost_shards(&row, &online);
+                        let left = row.places.iter().filter(|&&place| place != DiskId::NONE).count() - lost.len();
+                        if !lost.is_empty() && left < row.profile.data.into() {
+                            rows.insert(row.blob, row);
+                        }
+                        lacking.extend(lost);
+                    }
                     None if known.released || !life.closed(known.blob) => {}
                     None => orphans.push(claim(known.blob, known.profile, known.length)),
                 }
             }
             swept.orphans += self.claim_orphans(orphans).await?;
+            swept.lacking += self.tell_lost(&lacking).await? as u64;
             match last {
                 Some(last) if in_page(last) => position = Some(last),
                 _ => break,
@@ -105,21 +120,16 @@ impl<W: World> Node<W> {
         Ok(())
     }
 
-    /// Shards that the row says are on disks that are here, and are not, are to be repaired.
-    async fn note_missing_shards(&self, row: &BlobRow) {
-        if row.profile.parity == 0 || row.state == BlobState::Dead {
-            return;
+    /// Shards that the row says are on disks that work, and are not.
+    fn lost_shards(&self, row: &BlobRow, online: &BTreeSet<DiskId>) -> Vec<LostShard> {
+        let is_written_to = self.repairs.under_way.get() == Some(row.blob);
+        if row.profile.parity == 0 || row.state == BlobState::Dead || is_written_to {
+            return Vec::new();
         }
-        let last = geometry::window_count(row.profile, row.length) - 1;
-        for window in [0, last] {
-            let located = self.store.locate(row.blob, geometry::window_start(row.profile, window)).await;
-            let Ok(Some(located)) = located else { return };
-            for (&disk, shard) in row.places.iter().zip(0..) {
-                if located.cell(shard).is_none() && self.is_online(disk) {
-                    self.repairs.note_damaged(row.blob, shard, disk);
-                }
-            }
-        }
+        let named: Vec<DiskId> =
+            row.places.iter().map(|&disk| if online.contains(&disk) { disk } else { DiskId::NONE }).collect();
+        let lacking = self.store.lacking(row.blob, row.profile, row.length, &named);
+        lacking.into_iter().map(|shard| (row.blob, shard, named[usize::from(shard)])).collect()
     }
 
     async fn claim_orphans(&self, blobs: Vec<BlobClaim>) -> Result<u64, MetadataError> {
@@ -140,12 +150,30 @@ impl<W: World> Node<W> {
         if self.metadata.blob(row.blob).await?.is_none_or(|row| row.state == BlobState::Dead) {
             return Ok(());
         }
+        // Records at places that no row names may do.
+        if self.is_readable(row).await {
+            return Ok(());
+        }
         swept.missing += 1;
         if swept.missing <= NAMED_MAX {
             let BlobRow { blob, length, .. } = row;
             tracing::error!(%blob, length, "objects need a blob that is not wholly on the disks");
         }
         Ok(())
+    }
+}
+
+impl<W: World> Node<W> {
+    /// Whether there are enough cells of each window, wherever they are.
+    async fn is_readable(&self, row: &BlobRow) -> bool {
+        for window in 0..geometry::window_count(row.profile, row.length) {
+            let located = self.store.locate(row.blob, geometry::window_start(row.profile, window)).await;
+            let Ok(Some(located)) = located else { return false };
+            if located.profile != row.profile || located.cells.len() < row.profile.data.into() {
+                return false;
+            }
+        }
+        true
     }
 }
 

@@ -55,6 +55,12 @@ pub struct UpkeepFigures {
     pub sweeps: u64,
     /// Blobs that objects need and that the last finished sweep did not find wholly.
     pub missing: u64,
+    /// Blobs that finished sweeps compared with their rows.
+    pub compared: u64,
+    /// Shards that sweeps did not find where their rows say.
+    pub lacking: u64,
+    /// Records that were given up because their rows name others.
+    pub settled: u64,
 }
 
 /// [`UpkeepFigures`] as they grow.
@@ -64,8 +70,11 @@ pub(crate) struct Counters {
     pub(crate) forgotten: Cell<u64>,
     pub(crate) abandoned: Cell<u64>,
     pub(crate) orphans: Cell<u64>,
+    pub(crate) settled: Cell<u64>,
     sweeps: Cell<u64>,
     missing: Cell<u64>,
+    compared: Cell<u64>,
+    lacking: Cell<u64>,
     /// When a write was last turned away because the disks are full.
     full_at: Cell<Option<Moment>>,
 }
@@ -133,15 +142,26 @@ impl Counters {
 impl<W: World> Node<W> {
     /// Keeps this core's share of the disks, until it is dropped.
     pub async fn upkeep(&self, upkeep: Upkeep) {
-        let all =
-            future::join3(self.keep_reclaiming(&upkeep), self.keep_sweeping(&upkeep), self.keep_repairing(&upkeep));
-        all.await;
+        let space = future::join(self.keep_reclaiming(&upkeep), self.keep_sweeping(&upkeep));
+        let shards = future::join(self.keep_telling(&upkeep), self.keep_repairing(&upkeep));
+        future::join(space, shards).await;
     }
 
     /// What upkeep did on this core.
     #[must_use]
     pub fn upkeep_figures(&self) -> UpkeepFigures {
-        let Counters { released, forgotten, abandoned, orphans, sweeps, missing, full_at: _ } = &*self.upkeep;
+        let Counters {
+            released,
+            forgotten,
+            abandoned,
+            orphans,
+            settled,
+            sweeps,
+            missing,
+            compared,
+            lacking,
+            full_at: _,
+        } = &*self.upkeep;
         UpkeepFigures {
             released: released.get(),
             forgotten: forgotten.get(),
@@ -149,6 +169,9 @@ impl<W: World> Node<W> {
             orphans: orphans.get(),
             sweeps: sweeps.get(),
             missing: missing.get(),
+            compared: compared.get(),
+            lacking: lacking.get(),
+            settled: settled.get(),
         }
     }
 
@@ -207,13 +230,16 @@ impl<W: World> Node<W> {
     async fn keep_sweeping(&self, upkeep: &Upkeep) {
         loop {
             let pause = match self.sweep(upkeep.life).await {
-                Ok(Swept { blobs, orphans, missing }) => {
+                Ok(Swept { blobs, orphans, missing, lacking }) => {
                     self.upkeep.add(|counters| &counters.sweeps, 1);
                     self.upkeep.missing.set(missing);
+                    for (counter, found) in [(&self.upkeep.compared, blobs), (&self.upkeep.lacking, lacking)] {
+                        counter.set(counter.get() + found);
+                    }
                     if missing > 0 {
                         tracing::error!(blobs, orphans, missing, "swept; objects need blobs that the disks have not");
                     } else {
-                        tracing::info!(blobs, orphans, "swept");
+                        tracing::info!(blobs, orphans, lacking, "swept");
                     }
                     upkeep.sweep_every
                 }

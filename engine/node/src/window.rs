@@ -1,7 +1,7 @@
 //! The bytes of a window from its cells: k of them side by side into one buffer; what a cell lacks is made from others.
 //!
 //! A cell that is missing, damaged, or on a disk that fails or lets wait, costs a GET the same columns of k other cells, and
-//! nothing else: its bytes are right or they are not given. What is found damaged is noted for `repair`. What is encrypted is
+//! nothing else: its bytes are right or they are not given. What is found damaged or missing is noted for `debt`. What is encrypted is
 //! decrypted behind that, so that a cell is made again without a key.
 
 use std::cell::Cell;
@@ -11,9 +11,10 @@ use std::pin::pin;
 
 use anvil_erasure::Code;
 use anvil_model::format::Encryption;
+use anvil_model::geometry;
 use anvil_model::io::{Reserve, World};
 use anvil_model::profile::Profile;
-use anvil_store::{CellBytes, CellError, DiskState, Located, Piece, ReadError};
+use anvil_store::{CellBytes, CellError, DiskState, Doubtful, Located, Piece, ReadError};
 use futures_util::future::{Either, join_all, select};
 
 use crate::Node;
@@ -61,8 +62,51 @@ pub(crate) struct MadeCell<B> {
 type Failed = Vec<(u8, CellError)>;
 
 impl<W: World> Node<W> {
-    /// Bytes of a window, verified, decrypted and in order: one piece for each data cell that they touch.
+    /// Bytes of a window, verified, decrypted and in order: one piece for each data cell that they touch. Of a contested blob other
+    /// records are read when these cannot be.
     pub(crate) async fn read_window(
+        &self,
+        located: &Located,
+        range: Range<usize>,
+    ) -> Result<VecDeque<Piece<W::Buffer>>, StreamError> {
+        match self.read_located(located, range.clone()).await {
+            Err(StreamError::Read(refusal)) if located.contested && refusal != ReadError::Closing => {
+                self.read_otherwise(located, range).await.ok_or(refusal.into())
+            }
+            done => done,
+        }
+    }
+
+    /// The same bytes from other records, if there are any that can be read.
+    async fn read_otherwise(&self, located: &Located, range: Range<usize>) -> Option<VecDeque<Piece<W::Buffer>>> {
+        let blob = located.blob;
+        let mut at = geometry::window_start(located.profile, located.window) + range.start as u64;
+        let end = at + range.len() as u64;
+        let mut doubtful: Vec<Doubtful> = located.records().collect();
+        let mut pieces = VecDeque::new();
+        while at < end {
+            let other = self.store.locate_otherwise(blob, at, doubtful.clone()).await.ok()??;
+            if other.records().all(|record| doubtful.contains(&record)) {
+                return None;
+            }
+            let start = usize::try_from(at - geometry::window_start(other.profile, other.window)).ok()?;
+            let held_bytes = other.cells[0].bytes * usize::from(other.profile.data);
+            let until = held_bytes.min(start + usize::try_from(end - at).ok()?);
+            if until <= start {
+                return None;
+            }
+            match self.read_located(&other, start..until).await {
+                Ok(read) => {
+                    pieces.extend(read);
+                    at += (until - start) as u64;
+                }
+                Err(_) => doubtful.extend(other.records()),
+            }
+        }
+        Some(pieces)
+    }
+
+    async fn read_located(
         &self,
         located: &Located,
         range: Range<usize>,
@@ -87,6 +131,13 @@ impl<W: World> Node<W> {
             Piece { buffer: piece.buffer, range: at..at + touched.columns.len() }
         });
         Ok(narrowed.collect())
+    }
+
+    /// How a window is encrypted, if it is.
+    pub(crate) async fn encryption_of(&self, located: &Located) -> Result<Option<Encryption>, ReadError> {
+        let wanted = [Wanted { shard: 0, columns: in_frames(&(0..1), stripe_of(located).cell_bytes()) }];
+        let got = self.read_cells(located, &wanted, ShardSet::default()).await?;
+        Ok(got.into_iter().next().and_then(|got| got.encryption))
     }
 
     /// All of one cell, made from others, in its slot of a stripe.
@@ -165,6 +216,11 @@ impl<W: World> Node<W> {
         let profile = located.profile;
         let here: ShardSet = (0..profile.shards()).filter(|&shard| located.cell(shard).is_some()).collect();
         let mut refusal = ReadError::Missing(located.blob);
+        let suspect = |shard| self.repairs.note_suspect(located.blob, shard, located.window);
+        if profile.parity > 0 {
+            let not_here = |shard: &u8| !here.contains(*shard) && !lost.contains(*shard);
+            (0..profile.shards()).filter(not_here).for_each(suspect);
+        }
         loop {
             let available = here.without(lost);
             let avoided = self.avoided(located, available);
@@ -182,7 +238,8 @@ impl<W: World> Node<W> {
                                 let disk = located.cell(shard).expect("it was read").disk;
                                 self.repairs.note_damaged(located.blob, shard, disk);
                             }
-                            _ => {}
+                            CellError::Missing(_) | CellError::Device { .. } if profile.parity > 0 => suspect(shard),
+                            CellError::Corrupt(_) | CellError::Missing(_) | CellError::Device { .. } => {}
                         }
                         lost.insert(shard);
                     }
@@ -223,13 +280,19 @@ impl<W: World> Node<W> {
         let Some(other) = Plan::new(located.profile, located.blob.sequence, wanted, available.without(late)) else {
             return first.await;
         };
-        for shard in (0..located.profile.shards()).filter(|&shard| late.contains(shard)) {
-            self.hedging.note(located.cell(shard).expect("it is read").disk, patience, true);
-        }
+        let late_disks = || {
+            let shards = (0..located.profile.shards()).filter(|&shard| late.contains(shard));
+            shards.map(|shard| located.cell(shard).expect("it is read").disk)
+        };
+        late_disks().for_each(|disk| self.hedging.note(disk, patience, true));
         let waiting_too = Cell::new(ShardSet::default());
         let second = pin!(self.carry_out(located, &other, &waiting_too));
         match select(first, second).await {
-            Either::Left((Ok(got), _)) | Either::Right((Ok(got), _)) => Ok(got),
+            Either::Left((Ok(got), _)) => Ok(got),
+            Either::Right((Ok(got), _)) => {
+                late_disks().for_each(|disk| self.hedging.note_outrun(disk));
+                Ok(got)
+            }
             Either::Left((Err(failed), second)) => second.await.map_err(|_| failed),
             Either::Right((Err(_), first)) => first.await,
         }
@@ -314,6 +377,7 @@ impl<W: World> Node<W> {
                 into.push(&mut slot.as_mut().expect("it was not read")[columns.clone()]);
             }
         }
+        self.hedging.note_decoded(lost.len() * plan.columns.len());
         // Both are in the order of shards.
         Code::new(data, parity, self.encoding).rebuild_all(&lost, &present[..data.into()], &mut into);
     }

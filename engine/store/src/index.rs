@@ -1,15 +1,25 @@
 //! Where the blobs of a core lie: from (blob, shard, window) to a place, in memory.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use anvil_model::format::{FooterEntry, LARGE_PAYLOAD_OFFSET};
-use anvil_model::geometry::{WINDOW_BITS, cell_bytes_full, window_bytes, window_start};
+use anvil_model::geometry::{
+    WINDOW_BITS, cell_bytes, cell_bytes_full, window_bytes, window_count, window_length, window_start,
+};
 use anvil_model::ids::{BlobId, CellId, Incarnation, NodeId};
 use anvil_model::profile::Profile;
 
 /// Entries of a full chunk.
 const CHUNK_ENTRIES: usize = 64;
+/// Bits of a key's last word that hold the shard.
+const SHARD_BITS: u32 = 5;
+/// Records of one cell that are told apart, at most: those of rank 0 are read, the others wait for [`Index::settle`].
+const RANKS: u32 = 8;
+
+const _: () = assert!(Profile::DATA_SHARDS_MAX + Profile::PARITY_SHARDS_MAX <= 1 << SHARD_BITS);
+const _: () = assert!(WINDOW_BITS + SHARD_BITS + RANKS.ilog2() <= u32::BITS);
 
 /// Where one cell of a blob lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +52,8 @@ pub(crate) struct Index {
     entries: u64,
     /// By disk and extent.
     extents: BTreeMap<(u16, u32), Indexed>,
+    /// Blobs with cells of other ranks than 0.
+    contested: BTreeSet<BlobId>,
 }
 
 /// An extent that entries lie in.
@@ -82,8 +94,8 @@ pub(crate) struct Move {
     pub(crate) to_incarnation: u64,
 }
 
-/// A cell, in words of four bytes so that an entry has no padding. The last one has the shard above the window, so that the
-/// cells of a shard are neighbours.
+/// A cell, in words of four bytes so that an entry has no padding. The last one has the rank above the shard above the window,
+/// so that the cells of a shard are neighbours, and those that are read come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key([u32; 5]);
 
@@ -119,8 +131,20 @@ impl Key {
     const MIN: Self = Self([0; 5]);
 
     fn new(cell: CellId) -> Self {
+        Self::ranked(cell, 0)
+    }
+
+    fn ranked(cell: CellId, rank: u32) -> Self {
         let CellId { blob, shard, window } = cell;
-        Self::of_word(blob, u32::from(shard) << WINDOW_BITS | window)
+        Self::of_word(blob, rank << (WINDOW_BITS + SHARD_BITS) | u32::from(shard) << WINDOW_BITS | window)
+    }
+
+    fn is_read(self) -> bool {
+        self.0[4] >> (WINDOW_BITS + SHARD_BITS) == 0
+    }
+
+    fn shard(self) -> u8 {
+        (self.0[4] >> WINDOW_BITS & ((1 << SHARD_BITS) - 1)) as u8
     }
 
     fn of_word(blob: BlobId, word: u32) -> Self {
@@ -147,7 +171,7 @@ impl Key {
         self.0[..4] == other.0[..4]
     }
 
-    /// How many windows behind `before` this one is, in the same shard.
+    /// How many windows behind `before` this one is, in the same shard and rank.
     fn behind(self, before: Self) -> Option<u32> {
         let same = self.is_of_the_blob_of(before) && self.0[4] >> WINDOW_BITS == before.0[4] >> WINDOW_BITS;
         if same { self.0[4].checked_sub(before.0[4]) } else { None }
@@ -214,12 +238,54 @@ impl Place {
 
 impl Index {
     pub(crate) fn new() -> Self {
-        Self { chunks: BTreeMap::from([(Key::MIN, Vec::new())]), entries: 0, extents: BTreeMap::new() }
+        Self {
+            chunks: BTreeMap::from([(Key::MIN, Vec::new())]),
+            entries: 0,
+            extents: BTreeMap::new(),
+            contested: BTreeSet::new(),
+        }
     }
 
     /// Adds a cell; false when it is there already, which changes nothing.
     pub(crate) fn insert(&mut self, cell: CellId, incarnation: u64, place: Place) -> bool {
-        let key = Key::new(cell);
+        self.insert_key(Key::new(cell), incarnation, place)
+    }
+
+    /// Adds a record of a cell that may have others. Of two on one disk, of which one was moved or replaced the other, the
+    /// one counts for which `is_later` than the one that is there; with those on other disks it waits for
+    /// [`Self::settle`]. Gives the record that does not count, if there is one.
+    pub(crate) fn enter(
+        &mut self,
+        cell: CellId,
+        incarnation: u64,
+        place: Place,
+        is_later: impl Fn(&Place) -> bool,
+    ) -> Option<(Place, u64)> {
+        for rank in 0..RANKS {
+            let key = Key::ranked(cell, rank);
+            match self.find_key(key) {
+                None => {
+                    assert!(self.insert_key(key, incarnation, place), "it was not there");
+                    if rank > 0 {
+                        self.contested.insert(cell.blob);
+                    }
+                    return None;
+                }
+                Some((other, life)) if (other.disk, other.profile) == (place.disk, place.profile) => {
+                    if !is_later(&other) {
+                        break;
+                    }
+                    self.take_key(key);
+                    assert!(self.insert_key(key, incarnation, place), "it was just taken");
+                    return Some((other, life));
+                }
+                Some(_) => {}
+            }
+        }
+        Some((place, incarnation))
+    }
+
+    fn insert_key(&mut self, key: Key, incarnation: u64, place: Place) -> bool {
         let (_, chunk) = self.chunks.range_mut(..=key).next_back().expect("the first chunk begins at MIN");
         let at = chunk.partition_point(|(other, _)| *other <= key);
         if let Some((before, run)) = at.checked_sub(1).map(|at| &mut chunk[at])
@@ -235,6 +301,11 @@ impl Index {
                 return true;
             }
         }
+        let mut neighbours = [at.checked_sub(1), Some(at)].into_iter().flatten().filter_map(|at| chunk.get(at));
+        let profile = Packed::new(place.profile);
+        if neighbours.any(|(other, run)| other.is_of_the_blob_of(key) && run.profile != profile) {
+            self.contested.insert(key.blob());
+        }
         let run = Run {
             extent: place.extent,
             offset: place.offset,
@@ -248,16 +319,15 @@ impl Index {
         true
     }
 
-    /// Adds a cell, or changes its place; where it was before.
+    /// Adds a cell, or changes its place; which record does not count any more. A cell of another spread than the blob has
+    /// waits for [`Self::settle`].
     pub(crate) fn put(&mut self, cell: CellId, incarnation: u64, place: Place) -> Option<(Place, u64)> {
-        let before = self.find(cell);
-        match before {
-            Some((from, from_incarnation)) => {
-                let moved = Move { cell, from, from_incarnation, to: place, to_incarnation: incarnation };
-                assert!(self.replace(&moved), "it was just found there");
-            }
-            None => assert!(self.insert(cell, incarnation, place), "it was not there"),
-        }
+        let before = self.find(cell).filter(|(from, _)| from.profile == place.profile);
+        let Some((from, from_incarnation)) = before else {
+            return self.enter(cell, incarnation, place, |_| true);
+        };
+        let moved = Move { cell, from, from_incarnation, to: place, to_incarnation: incarnation };
+        assert!(self.replace(&moved), "it was just found there");
         before
     }
 
@@ -293,7 +363,32 @@ impl Index {
 
     /// Where a cell lies, and in which life of its extent.
     pub(crate) fn find(&self, cell: CellId) -> Option<(Place, u64)> {
-        let key = Key::new(cell);
+        self.find_key(Key::new(cell))
+    }
+
+    /// Like [`Self::find`], for a contested blob: of the records of this profile the first that is good, or else the first.
+    pub(crate) fn find_any(
+        &self,
+        cell: CellId,
+        profile: Profile,
+        is_good: impl Fn(&Place) -> bool,
+    ) -> Option<(Place, u64)> {
+        let records = || {
+            let records = (0..RANKS).filter_map(|rank| self.find_key(Key::ranked(cell, rank)));
+            records.filter(|(place, _)| place.profile == profile)
+        };
+        records().find(|(place, _)| is_good(place)).or_else(|| records().next())
+    }
+
+    /// Whether the index needs this record of a cell.
+    pub(crate) fn has(&self, cell: CellId, disk: u16, extent: u32, offset: u32, incarnation: u64) -> bool {
+        let ranks = if self.is_contested(cell.blob) { RANKS } else { 1 };
+        (0..ranks)
+            .filter_map(|rank| self.find_key(Key::ranked(cell, rank)))
+            .any(|(place, life)| (place.disk, place.extent, place.offset, life) == (disk, extent, offset, incarnation))
+    }
+
+    fn find_key(&self, key: Key) -> Option<(Place, u64)> {
         let (chunk_key, at) = self.entry_at(key)?;
         let (first, run) = &self.chunks[&chunk_key][at];
         let index = key.behind(*first)?;
@@ -348,8 +443,8 @@ impl Index {
             let incarnation = self.incarnation(run);
             (0..u32::from(run.cells)).map(move |index| {
                 let key = key.plus(index);
-                let shard = u8::try_from(key.0[4] >> WINDOW_BITS).expect("a shard's number");
-                (CellId { blob: key.blob(), shard, window: key.window() }, incarnation, run.place(index))
+                let cell = CellId { blob: key.blob(), shard: key.shard(), window: key.window() };
+                (cell, incarnation, run.place(index))
             })
         })
     }
@@ -362,24 +457,124 @@ impl Index {
 
     /// Changes the place of a cell; false when it is not where it was said to be, which changes nothing.
     pub(crate) fn replace(&mut self, moved: &Move) -> bool {
-        if self.find(moved.cell) != Some((moved.from, moved.from_incarnation)) {
-            return false;
-        }
-        let key = Key::new(moved.cell);
+        let from = Some((moved.from, moved.from_incarnation));
+        let ranks = if self.is_contested(moved.cell.blob) { RANKS } else { 1 };
+        let mut keys = (0..ranks).map(|rank| Key::ranked(moved.cell, rank));
+        let Some(key) = keys.find(|&key| self.find_key(key) == from) else { return false };
+        self.take_key(key);
+        self.insert_key(key, moved.to_incarnation, moved.to)
+    }
+
+    /// Forgets a record that was just found. Those before and behind it in its run stay.
+    fn take_key(&mut self, key: Key) {
         let at = self.entry_at(key).expect("just found");
+        let incarnation = self.incarnation(&self.chunks[&at.0][at.1].1);
         let (first, run) = self.remove_at(at);
         let before = u16::try_from(key.behind(first).expect("of the same shard")).expect("within the run");
         let behind = run.cells - before - 1;
         if before > 0 {
             let run = Run { cells: before, last_bytes: full_bytes(run.profile.profile()), ..run };
-            self.insert_run(first, run, moved.from_incarnation);
+            self.insert_run(first, run, incarnation);
         }
         if behind > 0 {
             let next = u32::from(before) + 1;
             let run = Run { cells: behind, offset: run.place(next).offset, ..run };
-            self.insert_run(first.plus(next), run, moved.from_incarnation);
+            self.insert_run(first.plus(next), run, incarnation);
         }
-        self.insert(moved.cell, moved.to_incarnation, moved.to)
+    }
+
+    /// True when cells of the blob have several records.
+    pub(crate) fn is_contested(&self, blob: BlobId) -> bool {
+        // Nearly always none is.
+        !self.contested.is_empty() && self.contested.contains(&blob)
+    }
+
+    /// Contested blobs behind `after`, in their order.
+    pub(crate) fn contested(&self, after: Option<BlobId>) -> impl Iterator<Item = BlobId> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.contested.range((start, Bound::Unbounded)).copied()
+    }
+
+    /// How many there are.
+    pub(crate) fn contested_count(&self) -> usize {
+        self.contested.len()
+    }
+
+    /// The profiles that a blob has records of, those that are read first.
+    pub(crate) fn profiles(&self, blob: BlobId) -> Vec<Profile> {
+        let mut profiles = Vec::new();
+        for (_, run) in self.runs(blob) {
+            let profile = run.profile.profile();
+            if !profiles.contains(&profile) {
+                profiles.push(profile);
+            }
+        }
+        profiles
+    }
+
+    /// Ends a contest: of each cell one record is left, of the profile that the blob has, on the disk that its row names for
+    /// the shard if there is one there. Gives the others. Where the row names a disk that has none, the one that
+    /// would have been read stays.
+    pub(crate) fn settle(&mut self, blob: BlobId, profile: Profile, named: &[Option<u16>]) -> Vec<(Place, u64)> {
+        if !self.contested.remove(&blob) {
+            return Vec::new();
+        }
+        let mut keys = Vec::new();
+        let mut counting: BTreeMap<CellId, (Place, u64)> = BTreeMap::new();
+        let mut others = Vec::new();
+        for (key, run) in self.runs(blob) {
+            keys.push(*key);
+            let shard = key.shard();
+            let is_named = |place: &Place| named.get(usize::from(shard)) == Some(&Some(place.disk));
+            for index in 0..u32::from(run.cells) {
+                let record = (run.place(index), self.incarnation(run));
+                let cell = CellId { blob, shard, window: key.window() + index };
+                if run.profile.profile() != profile {
+                    others.push(record);
+                    continue;
+                }
+                match counting.entry(cell) {
+                    Entry::Vacant(first) => {
+                        first.insert(record);
+                    }
+                    Entry::Occupied(mut first) if is_named(&record.0) && !is_named(&first.get().0) => {
+                        others.push(first.insert(record));
+                    }
+                    Entry::Occupied(_) => others.push(record),
+                }
+            }
+        }
+        if counting.is_empty() {
+            // The row is of another spread than all that is here: nothing here can be read by it, or be given up.
+            return Vec::new();
+        }
+        for key in keys {
+            let at = self.entry_at(key).expect("just found");
+            self.remove_at(at);
+        }
+        for (cell, (place, incarnation)) in counting {
+            assert!(self.insert(cell, incarnation, place), "each is there once");
+        }
+        others
+    }
+
+    /// The shards of a blob of so many bytes that are not wholly where `named` says, in their order; those for which it
+    /// names no disk are not looked at.
+    pub(crate) fn lacking(&self, blob: BlobId, profile: Profile, length: u64, named: &[Option<u16>]) -> Vec<u8> {
+        let windows = window_count(profile, length);
+        let last_bytes = cell_bytes(profile, window_length(profile, length, windows - 1));
+        let mut whole = vec![0; named.len()];
+        for (key, run) in self.runs(blob).take_while(|(key, _)| key.is_read()) {
+            let (shard, end) = (usize::from(key.shard()), key.window() + u32::from(run.cells));
+            let is_there = run.profile.profile() == profile && named.get(shard) == Some(&Some(run.disk));
+            if is_there && end <= windows {
+                let expected = if end == windows { last_bytes } else { cell_bytes_full(profile) };
+                let last_is_whole = run.last_bytes as usize == expected;
+                whole[shard] += u32::from(run.cells) - u32::from(!last_is_whole);
+            }
+        }
+        let shards = named.iter().zip(whole).zip(0..);
+        shards.filter(|((place, whole), _)| place.is_some() && *whole != windows).map(|(_, shard)| shard).collect()
     }
 
     /// Forgets the cells of a blob that lie in this extent.
@@ -389,6 +584,9 @@ impl Index {
         for key in keys {
             let at = self.entry_at(key).expect("just found");
             self.remove_at(at);
+        }
+        if !self.contains(blob) {
+            self.contested.remove(&blob);
         }
     }
 
@@ -533,6 +731,116 @@ mod tests {
         assert_eq!(index.put(cell(5, 2, 0), 10, Place { extent: 8, ..full(profile, 0) }), Some((full(profile, 3), 9)));
         assert_eq!((index.cells_in(0, 7, 9), index.cells_in(0, 8, 10)), (4, 1));
         assert_eq!(index.portions(blob(5)).len(), 5);
+    }
+
+    /// Goal: of records on several disks the ones that the row names are left, whatever was read before, and each that is
+    /// left or given up is counted once. Method: a blob of two windows on disks 0 and 1, whose first shard is on disk
+    /// 2 too, twice, and partly on disk 3.
+    #[test]
+    fn the_row_says_which_records_count() {
+        let profile = Profile { data: 1, parity: 1 };
+        let on = |disk, position| Place { disk, extent: u32::from(disk), ..full(profile, position) };
+        let filled = || {
+            let mut index = Index::new();
+            for window in 0..2 {
+                for shard in 0..2 {
+                    let place = on(u16::from(shard), window);
+                    assert_eq!(index.enter(cell(5, shard, window), 9, place, |_| true), None);
+                }
+                assert_eq!(index.enter(cell(5, 0, window), 9, on(2, window), |_| true), None);
+                let later = on(2, window + 2);
+                assert_eq!(index.enter(cell(5, 0, window), 9, later, |_| true), Some((on(2, window), 9)));
+                let earlier = on(2, window + 4);
+                assert_eq!(index.enter(cell(5, 0, window), 9, earlier, |_| false), Some((earlier, 9)));
+            }
+            assert_eq!(index.enter(cell(5, 0, 1), 9, on(3, 1), |_| true), None);
+            index
+        };
+        let index = filled();
+        assert_eq!(index.find(cell(5, 0, 0)), Some((on(0, 0), 9)), "the first is read so far");
+        assert!(index.has(cell(5, 0, 0), 2, 2, on(2, 2).offset, 9), "the others are needed");
+        assert!(!index.has(cell(5, 0, 0), 2, 2, on(2, 0).offset, 9), "but for what was replaced");
+        assert_eq!(index.contested(None).collect::<Vec<_>>(), [blob(5)]);
+        assert_eq!(index.contested(Some(blob(5))).count(), 0);
+        assert_eq!((index.cells_in(0, 0, 9), index.cells_in(2, 2, 9), index.cells_in(3, 3, 9)), (2, 2, 1));
+
+        for (named, expected) in [
+            (Some(2), [on(2, 2), on(2, 3)]),
+            (Some(0), [on(0, 0), on(0, 1)]),
+            // It has one of two windows.
+            (Some(3), [on(0, 0), on(3, 1)]),
+            (None, [on(0, 0), on(0, 1)]),
+            (Some(7), [on(0, 0), on(0, 1)]),
+        ] {
+            let mut index = filled();
+            let given_up = index.settle(blob(5), profile, &[named, Some(1)]);
+            assert_eq!(given_up.len(), 3, "{named:?}: {given_up:?}");
+            for (window, place) in (0..).zip(expected) {
+                assert_eq!(index.find(cell(5, 0, window)), Some((place, 9)), "{named:?}");
+                assert_eq!(index.find(cell(5, 1, window)), Some((on(1, window), 9)));
+                assert!(given_up.iter().all(|(other, _)| *other != place), "{named:?}: {given_up:?}");
+            }
+            assert!(!index.is_contested(blob(5)));
+            assert_eq!(index.portions(blob(5)).iter().map(|portion| portion.cells).sum::<u32>(), 4);
+            assert!(index.settle(blob(5), profile, &[named, Some(1)]).is_empty(), "once is enough");
+        }
+    }
+
+    /// Goal: a move of a record finds it whichever of several it is. Method: move the one that is not read.
+    #[test]
+    fn a_record_that_waits_for_its_row_can_be_moved() {
+        let profile = Profile { data: 1, parity: 1 };
+        let on = |disk| Place { disk, extent: u32::from(disk), ..full(profile, 0) };
+        let mut index = Index::new();
+        index.enter(cell(5, 0, 0), 9, on(0), |_| true);
+        index.enter(cell(5, 0, 0), 9, on(1), |_| true);
+        let to = Place { extent: 8, ..on(1) };
+        let moved = Move { cell: cell(5, 0, 0), from: on(1), from_incarnation: 9, to, to_incarnation: 10 };
+        assert!(index.replace(&moved) && !index.replace(&moved));
+        assert_eq!(index.settle(blob(5), profile, &[Some(1)]), [(on(0), 9)]);
+        assert_eq!(index.find(cell(5, 0, 0)), Some((to, 10)));
+    }
+
+    /// Goal: a shard is whole where all its cells are on one disk, in their full length. Method: take each away.
+    #[test]
+    fn a_shard_that_lacks_a_cell_is_found() {
+        let profile = Profile { data: 2, parity: 1 };
+        let length = 2 * window_bytes(profile) as u64 + 101;
+        let last = cell_bytes(profile, 101) as u32;
+        let disks: Vec<_> = (0..3).map(Some).collect();
+        let index = |but: &dyn Fn(u8, u32) -> Option<Place>| {
+            let mut index = Index::new();
+            for (shard, window) in (0..3_u8).flat_map(|shard| (0..3).map(move |window| (shard, window))) {
+                let payload_bytes = if window == 2 { last } else { full_bytes(profile) };
+                let disk = u16::from(shard);
+                let place = Place { disk, extent: disk.into(), payload_bytes, ..full(profile, window) };
+                if let Some(place) = but(shard, window).or(Some(place)).filter(|place| place.payload_bytes > 0) {
+                    index.insert(cell(5, shard, window), 9, place);
+                }
+            }
+            index.lacking(blob(5), profile, length, &disks)
+        };
+        assert_eq!(index(&|_, _| None), []);
+        for (shard, window) in (0..3_u8).flat_map(|shard| (0..3).map(move |window| (shard, window))) {
+            let gone = Place { payload_bytes: 0, ..full(profile, 0) };
+            let elsewhere = Place { disk: 7, extent: 9, ..full(profile, window) };
+            for other in [gone, elsewhere] {
+                let lacking = index(&|s, w| ((s, w) == (shard, window)).then_some(other));
+                assert_eq!(lacking, [shard], "window {window}: {other:?}");
+            }
+        }
+        let short = |shard, window| {
+            let place = Place { disk: 1, extent: 1, payload_bytes: last - 1, ..full(profile, 2) };
+            ((shard, window) == (1, 2)).then_some(place)
+        };
+        assert_eq!(index(&short), [1]);
+        let mut index = Index::new();
+        index.insert(cell(5, 0, 0), 9, full(profile, 0));
+        assert_eq!(
+            index.lacking(blob(5), profile, length, &[None, Some(1), None]),
+            [1],
+            "what is away is not looked at"
+        );
     }
 
     /// As many of the shortest cells as the largest extent holds share one entry.

@@ -9,8 +9,8 @@
 //!
 //! A step begins when all cores have done the one before.
 //!
-//! What the index has counts: a cell that the disk holds too was made again while it was away, and is dead there. What
-//! nobody needs any more is an orphan, and found by the next sweep. The batches of its part of the metadata log are older
+//! A cell that another disk holds too was made again while one of them was away: which of the two counts the row of its blob
+//! says, and until that was asked both are kept. What nobody needs any more is an orphan, and found by the next sweep. The batches of its part of the metadata log are older
 //! than those of this life, and add nothing.
 
 use std::cell::RefCell;
@@ -211,7 +211,8 @@ impl<W: World> Store<W> {
 impl<W: World> Inner<W> {
     /// Enters a cell of a disk that was away, unless there is another one.
     fn enter_found(self: &Rc<Self>, cell: CellId, incarnation: u64, place: Place) {
-        let entered = self.index.borrow_mut().insert(cell, incarnation, place);
+        // Which of several records counts the row of the blob says.
+        let entered = self.index.borrow_mut().enter(cell, incarnation, place, |_| false).is_none();
         if !entered {
             self.released.borrow_mut().note_copy(cell.blob, place.disk, place.extent);
         }

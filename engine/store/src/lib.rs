@@ -60,7 +60,7 @@ pub use log::{LOG_PAYLOAD_BYTES_MAX, LogError, LogReader, LogRecord, LogTail, Lo
 pub use mail::{Mail, mail};
 pub use offline::{ExtentReport, ExtentState, ExtentVerdict, InspectError, Inspection};
 pub use pack::SmallCopy;
-pub use read::{CellBytes, CellError, Located, LocatedCell, Piece, ReadError};
+pub use read::{CellBytes, CellError, Doubtful, Located, LocatedCell, Piece, ReadError};
 pub use reclaim::ReclaimOptions;
 pub use recover::{RecoverError, Recovered, RecoveryReport, Share, recover, survey};
 pub use release::KnownBlob;

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::account::Dead;
 use crate::index::Move;
-use crate::read::Located;
+use crate::read::{Doubtful, Located};
 use crate::recall::Heir;
 use crate::space::{ExtentRequest, Sealed};
 use crate::store::Inner;
@@ -43,7 +43,7 @@ pub fn mail(core_count: u16) -> Vec<Mail> {
 #[derive(Debug)]
 pub(crate) enum Message {
     /// Where do the cells of the window that holds this byte lie?
-    Locate { blob: BlobId, offset: u64, reply: oneshot::Sender<Option<Located>> },
+    Locate { blob: BlobId, offset: u64, doubtful: Vec<Doubtful>, reply: oneshot::Sender<Option<Located>> },
     /// An extent of a disk whose home is there.
     Extent { disk: u16, request: ExtentRequest },
     /// A flush of a disk whose home is there.
@@ -92,9 +92,9 @@ pub(crate) struct LiveAnswer {
 pub(crate) async fn serve<W: World>(inner: Rc<Inner<W>>, mut mailbox: mpsc::Receiver<Message>) {
     while let Some(message) = mailbox.recv().await {
         match message {
-            Message::Locate { blob, offset, reply } => {
+            Message::Locate { blob, offset, doubtful, reply } => {
                 // Nobody waits for the places any more when this fails.
-                let _ = reply.send(inner.find_live(blob, offset));
+                let _ = reply.send(inner.find_live(blob, offset, &doubtful));
             }
             Message::Allow { disk, features, reply } => inner.request_features(disk, features, reply),
             Message::Extent { disk, request } => inner.request_extent(disk, request),

@@ -33,6 +33,19 @@ pub struct Located {
     pub window: u32,
     /// By their shards, at least one. A shard that is not among them is on none of the disks that are here.
     pub cells: Vec<LocatedCell>,
+    /// Other records have these bytes too, and nobody has said yet which count ([`Store::settle`]).
+    pub contested: bool,
+}
+
+/// A record of a shard that could not be read, or may not be readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doubtful {
+    /// How its blob is spread by it.
+    pub profile: Profile,
+    /// Which shard.
+    pub shard: u8,
+    /// Where it is.
+    pub disk: DiskId,
 }
 
 /// Where a cell lies at this moment.
@@ -119,6 +132,11 @@ impl From<CellError> for ReadError {
 }
 
 impl Located {
+    /// Its records.
+    pub fn records(&self) -> impl Iterator<Item = Doubtful> {
+        self.cells.iter().map(|cell| Doubtful { profile: self.profile, shard: cell.shard, disk: cell.disk })
+    }
+
     /// The cell of a shard, if it is here.
     #[must_use]
     pub fn cell(&self, shard: u8) -> Option<&LocatedCell> {
@@ -146,7 +164,20 @@ impl<W: World> Store<W> {
     /// # Errors
     /// When that core is shutting down.
     pub async fn locate(&self, blob: BlobId, offset: u64) -> Result<Option<Located>, CellError> {
-        self.inner.locate(blob, offset).await
+        self.inner.locate(blob, offset, Vec::new()).await
+    }
+
+    /// As [`Self::locate`]; of a contested blob rather with other records than the doubtful ones.
+    ///
+    /// # Errors
+    /// As for [`Self::locate`].
+    pub async fn locate_otherwise(
+        &self,
+        blob: BlobId,
+        offset: u64,
+        doubtful: Vec<Doubtful>,
+    ) -> Result<Option<Located>, CellError> {
+        self.inner.locate(blob, offset, doubtful).await
     }
 
     /// Reads bytes `range` of a cell into `buffer`, verified against its checksums, only the blocks that it touches. Gives
@@ -193,8 +224,9 @@ impl<W: World> Store<W> {
             }
             // It was moved and its extent used again; or it was damaged on the way, and is whole when it is read again;
             // or it is damaged on disk.
-            let now = match inner.locate(blob, geometry::window_start(profile, window)).await {
-                Ok(now) => now.and_then(|now| now.cell(shard).copied()),
+            let now = match inner.locate(blob, geometry::window_start(profile, window), Vec::new()).await {
+                // Another spread of the blob has cells of other bytes.
+                Ok(now) => now.filter(|now| now.profile == profile).and_then(|now| now.cell(shard).copied()),
                 Err(error) => return (Err(error), buffer),
             };
             let Some(now) = now.filter(|now| now.bytes == found.bytes) else {
@@ -212,7 +244,7 @@ impl<W: World> Store<W> {
     /// Where a blob was first put, by the first record of a shard of it that says so; `None` when none does, or `located` is
     /// not its first window. For whoever has no metadata.
     pub async fn origin(&self, located: &Located) -> Option<Origin> {
-        let Located { blob, profile, window, ref cells } = *located;
+        let Located { blob, profile, window, ref cells, .. } = *located;
         let mut buffer = self.inner.world.buffer(Reserve::Foreground).await;
         for LocatedCell { shard, place, incarnation, .. } in cells {
             let subject = Subject::Blob { blob, profile, shard: *shard, window };
@@ -267,30 +299,58 @@ impl<W: World> Store<W> {
 
 impl<W: World> Inner<W> {
     /// Where the cells of a window of a blob that is at home here lie, unless the blob was released.
-    pub(crate) fn find_live(&self, blob: BlobId, offset: u64) -> Option<Located> {
+    pub(crate) fn find_live(&self, blob: BlobId, offset: u64, doubtful: &[Doubtful]) -> Option<Located> {
         if self.released.borrow().contains(blob) {
             return None;
         }
         let index = self.index.borrow();
         let profile = index.profile(blob)?;
+        if !index.is_contested(blob) {
+            return self.located(blob, profile, offset, |cell| index.find(cell));
+        }
+        // Until its row is asked, what is there more wholly counts. The bytes are the same.
+        let is_good = |shard: u8, place: &Place| {
+            let disk = self.disk(place.disk);
+            let record = Doubtful { profile: place.profile, shard, disk: disk.id };
+            disk.failed.get().is_none() && !doubtful.contains(&record)
+        };
+        let located = |profile| {
+            let find = |cell: CellId| index.find_any(cell, profile, |place| is_good(cell.shard, place));
+            let located = self.located(blob, profile, offset, find)?;
+            let good = located.cells.iter().filter(|cell| is_good(cell.shard, &cell.place)).count();
+            Some((good as isize - isize::from(profile.data), Located { contested: true, ..located }))
+        };
+        let spreads = index.profiles(blob).into_iter().filter_map(located);
+        let best = spreads.reduce(|best, other| if other.0 > best.0 { other } else { best });
+        best.map(|(_, located)| located)
+    }
+
+    fn located(
+        &self,
+        blob: BlobId,
+        profile: Profile,
+        offset: u64,
+        find: impl Fn(CellId) -> Option<(Place, u64)>,
+    ) -> Option<Located> {
         let window = offset / geometry::window_bytes(profile) as u64;
         let window = u32::try_from(window).ok().filter(|&window| window < WINDOWS_MAX)?;
         let cell = |shard| {
-            let (place, incarnation) = index.find(CellId { blob, shard, window })?;
+            let found = find(CellId { blob, shard, window });
+            let (place, incarnation) = found.filter(|(place, _)| place.profile == profile)?;
             let (disk, bytes) = (self.disk(place.disk).id, place.payload_bytes as usize);
             Some(LocatedCell { shard, disk, bytes, place, incarnation })
         };
         let cells: Vec<_> = (0..profile.shards()).filter_map(cell).collect();
-        (!cells.is_empty()).then_some(Located { blob, profile, window, cells })
+        (!cells.is_empty()).then_some(Located { blob, profile, window, cells, contested: false })
     }
 
-    async fn locate(&self, blob: BlobId, offset: u64) -> Result<Option<Located>, CellError> {
+    async fn locate(&self, blob: BlobId, offset: u64, doubtful: Vec<Doubtful>) -> Result<Option<Located>, CellError> {
         let home = blob.home(self.core_count);
         if home == self.core {
-            return Ok(self.find_live(blob, offset));
+            return Ok(self.find_live(blob, offset, &doubtful));
         }
         let (reply, located) = oneshot::channel();
-        let message = Message::Locate { blob, offset, reply };
+        let message = Message::Locate { blob, offset, doubtful, reply };
         self.addresses[usize::from(home.0)].send(message).await.map_err(|_| CellError::Closing)?;
         located.await.map_err(|_| CellError::Closing)
     }

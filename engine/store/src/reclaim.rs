@@ -395,9 +395,7 @@ impl<W: World> Inner<W> {
         let released = self.released.borrow();
         let mut cells = 0;
         let mut is_live = |&(cell, offset): &(CellId, u32)| {
-            let here = index.find(cell).is_some_and(|(place, life)| {
-                (place.disk, place.extent, place.offset, life) == (disk, extent, offset, incarnation)
-            });
+            let here = index.has(cell, disk, extent, offset, incarnation);
             cells += u32::from(here);
             here && !released.contains(cell.blob)
         };

@@ -414,7 +414,7 @@ impl<W: World> Recovered<W> {
     fn has_cell(&self, cell: CellId, profile: Profile, needed: usize) -> bool {
         let core_count = u16::try_from(self.shares.len()).expect("made of a u16");
         let index = &self.shares[usize::from(cell.blob.home(core_count).0)].index;
-        let found = index.find(cell);
+        let found = index.find_any(cell, profile, |_| true);
         let there = found.is_some_and(|(place, _)| place.profile == profile && place.payload_bytes as usize >= needed);
         there && !self.damaged.contains(&cell)
     }
@@ -522,21 +522,15 @@ impl Gathered {
         }
     }
 
-    /// A cell that is there twice was moved, or appended again: the bytes are the same, or the earlier ones are bad. So the
-    /// later one counts, as far as the clock on the wall tells.
+    /// A cell that is there twice on one disk was moved, or appended again: the bytes are the same, or the earlier ones are
+    /// bad. So the later one counts, as far as the clock on the wall tells. Which of several disks counts is no matter of
+    /// clocks: the row of the blob says it.
     fn enter_whole(&mut self, cell: CellId, incarnation: u64, place: Place) {
         let home = usize::from(cell.blob.home(self.core_count).0);
-        let index = &mut self.indexes[home];
-        let Some((other, life)) = index.find(cell) else {
-            index.insert(cell, incarnation, place);
-            return;
-        };
-        let written = |place: Place| (self.begun_at[&(place.disk, place.extent)], place.offset);
-        if written(place) > written(other) {
-            index.put(cell, incarnation, place);
+        let written = |place: &Place| (self.begun_at[&(place.disk, place.extent)], place.offset);
+        let is_later = |other: &Place| written(&place) > written(other);
+        if let Some((other, life)) = self.indexes[home].enter(cell, incarnation, place, is_later) {
             self.enter_copy(cell, life, other);
-        } else {
-            self.enter_copy(cell, incarnation, place);
         }
     }
 
@@ -553,7 +547,10 @@ impl Gathered {
         let mut bad = vec![VecDeque::new(); self.indexes.len()];
         for (cell, incarnation, place) in std::mem::take(&mut self.damaged_places) {
             let home = usize::from(cell.blob.home(self.core_count).0);
-            if self.indexes[home].insert(cell, incarnation, place) {
+            let index = &mut self.indexes[home];
+            // What a crash tore of a blob that was being spread anew must not make that spread look readable.
+            let is_alone = index.profiles(cell.blob).iter().all(|profile| *profile == place.profile);
+            if is_alone && index.insert(cell, incarnation, place) {
                 self.damaged.insert(cell);
                 if bad[home].len() < BAD_RECORDS_KEPT {
                     let CellId { blob, shard, window } = cell;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use anvil_model::ids::BlobId;
+use anvil_model::ids::{BlobId, DiskId};
 use anvil_model::io::World;
 use anvil_model::profile::Profile;
 
@@ -91,6 +91,55 @@ impl<W: World> Store<W> {
         };
         page.into_iter().map(known).collect()
     }
+
+    /// Blobs of this core behind `after`, at most `max`, of which a cell lies at more than one place: a disk came back whose
+    /// shards were made again elsewhere meanwhile, or a blob was spread anew. Their rows say which places count
+    /// ([`Self::settle`]); until then any of them is read, since all have the same bytes.
+    #[must_use]
+    pub fn contested(&self, after: Option<BlobId>, max: usize) -> Vec<BlobId> {
+        let released = self.inner.released.borrow();
+        let index = self.inner.index.borrow();
+        index.contested(after).filter(|&blob| !released.contains(blob)).take(max).collect()
+    }
+
+    /// Says what the row of a contested blob says: how it is spread, and which disk has each shard. From now on those records
+    /// count, and the others are dead, as those of a released blob are. Where the row names a disk that is not here or
+    /// has no record, the record that was read so far stays. Says how many records are dead by this; none when the
+    /// blob is not contested.
+    ///
+    /// # Panics
+    /// When the blob is at home on another core.
+    pub fn settle(&self, blob: BlobId, profile: Profile, places: &[DiskId]) -> u64 {
+        let inner = &self.inner;
+        inner.check_own(blob);
+        if inner.released.borrow().contains(blob) {
+            return 0;
+        }
+        let others = inner.index.borrow_mut().settle(blob, profile, &inner.ordinals_of(places));
+        for &(place, incarnation) in &others {
+            inner.released.borrow_mut().note_copy(blob, place.disk, place.extent);
+            let tally = Tally { records: 1, bytes: place.record_bytes() };
+            inner.note_dead(place.disk, Dead { extent: place.extent, incarnation, tally });
+        }
+        others.len() as u64
+    }
+
+    /// The shards of a blob of so many bytes, by their numbers, of which the disk that `places` names has not all records.
+    /// Those of disks that are not here are not looked at. Reads no disk: whether the records are whole is what scrub finds
+    /// out. A contested blob lacks nothing before it is settled.
+    ///
+    /// # Panics
+    /// When the blob is at home on another core, or empty.
+    #[must_use]
+    pub fn lacking(&self, blob: BlobId, profile: Profile, length: u64, places: &[DiskId]) -> Vec<u8> {
+        let inner = &self.inner;
+        inner.check_own(blob);
+        let index = inner.index.borrow();
+        if index.is_contested(blob) || inner.released.borrow().contains(blob) {
+            return Vec::new();
+        }
+        index.lacking(blob, profile, length, &inner.ordinals_of(places))
+    }
 }
 
 impl Released {
@@ -118,6 +167,10 @@ impl Released {
 }
 
 impl<W: World> Inner<W> {
+    fn ordinals_of(&self, places: &[DiskId]) -> Vec<Option<u16>> {
+        places.iter().map(|&disk| self.find_disk(disk).ok()).collect()
+    }
+
     /// These records are dead; the disk's home core hears of it soon.
     pub(crate) fn note_dead(self: &Rc<Self>, disk: u16, dead: Dead) {
         if self.disk_home(disk) == self.core {

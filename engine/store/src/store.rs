@@ -131,6 +131,8 @@ pub struct Stats {
     pub index_bytes: u64,
     /// Blobs that were released and are not gone yet.
     pub released_blobs: u64,
+    /// Blobs that have cells at more than one place, and wait for [`Store::settle`].
+    pub contested_blobs: u64,
     /// Per disk, in the order given at open.
     pub disks: Vec<DiskStats>,
 }
@@ -377,7 +379,8 @@ impl<W: World> Store<W> {
         let index = self.inner.index.borrow();
         let disks = self.inner.disks().map(Disk::stats).collect();
         let released_blobs = self.inner.released.borrow().waiting();
-        Stats { index_entries: index.entries(), index_bytes: index.bytes(), released_blobs, disks }
+        let contested_blobs = index.contested_count() as u64;
+        Stats { index_entries: index.entries(), index_bytes: index.bytes(), released_blobs, contested_blobs, disks }
     }
 
     /// Ends this store: refuses new appends, waits for those that run, gives the open extents footers, flushes, serves the

@@ -283,6 +283,8 @@ fn repair_to_json(status: &v1::RepairStatusResponse) -> Value {
         "remaining": remaining.collect::<Vec<_>>(),
         "bytes_per_second": status.bytes_per_second,
         "remaining_seconds": status.remaining_seconds,
+        "narrow_objects": status.narrow_objects,
+        "respread_objects": status.respread_objects,
     })
 }
 
@@ -298,6 +300,15 @@ fn repair_to_text(status: &v1::RepairStatusResponse) -> String {
     match shards {
         0 => text += "remaining: nothing\n",
         _ => text += &format!("end: {end} ({} at {}/s)\n", rounded(bytes), rounded(status.bytes_per_second)),
+    }
+    if status.respread_objects > 0 {
+        text += &format!("spread anew: {} objects or parts\n", status.respread_objects);
+    }
+    if status.narrow_objects > 0 {
+        text += &format!(
+            "narrower than their class: {} objects or parts, until there are disks enough\n",
+            status.narrow_objects
+        );
     }
     if status.failed_attempts > 0 {
         text += &format!("failed attempts: {}; the node's log names the shards\n", status.failed_attempts);
@@ -345,6 +356,7 @@ fn disk_to_json(disk: &v1::Disk) -> Value {
         "used_bytes": disk.used_bytes,
         "remaining_shards": disk.remaining_shards,
         "remaining_bytes": disk.remaining_bytes,
+        "slow": disk.slow,
     })
 }
 
@@ -352,13 +364,16 @@ fn table(disks: &[v1::Disk]) -> String {
     let mut lines = format!("{:<32} {:<8} {:>10} {:>10}  PATH\n", "DISK", "STATE", "CAPACITY", "USED");
     for disk in disks {
         let (capacity, used) = (rounded(disk.capacity_bytes), rounded(disk.used_bytes));
-        let why = match (disk.state(), disk.remaining_shards) {
+        let slow = if disk.slow { "much slower than the others: read last" } else { "" };
+        let lost = match (disk.state(), disk.remaining_shards) {
             (v1::DiskState::Lost, shards) => {
-                format!("  ({shards} shards, {}, to be made again)", rounded(disk.remaining_bytes))
+                format!("{shards} shards, {}, to be made again", rounded(disk.remaining_bytes))
             }
-            _ if disk.error.is_empty() => String::new(),
-            _ => format!("  ({})", disk.error),
+            _ => String::new(),
         };
+        let why = [lost.as_str(), disk.error.as_str(), slow];
+        let why: Vec<&str> = why.into_iter().filter(|text| !text.is_empty()).collect();
+        let why = if why.is_empty() { String::new() } else { format!("  ({})", why.join("; ")) };
         let (id, state, path) = (&disk.id, state_word(disk), &disk.path);
         lines += &format!("{id:<32} {state:<8} {capacity:>10} {used:>10}  {path}{why}\n");
     }
@@ -449,9 +464,12 @@ mod tests {
             remaining: vec![of(""), of("d1")],
             bytes_per_second: 1 << 10,
             remaining_seconds: Some(6144),
+            narrow_objects: 3,
+            respread_objects: 0,
         };
         let expected = "repaired: 5 shards, 1.0MiB\nremaining: 2 shards, 3.0MiB, of shards without a disk\n\
                         remaining: 2 shards, 3.0MiB, of disk d1\nend: in 1h42m (6.0MiB at 1.0KiB/s)\n\
+                        narrower than their class: 3 objects or parts, until there are disks enough\n\
                         failed attempts: 1; the node's log names the shards\n";
         assert_eq!(repair_to_text(&status), expected);
         status.remaining.clear();
@@ -470,8 +488,12 @@ mod tests {
             used_bytes: 1536,
             ..v1::Disk::default()
         };
-        let text = table(&[disk]);
-        let line = text.lines().nth(1).unwrap();
-        assert_eq!(line, format!("{} offline      3.0TiB     1.5KiB  /a  (gone)", "0".repeat(32)));
+        let slow = v1::Disk { slow: true, error: String::new(), state: v1::DiskState::Online.into(), ..disk.clone() };
+        let text = table(&[disk, slow]);
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        let id = "0".repeat(32);
+        assert_eq!(lines[0], format!("{id} offline      3.0TiB     1.5KiB  /a  (gone)"));
+        let why = "much slower than the others: read last";
+        assert_eq!(lines[1], format!("{id} online       3.0TiB     1.5KiB  /a  ({why})"));
     }
 }

@@ -239,6 +239,8 @@ fn repair_status(total: &RepairFigures) -> v1::RepairStatusResponse {
         remaining: remaining.collect(),
         bytes_per_second: total.bytes_per_second,
         remaining_seconds: total.estimated_end().map(|time| time.as_secs()),
+        narrow_objects: total.narrow,
+        respread_objects: total.respread,
     }
 }
 
@@ -279,6 +281,7 @@ fn disk(report: DiskReport) -> v1::Disk {
         used_bytes: report.used_bytes,
         remaining_shards: 0,
         remaining_bytes: 0,
+        slow: report.slow,
     }
 }
 

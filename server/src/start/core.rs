@@ -145,7 +145,8 @@ fn keep(shared: &Arc<Shared>, node: &Node<Core>, life: CurrentLife) -> <Core as 
     node.world().clone().spawn_background(async move {
         let publishing = shared.upkeep.publish(&node);
         let repairing = shared.repair.publish(&node);
-        futures_util::future::join3(node.upkeep(upkeep), publishing, repairing).await;
+        let reading = shared.figures.publish_reads(&node);
+        futures_util::future::join4(node.upkeep(upkeep), publishing, repairing, reading).await;
     })
 }
 

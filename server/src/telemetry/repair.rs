@@ -55,6 +55,8 @@ fn sum(cores: &[RepairFigures]) -> RepairFigures {
         total.bytes += figures.bytes;
         total.failed += figures.failed;
         total.bytes_per_second += figures.bytes_per_second;
+        total.narrow += figures.narrow;
+        total.respread += figures.respread;
         for of in &figures.remaining {
             match total.remaining.iter_mut().find(|known| known.disk == of.disk) {
                 Some(known) => {
@@ -76,6 +78,8 @@ fn samples(total: &RepairFigures) -> Vec<Sample> {
         counter("repaired_shards", "Shards that were made again", total.shards),
         counter("repaired_bytes", "Their bytes", total.bytes),
         counter("repair_failures", "Attempts to make a shard again that failed", total.failed),
+        counter("respread_blobs", "Blobs that were spread anew, as wide as their class wants", total.respread),
+        Sample::gauge("narrow_blobs", "Blobs narrower than their class wants", float(total.narrow)),
         Sample::gauge("repair_remaining_shards", "Shards that are to be made again", left(|of| of.shards)),
         Sample::gauge("repair_remaining_bytes", "Their bytes", left(|of| of.bytes)),
         Sample::gauge("repair_remaining_seconds", "Until nothing remains, at the present rate", float(seconds)),

@@ -1,12 +1,14 @@
 //! What the store knows of itself, as samples. Its figures live on its cores; each core publishes a copy now and then.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use anvil_model::ids::DiskId;
 use anvil_model::io::{DeviceError, World};
 use anvil_model::time::WallTime;
+use anvil_node::Node;
+use anvil_node::hedge::DiskReads;
 use anvil_store::{DiskSpace, DiskStats, Stats, Store};
 
 use super::metrics::{Metrics, Sample, SampleKind, float};
@@ -20,6 +22,8 @@ const PUBLISHED_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct StoreFigures {
     cores: Vec<Mutex<Stats>>,
+    /// What each core read for clients, and from which disk.
+    reads: Vec<Mutex<Reads>>,
     /// Nothing until it is known which is which.
     names: Mutex<DiskNames>,
 }
@@ -37,12 +41,20 @@ pub struct DiskNames {
     pub forgotten: BTreeSet<DiskId>,
 }
 
+/// What a core read for clients.
+#[derive(Clone, Debug, Default)]
+struct Reads {
+    disks: Vec<(DiskId, DiskReads)>,
+    decoded_bytes: u64,
+}
+
 impl StoreFigures {
     /// Puts figures for so many cores on the page of `metrics`.
     #[must_use]
     pub fn watched_by(metrics: &Metrics, core_count: u16) -> Arc<Self> {
         let cores = (0..core_count).map(|_| Mutex::default()).collect();
-        let figures = Arc::new(Self { cores, names: Mutex::default() });
+        let reads = (0..core_count).map(|_| Mutex::default()).collect();
+        let figures = Arc::new(Self { cores, reads, names: Mutex::default() });
         let watched = Arc::clone(&figures);
         metrics.watch(move || watched.samples());
         figures
@@ -65,13 +77,26 @@ impl StoreFigures {
         }
     }
 
-    /// A page that is read at this very moment keeps the older figures: a core does not wait for it.
-    fn set(&self, core: usize, stats: Stats) {
-        match self.cores[core].try_lock() {
-            Ok(mut slot) => *slot = stats,
-            Err(TryLockError::Poisoned(slot)) => *slot.into_inner() = stats,
-            Err(TryLockError::WouldBlock) => {}
+    /// Publishes what this core reads for clients, for as long as the future is polled.
+    pub async fn publish_reads<W: World>(&self, node: &Node<W>) {
+        let core = usize::from(node.world().core().0);
+        loop {
+            set(&self.reads[core], Reads { disks: node.disk_reads(), decoded_bytes: node.decoded_bytes() });
+            node.world().sleep(PUBLISHED_EVERY).await;
         }
+    }
+
+    fn set(&self, core: usize, stats: Stats) {
+        set(&self.cores[core], stats);
+    }
+
+    fn reads(&self) -> Vec<Reads> {
+        self.reads.iter().map(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+    }
+
+    /// Whether a core reads this disk last, because it is much slower than the others.
+    fn is_slow(&self, disk: DiskId) -> bool {
+        self.reads().iter().flat_map(|reads| &reads.disks).any(|(id, reads)| *id == disk && reads.slow)
     }
 
     /// What the cores say of each disk, by path.
@@ -90,6 +115,7 @@ impl StoreFigures {
                 error: error.filter(|error| *error != DeviceError::Offline).map(|error| error.to_string()),
                 capacity_bytes: space.capacity_bytes,
                 used_bytes: space.used_bytes,
+                slow: self.is_slow(*disk),
             }
         };
         let DiskNames { here, missing, lost, .. } = self.names().clone();
@@ -100,6 +126,7 @@ impl StoreFigures {
             error: None,
             capacity_bytes: 0,
             used_bytes: 0,
+            slow: false,
         };
         let mut disks: Vec<_> = here.iter().map(report).collect();
         disks.extend(missing.into_iter().map(|missing| away(missing, DiskState::Missing)));
@@ -112,6 +139,7 @@ impl StoreFigures {
         let cores = self.cores.iter().map(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).clone());
         let names = self.names().clone();
         let mut samples = samples(&cores.collect::<Vec<_>>(), &names);
+        samples.extend(read_samples(&self.reads(), &names.here));
         samples.push(Sample {
             name: "disk_missing",
             help: "1 for a disk that the node knows and that is not there",
@@ -159,10 +187,16 @@ fn samples(cores: &[Stats], names: &DiskNames) -> Vec<Sample> {
     let index_entries = cores.iter().map(|core| core.index_entries).sum();
     let index_bytes = cores.iter().map(|core| core.index_bytes).sum();
     let released_blobs = cores.iter().map(|core| core.released_blobs).sum();
+    let contested_blobs = cores.iter().map(|core| core.contested_blobs).sum();
     vec![
         Sample::gauge("store_index_entries", "Entries of the index", float(index_entries)),
         Sample::gauge("store_index_bytes", "Memory of the index", float(index_bytes)),
         Sample::gauge("store_released_blobs", "Blobs that were released and still take space", float(released_blobs)),
+        Sample::gauge(
+            "store_contested_blobs",
+            "Blobs with records at more places than they need, until their rows are asked",
+            float(contested_blobs),
+        ),
         sum("store_appends", "Appends that completed", |s| s.appends),
         sum("store_appended_bytes", "Bytes that appends wrote, headers and padding included", |s| s.appended_bytes),
         sum("store_append_writes", "Device writes that appends took", |s| s.writes),
@@ -211,6 +245,49 @@ fn samples(cores: &[Stats], names: &DiskNames) -> Vec<Sample> {
     ]
 }
 
+/// A page that is read at this very moment keeps the older figures: a core does not wait for it.
+fn set<T>(slot: &Mutex<T>, value: T) {
+    match slot.try_lock() {
+        Ok(mut slot) => *slot = value,
+        Err(TryLockError::Poisoned(slot)) => *slot.into_inner() = value,
+        Err(TryLockError::WouldBlock) => {}
+    }
+}
+
+fn read_samples(cores: &[Reads], names: &[(DiskId, String)]) -> Vec<Sample> {
+    use SampleKind::{Counter, Gauge};
+    let mut disks: BTreeMap<DiskId, DiskReads> = BTreeMap::new();
+    for (disk, reads) in cores.iter().flat_map(|core| &core.disks) {
+        let DiskReads { reads, hedged, outrun, slow } = *reads;
+        let all = disks.entry(*disk).or_default();
+        all.reads += reads;
+        all.hedged += hedged;
+        all.outrun += outrun;
+        all.slow |= slow;
+    }
+    let per_disk = |name, help, kind, read: fn(&DiskReads) -> u64| {
+        let value = |(disk, reads): (&DiskId, &DiskReads)| {
+            let named = names.iter().find(|(id, _)| id == disk);
+            let called = named.map_or_else(|| disk.to_string(), |(_, name)| name.clone());
+            (vec![("disk", called)], float(read(reads)))
+        };
+        Sample { name, help, kind, values: disks.iter().map(value).collect() }
+    };
+    let decoded = float(cores.iter().map(|core| core.decoded_bytes).sum());
+    vec![
+        per_disk("cell_reads", "Reads of cells", Counter, |of| of.reads),
+        per_disk("cell_reads_hedged", "Reads so late that others were asked for the bytes", Counter, |of| of.hedged),
+        per_disk("cell_reads_outrun", "Late reads that others answered first", Counter, |of| of.outrun),
+        per_disk("disk_slow", "1 when the disk is much slower than the others and read last", Gauge, |of| {
+            u64::from(of.slow)
+        }),
+        Sample {
+            kind: Counter,
+            ..Sample::gauge("decoded_bytes", "Bytes made from other cells, for clients and for repairs", decoded)
+        },
+    ]
+}
+
 /// 0 for never.
 fn unix_seconds(time: Option<WallTime>) -> u64 {
     time.map_or(0, |time| time.unix_ms / 1000)
@@ -246,10 +323,14 @@ mod tests {
         };
         let failed = Some(DeviceError::Gone);
         let disks = vec![disk(1, 2, Some(space), None), disk(2, 0, None, None), disk(5, 1, None, failed)];
-        figures.set(0, Stats { index_entries: 5, index_bytes: 50, released_blobs: 0, disks });
+        figures.set(0, Stats { index_entries: 5, index_bytes: 50, released_blobs: 0, contested_blobs: 0, disks });
         let disks = vec![disk(1, 3, None, None), disk(2, 0, None, failed)];
-        figures.set(1, Stats { index_entries: 1, index_bytes: 10, released_blobs: 0, disks });
+        figures.set(1, Stats { index_entries: 1, index_bytes: 10, released_blobs: 0, contested_blobs: 0, disks });
+        let reads = |hedged, slow| DiskReads { reads: 10, hedged, outrun: 1, slow };
+        set(&figures.reads[0], Reads { disks: vec![(DiskId(1), reads(2, false))], decoded_bytes: 5 });
+        set(&figures.reads[1], Reads { disks: vec![(DiskId(1), reads(3, true))], decoded_bytes: 6 });
         let [disk, lost, away] = figures.disks().try_into().unwrap();
+        assert_eq!((disk.slow, away.slow), (true, false));
         assert_eq!((away.disk, away.state), (DiskId(3), DiskState::Missing));
         assert_eq!((lost.disk, lost.state), (DiskId(4), DiskState::Lost));
         assert_eq!((disk.path.to_str(), disk.state, disk.used_bytes), (Some("/disks/1"), DiskState::Online, 20));
@@ -260,6 +341,10 @@ mod tests {
             format!("anvil_store_appends_total{{disk=\"{one}\"}} 5.0"),
             format!("anvil_disk_used_bytes{{disk=\"{one}\"}} 20.0"),
             format!("anvil_store_flushes_total{{disk=\"{one}\"}} 9.0"),
+            format!("anvil_cell_reads_hedged_total{{disk=\"{one}\"}} 5.0"),
+            format!("anvil_cell_reads_outrun_total{{disk=\"{one}\"}} 2.0"),
+            format!("anvil_disk_slow{{disk=\"{one}\"}} 1.0"),
+            "anvil_decoded_bytes_total 11.0".to_owned(),
             format!("anvil_disk_failed{{disk=\"{one}\"}} 0.0"),
             format!("anvil_disk_failed{{disk=\"{two}\"}} 1.0"),
             "anvil_disk_missing{disk=\"/disks/3\"} 1.0".to_owned(),

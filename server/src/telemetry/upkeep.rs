@@ -53,6 +53,9 @@ impl UpkeepSamples {
             sample("abandoned_blobs", "Blobs of failed writes that were given up", Counter, |f| f.abandoned),
             sample("orphaned_blobs", "Blobs of earlier lives that no object needs", Counter, |f| f.orphans),
             sample("sweeps", "Sweeps that were finished, on all cores", Counter, |f| f.sweeps),
+            sample("swept_blobs", "Blobs that sweeps compared with their rows", Counter, |f| f.compared),
+            sample("swept_lost_shards", "Shards that sweeps did not find where their rows say", Counter, |f| f.lacking),
+            sample("settled_records", "Records given up because their shards count elsewhere", Counter, |f| f.settled),
             sample("missing_blobs", "Blobs that objects need and the last sweep did not find", Gauge, |f| f.missing),
         ]
     }

@@ -6,6 +6,7 @@
 
 mod copies;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anvil_model::ids::{BlobId, BucketId, DiskId, Generation, Incarnation, TenantId, UploadId, WriteId};
@@ -15,7 +16,8 @@ use anvil_model::time::WallTime;
 
 use super::log::{Batch, Header};
 use super::mutation::{
-    BlobClaim, BucketRef, Change, Completed, Mutation, NewObject, NewPart, NewUpload, Outcome, Stamp, Written,
+    BlobClaim, BlobSpread, BucketRef, Change, Completed, Mutation, NewObject, NewPart, NewUpload, Outcome, Stamp,
+    Written,
 };
 use super::rows::{
     BlobRow, BlobState, BucketRow, BucketState, CompletedUpload, Content, GarbageRow, Ownership, PartRow,
@@ -201,6 +203,7 @@ impl<R: Rows> One<'_, R> {
                 self.copy_part(*bucket, key, *upload, part, (source, range))
             }
             Change::MoveShard { blob, shard, from, to } => self.move_shard(*blob, *shard, *from, *to),
+            Change::SpreadAnew { blob, from, to } => self.spread_anew(*blob, from, to),
         }
     }
 
@@ -428,7 +431,10 @@ impl<R: Rows> One<'_, R> {
         let row = self.rows.blob(blob)?.filter(|row| row.state == BlobState::Live);
         let Some(mut row) = row else { return Err(Refusal::ShardMoved.into()) };
         match row.places.get_mut(usize::from(shard)) {
-            Some(place) if *place == from => *place = DiskId::NONE,
+            // The places of a narrow blob that are no shard's stay free.
+            Some(place) if *place == from && (row.profile.shards() > shard || to == DiskId::NONE) => {
+                *place = DiskId::NONE
+            }
             _ => return Err(Refusal::ShardMoved.into()),
         }
         if to != DiskId::NONE && row.places.contains(&to) {
@@ -439,6 +445,22 @@ impl<R: Rows> One<'_, R> {
             self.rows.put_blob(&row)?;
         }
         Ok(Decided { outcome: Outcome::ShardMoved, changed: from != to })
+    }
+
+    /// Compare and set, as a move of a shard.
+    fn spread_anew(&mut self, blob: BlobId, from: &BlobSpread, to: &BlobSpread) -> Result<Decided, No> {
+        let row = self.rows.blob(blob)?.filter(|row| row.state == BlobState::Live);
+        let row = row.filter(|row| (row.profile, &row.places) == (from.profile, &from.places));
+        let Some(row) = row else { return Err(Refusal::ShardMoved.into()) };
+        let disks: BTreeSet<DiskId> = to.places.iter().copied().filter(|&place| place != DiskId::NONE).collect();
+        if !to.profile.is_valid()
+            || to.places.len() != usize::from(to.profile.shards())
+            || disks.len() != to.places.len()
+        {
+            return Err(Refusal::InvalidRequest("the data has a disk of its own for each shard").into());
+        }
+        self.rows.put_blob(&BlobRow { profile: to.profile, places: to.places.clone(), ..row })?;
+        Ok(changed(Outcome::BlobSpread))
     }
 
     fn forget_garbage(&mut self, blobs: &[(Generation, BlobId)]) -> Result<Decided, No> {

@@ -176,6 +176,24 @@ pub enum Change {
         /// Of new versions whose request names none.
         storage_class: StorageClass,
     },
+    /// Says that a blob is spread otherwise now. What `to` names was durable before this was sent.
+    SpreadAnew {
+        /// Which; refused when nothing references it any more.
+        blob: BlobId,
+        /// How it was spread when this was decided; refused when it is not so any more.
+        from: BlobSpread,
+        /// How it is: wider, on disks that differ, one for each shard.
+        to: BlobSpread,
+    },
+}
+
+/// How a blob is spread.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobSpread {
+    /// In how many shards.
+    pub profile: Profile,
+    /// As in [`BlobClaim::places`].
+    pub places: Vec<DiskId>,
 }
 
 /// The version that a copy shares its bytes with.
@@ -216,7 +234,9 @@ pub struct BlobClaim {
     /// Bytes, at least 1.
     pub length: u64,
     /// The disks that hold its shards, in the order of the shards; [`DiskId::NONE`] for one that is to be repaired. None
-    /// at all where nothing is known of them.
+    /// at all where nothing is known of them. A blob that was written narrower than its class wants, because disks were
+    /// missing, has more places than its profile has shards: as many as the class's, all of the others
+    /// [`DiskId::NONE`].
     pub places: Vec<DiskId>,
 }
 
@@ -302,6 +322,8 @@ pub enum Outcome {
     ShardMoved,
     /// The bucket has this configuration.
     BucketUpdated(BucketRef),
+    /// The blob is spread as the change said.
+    BlobSpread,
 }
 
 impl Outcome {
@@ -358,7 +380,8 @@ impl Mutation {
             Change::OpenWriter { .. }
             | Change::ClaimOrphans { .. }
             | Change::ForgetGarbage { .. }
-            | Change::MoveShard { .. } => (0, &[]),
+            | Change::MoveShard { .. }
+            | Change::SpreadAnew { .. } => (0, &[]),
             Change::CreateBucket { name, .. } => (0, name.as_str().as_bytes()),
             Change::DeleteBucket { bucket } | Change::UpdateBucket { bucket, .. } => (bucket.id.0, &[]),
             Change::PutObject { bucket, key, .. }
@@ -402,6 +425,7 @@ impl Mutation {
             Change::CompleteUpload { parts, .. } => parts.len() * PART,
             Change::ClaimOrphans { blobs } => blobs.len() * PART,
             Change::ForgetGarbage { blobs } => blobs.len() * PART,
+            Change::SpreadAnew { from, to, .. } => (from.places.len() + to.places.len()) * size_of::<DiskId>(),
             Change::CopyObject { copy, .. } => {
                 let website = copy.website_redirect_location.as_ref().map_or(0, String::len);
                 let told = copy.headers.as_ref().map_or(website, headers_weight);

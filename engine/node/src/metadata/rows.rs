@@ -249,7 +249,8 @@ pub struct BlobRow {
     pub profile: Profile,
     /// Bytes.
     pub length: u64,
-    /// The disks that hold its shards, in the order of the shards; [`DiskId::NONE`] for one that is to be repaired.
+    /// The disks that hold its shards, in the order of the shards; [`DiskId::NONE`] for one that is to be repaired. More than
+    /// its profile has shards where it is [narrow](Self::is_narrow).
     pub places: Vec<DiskId>,
     /// Slices of it that versions and parts hold; 0 exactly when it is dead.
     pub references: u32,
@@ -384,6 +385,12 @@ impl BlobRow {
     #[must_use]
     pub fn needs_repair_of(&self, disk: DiskId) -> bool {
         self.state == BlobState::Live && self.places.contains(&disk)
+    }
+
+    /// Whether it was written narrower than its class wants, because disks were missing: it has more places than shards.
+    #[must_use]
+    pub fn is_narrow(&self) -> bool {
+        self.places.len() > self.profile.shards().into()
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anvil_erasure::Kernel;
+use anvil_model::geometry;
 use anvil_model::ids::{DiskId, NodeId, TenantId};
 use anvil_model::io::{Task, World};
 use anvil_model::object::{BucketName, Headers, Key, WriteConditions};
@@ -22,7 +23,9 @@ use anvil_node::put::{Expected, PutError, PutObject};
 use anvil_node::repair::LostDisks;
 use anvil_node::upkeep::{CurrentLife, Pressure, Upkeep};
 use anvil_node::{Caller, Node};
-use anvil_sim::{DiskOptions, Faults, IndexFile, Life, Random, Sim, SimBuffer, SimDisk, SimOptions, SimTask, SimWorld};
+use anvil_sim::{
+    DiskOptions, Faults, IndexFile, Life, Line, Lossy, Random, Sim, SimBuffer, SimDisk, SimOptions, SimTask, SimWorld,
+};
 use anvil_store::{FormatOptions, LogWriter, Roster, Store, format, mail, recover};
 
 const CALLER: Caller = Caller { tenant: TenantId(1) };
@@ -37,6 +40,8 @@ pub(crate) struct Machine {
     profile: Profile,
     /// The operator's keys, and whether new blobs are encrypted.
     pub(crate) encryption: (Vec<OperatorKey>, bool),
+    /// To the metadata. Good, but when a test says otherwise.
+    pub(crate) line: Line,
 }
 
 /// A life of its node.
@@ -91,7 +96,8 @@ impl Machine {
             life.block_on(0, async move |world| format(&world, &device, options).await.unwrap());
         }
         life.kill();
-        Self { sim, disks, index, profile: profile.parse().unwrap(), encryption: (Vec::new(), false) }
+        let encryption = (Vec::new(), false);
+        Self { sim, disks, index, profile: profile.parse().unwrap(), encryption, line: Line::default() }
     }
 
     /// Formats one disk more, for the lives that begin from now on or to join the one that runs.
@@ -119,12 +125,16 @@ impl Machine {
 
     /// Starts the node while some of its disks are away.
     pub(crate) fn start_without(&self, away: &[usize]) -> Running {
+        // The life before may have ended while a transaction was open.
+        self.index.kill();
         let life = self.sim.start(CORES);
         let worlds: Vec<SimWorld> = (0..CORES).map(|core| life.world(core)).collect();
         let here = self.disks.iter().cloned().enumerate().filter(|(number, _)| !away.contains(number));
         let disks: Vec<_> = here.map(|(number, disk)| (disk_id(number), disk)).collect();
-        let (index, profile, encryption) = (self.index.clone(), self.profile, self.encryption.clone());
-        let (nodes, current) = life.block_on(0, async move |_| boot(worlds, disks, index, profile, encryption).await);
+        let (index, profile, line) = (self.index.clone(), self.profile, self.line.clone());
+        let encryption = self.encryption.clone();
+        let booting = async move |_| boot(worlds, disks, index, profile, encryption, line).await;
+        let (nodes, current) = life.block_on(0, booting);
         Running { life, nodes, index: self.index.clone(), current, lost: LostDisks::new() }
     }
 }
@@ -135,12 +145,13 @@ async fn boot(
     index: IndexFile,
     profile: Profile,
     (operator, encrypting): (Vec<OperatorKey>, bool),
+    line: Line,
 ) -> (Vec<Node<SimWorld>>, CurrentLife) {
     let devices = |world: &SimWorld| -> Vec<_> { disks.iter().map(|(id, disk)| (*id, disk.open(world))).collect() };
     let first = worlds[0].clone();
     let mut recovered = recover(&first, devices(&first), CORES, 0).await.unwrap();
-    let random = |bytes: &mut [u8]| bytes.fill_with(|| first.random().to_le_bytes()[0]);
-    let (keys, kept) = Keys::open(recovered.keys, &operator, encrypting, random).unwrap();
+    let draw = |bytes: &mut [u8]| bytes.fill_with(|| first.random().to_le_bytes()[0]);
+    let (keys, kept) = Keys::open(recovered.keys, &operator, encrypting, draw).unwrap();
     let keys = Arc::new(keys);
     recovered.set_keys(kept);
     let index = index.open(&first);
@@ -154,6 +165,7 @@ async fn boot(
     let (embedded, incarnation) = embedded.unwrap();
     stores.iter().for_each(|store| store.set_writer(NodeId(1), incarnation));
     let (mailboxes, inbox) = mailboxes(Limits::EMBEDDED);
+    let embedded = Lossy::new(embedded, first.clone(), random(1), line);
     first.spawn(Service::new(first.clone(), embedded, inbox, Limits::EMBEDDED).run()).detach();
     let classes = Arc::new(Classes::standard_only(profile));
     let node = |(world, store): (&SimWorld, &Store<SimWorld>)| {
@@ -239,9 +251,34 @@ impl Running {
         self.shards_on(DiskId::NONE)
     }
 
+    /// Blobs that are narrower than they should be.
+    pub(crate) fn narrow(&self) -> usize {
+        self.blobs().iter().filter(|row| row.is_narrow()).count()
+    }
+
     /// Shards that are said to be on a disk.
     pub(crate) fn shards_on(&self, disk: DiskId) -> usize {
-        self.blobs().iter().flat_map(|row| &row.places).filter(|&&place| place == disk).count()
+        let blobs = self.blobs();
+        let places = blobs.iter().flat_map(|row| row.places.iter().take(row.profile.shards().into()));
+        places.filter(|&&place| place == disk).count()
+    }
+
+    /// Cells that the stores do not look for where the rows say.
+    pub(crate) fn misplaced(&self) -> usize {
+        let rows = self.blobs();
+        self.on(0, async move |node| {
+            let mut misplaced = 0;
+            for row in rows {
+                for window in 0..geometry::window_count(row.profile, row.length) {
+                    let at = geometry::window_start(row.profile, window);
+                    let located = node.store().locate(row.blob, at).await.unwrap();
+                    let disk = |shard| Some(located.as_ref()?.cell(shard)?.disk);
+                    let wrong = row.places.iter().zip(0..).filter(|&(place, shard)| disk(shard) != Some(*place));
+                    misplaced += wrong.count();
+                }
+            }
+            misplaced
+        })
     }
 
     /// Keeps the disks from now on, until the tasks are dropped.

@@ -1,9 +1,11 @@
 //! Goal: what was acknowledged is there as long as no more disks are lost than the profile bears, and comes back to full
 //! strength. Method: a whole node on simulated disks, of which the test takes some.
 
+mod debt;
 mod encrypted;
 mod harness;
 mod joining;
+mod narrow;
 
 use anvil_model::io::DeviceError;
 use anvil_node::put::PutError;

@@ -69,9 +69,11 @@ impl Town {
         let online = online.reduce(|all, of_core| &all & &of_core).expect("there is a core");
         let is_lost = |place: &DiskId| *place == DiskId::NONE || lost.contains(place);
         live(&self.index).iter().any(|row| {
+            // A narrow blob has places behind those of its shards, for which there may be too few disks.
+            let places = &row.places[..row.profile.shards().into()];
             // What a crash tore before anybody was told of it may have had its last shards there.
-            let left = row.places.iter().filter(|place| !is_lost(place)).count();
-            let is_short = (usize::from(row.profile.data)..row.places.len()).contains(&left);
+            let left = places.iter().filter(|place| !is_lost(place)).count();
+            let is_short = (usize::from(row.profile.data)..places.len()).contains(&left);
             is_short && online.iter().any(|disk| !row.places.contains(disk))
         })
     }

@@ -197,7 +197,7 @@ fn needs_of(mutation: &Mutation) -> Vec<Need> {
             needs.extend(blobs.iter().flat_map(|claim| [Need::Writer(claim.blob.node), Need::Blob(claim.blob)]));
         }
         Change::ForgetGarbage { blobs } => needs.extend(blobs.iter().map(|(_, blob)| Need::Blob(*blob))),
-        Change::MoveShard { blob, .. } => needs.push(Need::Blob(*blob)),
+        Change::MoveShard { blob, .. } | Change::SpreadAnew { blob, .. } => needs.push(Need::Blob(*blob)),
     }
     if let Some(claim) = mutation.claim() {
         needs.extend([Need::Writer(claim.blob.node), Need::Blob(claim.blob)]);
@@ -230,7 +230,7 @@ impl Locks {
                 }
                 Change::ClaimOrphans { blobs } => blobs.iter().for_each(|claim| take(of_writer(claim.blob.node), true)),
                 // The rows of their blobs are locked.
-                Change::ForgetGarbage { .. } | Change::MoveShard { .. } => {}
+                Change::ForgetGarbage { .. } | Change::MoveShard { .. } | Change::SpreadAnew { .. } => {}
                 Change::CopyObject { copy, .. } => take_source(&mut take, &copy.source),
                 Change::CopyPart { source, .. } => take_source(&mut take, source),
                 Change::PutObject { .. }

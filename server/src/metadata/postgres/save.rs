@@ -110,6 +110,8 @@ impl<'c> Writes<'c> {
         writes.add(&INSERT_BLOBS, &tables.blobs_new, blob_columns);
         writes.add(UPDATE_BLOBS, &tables.blobs_changed, |arrays, rows| {
             arrays.push(rows, |row| blob_bytes(row.blob));
+            arrays.push(rows, |row| i16::from(row.profile.data));
+            arrays.push(rows, |row| i16::from(row.profile.parity));
             arrays.push(rows, |row| sets::places_bytes(&row.places));
             arrays.push(rows, |row| i64::from(row.references));
             arrays.push(rows, |row| small(sets::blob_state_number(row.state)));
@@ -336,9 +338,10 @@ static INSERT_SEGMENTS: Sql = LazyLock::new(|| insert("segments", SEGMENT));
 const DELETE_SEGMENTS: &str = "DELETE FROM segments AS s USING unnest($1::bigint[], $2::bigint[]) AS gone (bucket, version) \
                                WHERE s.bucket = gone.bucket AND s.version = gone.version";
 static INSERT_BLOBS: Sql = LazyLock::new(|| insert("blobs", BLOB));
-const UPDATE_BLOBS: &str = "UPDATE blobs AS b SET places = new.places, refs = new.refs, state = new.state, \
-    in_debt = new.in_debt FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::smallint[], $5::boolean[]) \
-    AS new (blob, places, refs, state, in_debt) WHERE b.blob = new.blob";
+const UPDATE_BLOBS: &str = "UPDATE blobs AS b SET data_shards = new.data_shards, parity_shards = new.parity_shards, \
+    places = new.places, refs = new.refs, state = new.state, in_debt = new.in_debt \
+    FROM unnest($1::bytea[], $2::smallint[], $3::smallint[], $4::bytea[], $5::bigint[], $6::smallint[], $7::boolean[]) \
+    AS new (blob, data_shards, parity_shards, places, refs, state, in_debt) WHERE b.blob = new.blob";
 const DELETE_BLOBS: &str = "DELETE FROM blobs WHERE blob = ANY($1::bytea[])";
 static INSERT_GARBAGE: Sql = LazyLock::new(|| insert("garbage", GARBAGE));
 const DELETE_GARBAGE: &str = "DELETE FROM garbage AS g USING unnest($1::bigint[], $2::bytea[]) AS gone (generation, blob) \

@@ -3,7 +3,7 @@ use anvil_model::object::{Checksum, ChecksumAlgorithm, ChecksumType, Etag, Heade
 use anvil_model::profile::Profile;
 
 use super::*;
-use crate::metadata::mutation::{BlobClaim, BucketRef, Change, CopySource, NewCopy, NewObject, NewPart};
+use crate::metadata::mutation::{BlobClaim, BlobSpread, BucketRef, Change, CopySource, NewCopy, NewObject, NewPart};
 use crate::metadata::rows::StorageClass;
 use crate::multipart::PartName;
 
@@ -110,6 +110,20 @@ fn a_move_is_frozen() {
     let mutation = Mutation { write: WriteId(1), change };
     let bytes = encode_mutation(&mutation);
     assert_eq!(bytes, [0x01, 0x0d, 0x01, 0x03, 0xac, 0x02, 0x05, 0xff, 0x03, 0x00]);
+    assert_eq!(postcard::from_bytes(&bytes), Ok(mutation));
+}
+
+#[test]
+fn a_blob_that_is_spread_anew_is_frozen() {
+    let blob = BlobId { node: NodeId(1), incarnation: Incarnation(3), sequence: 300 };
+    let spread = |data, parity, places: [u128; 4]| BlobSpread {
+        profile: Profile { data, parity },
+        places: places.map(DiskId).to_vec(),
+    };
+    let change = Change::SpreadAnew { blob, from: spread(1, 1, [5, 6, 0, 0]), to: spread(2, 2, [5, 6, 7, 8]) };
+    let mutation = Mutation { write: WriteId(1), change };
+    let bytes = encode_mutation(&mutation);
+    assert_eq!(bytes, [1, 15, 1, 3, 0xac, 2, 1, 1, 4, 5, 6, 0, 0, 2, 2, 4, 5, 6, 7, 8]);
     assert_eq!(postcard::from_bytes(&bytes), Ok(mutation));
 }
 

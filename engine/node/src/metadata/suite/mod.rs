@@ -30,7 +30,7 @@ macro_rules! metadata_suite {
                 generations_and_times_only_grow, a_blob_is_claimed_once, a_closed_writer_commits_nothing,
                 the_sweep_and_a_commit_exclude_each_other, blobs_are_read_by_id,
                 garbage_is_forgotten_when_it_is_gone, a_shard_is_moved_from_where_it_was,
-                blobs_are_found_by_disk;
+                a_narrow_blob_is_spread_anew, blobs_are_found_by_disk;
             uploads: an_object_of_parts_is_read_by_ranges, a_wrong_list_is_refused, a_completion_is_repeated_safely,
                 the_last_part_of_a_number_wins, an_aborted_upload_leaves_garbage, an_upload_is_named_by_all_three,
                 checksums_follow_the_upload, completion_honours_conditions, completions_and_parts_exclude_each_other,

@@ -6,7 +6,7 @@ use anvil_model::profile::Profile;
 use futures_util::future;
 
 use super::kit::{Caller, NODE, TENANT, blob_of, key, path};
-use crate::metadata::mutation::{BucketRef, Change, NewObject, Outcome, Written};
+use crate::metadata::mutation::{BlobSpread, BucketRef, Change, NewObject, Outcome, Written};
 use crate::metadata::query::{Answer, Query};
 use crate::metadata::rows::{Content, Slice};
 use crate::metadata::{Metadata, Refusal};
@@ -417,6 +417,55 @@ pub async fn a_shard_is_moved_from_where_it_was(metadata: &impl Metadata) {
     let moved = Change::MoveShard { blob: nobody, shard: 0, from: DiskId(11), to: DiskId(12) };
     assert_eq!(caller.commit(moved).await, Err(Refusal::ShardMoved));
     caller.audit([], [blob]).await;
+}
+
+/// A narrow blob has room in its row for the shards that it lacks, is found by that, and is spread anew only from what was
+/// seen. No shard is moved to where it has none.
+pub async fn a_narrow_blob_is_spread_anew(metadata: &impl Metadata) {
+    let caller = Caller::open(metadata).await;
+    let bucket = caller.create_bucket("bucket").await;
+    let blob = put_on(&caller, bucket, "k", [11, 12, 13]).await;
+    let spread = |data, parity, places: &[u128]| BlobSpread {
+        profile: Profile { data, parity },
+        places: places.iter().copied().map(DiskId).collect(),
+    };
+    let spread_anew = async |from: &BlobSpread, to: &BlobSpread| {
+        caller.commit(Change::SpreadAnew { blob, from: from.clone(), to: to.clone() }).await
+    };
+    let now = async || {
+        let row = caller.blob(blob).await.expect("it has a row");
+        BlobSpread { profile: row.profile, places: row.places }
+    };
+    let (first, wide) = (spread(2, 1, &[11, 12, 13]), spread(2, 2, &[11, 14, 15, 16]));
+    for wrong in [spread(2, 2, &[11, 14, 15]), spread(2, 2, &[11, 14, 14, 15]), spread(2, 2, &[11, 14, 0, 15])] {
+        let refused = spread_anew(&first, &wrong).await;
+        assert!(matches!(refused, Err(Refusal::InvalidRequest(_))), "{wrong:?}: {refused:?}");
+    }
+    assert_eq!(spread_anew(&spread(2, 1, &[11, 12, 0]), &wide).await, Err(Refusal::ShardMoved), "other places");
+    assert_eq!(spread_anew(&spread(1, 2, &[11, 12, 13]), &wide).await, Err(Refusal::ShardMoved), "another profile");
+    assert_eq!(now().await, first);
+    assert_eq!(spread_anew(&first, &wide).await, Ok(Outcome::BlobSpread));
+    assert_eq!(now().await, wide);
+    assert_eq!(spread_anew(&first, &wide).await, Err(Refusal::ShardMoved), "somebody else was first");
+
+    let mut object = caller.object(9);
+    let claim = object.blob.as_mut().expect("it has bytes");
+    let narrow = claim.blob;
+    (claim.profile, claim.places) = (Profile { data: 1, parity: 1 }, vec![DiskId::NONE; 4]);
+    caller.put_if(bucket, "narrow", &object, WriteConditions::default()).await.expect("nothing speaks against it");
+    let shift = async |shard, to| {
+        let from = DiskId::NONE;
+        caller.commit(Change::MoveShard { blob: narrow, shard, from, to: DiskId(to) }).await
+    };
+    assert_eq!(shift(0, 21).await, Ok(Outcome::ShardMoved));
+    assert_eq!(shift(1, 22).await, Ok(Outcome::ShardMoved));
+    assert_eq!(shift(2, 23).await, Err(Refusal::ShardMoved), "it has two shards");
+    let in_debt = Query::BlobsOnDisk { disk: DiskId::NONE, after: None, max: 10 };
+    let Ok(Answer::BlobsOnDisk(page)) = caller.ask(in_debt).await else { panic!("a page of blobs") };
+    assert_eq!(page.rows.iter().map(|row| (row.blob, row.is_narrow())).collect::<Vec<_>>(), [(narrow, true)]);
+
+    caller.delete(bucket, "k").await.expect("nothing speaks against it");
+    assert_eq!(spread_anew(&wide, &wide).await, Err(Refusal::ShardMoved), "nothing needs it any more");
 }
 
 /// What has a shard on a disk, or none where it should have one, is found in pages of any size, and nothing else.

@@ -283,7 +283,9 @@ fn regional_calls(name: &str) -> Vec<String> {
         "STAMPS" => &["256"],
         "DELETE_SEGMENTS" => &["'{1,1}', '{1,5000}'"],
         "DELETE_GARBAGE" => &["'{5,50000}', ARRAY[id(5), id(50000)]"],
-        "UPDATE_BLOBS" => &["ARRAY[id(5), id(50000)], ARRAY[id(1), id(1)], '{1,2}', '{1,1}', '{f,t}'"],
+        "UPDATE_BLOBS" => {
+            &["ARRAY[id(5), id(50000)], '{2,2}', '{1,1}', ARRAY[id(1), id(1)], '{1,2}', '{1,1}', '{f,t}'"]
+        }
         other => panic!("{other} has no values to run with: give it some here"),
     };
     calls.iter().map(|call| call.replace("END", &end)).collect()

@@ -1,0 +1,142 @@
+//! Goal: the rows say where each shard is, and the disks come to agree with them, whatever happened while a disk was away or
+//! how it fails. Method: disks that leave and return, are emptied, or cannot be read.
+
+use anvil_store::Stats;
+
+use crate::harness::{Machine, Running, disk_id, set_gone};
+use crate::{check_all, put_all, sets};
+
+fn stats(running: &Running) -> Vec<Stats> {
+    running.nodes.iter().map(|node| node.store().stats()).collect()
+}
+
+fn contested(running: &Running) -> u64 {
+    stats(running).iter().map(|stats| stats.contested_blobs).sum()
+}
+
+/// Bytes of records on a disk in extents that take no more.
+fn live_bytes(running: &Running, disk: usize) -> u64 {
+    let disks = stats(running).into_iter().flat_map(|stats| stats.disks);
+    disks
+        .filter(|stats| stats.disk == disk_id(disk))
+        .filter_map(|stats| stats.space)
+        .map(|space| space.live_bytes)
+        .sum()
+}
+
+/// A disk comes back whose shards were made again elsewhere while it was away: what the rows name counts, and the disk gets
+/// its space back, although its records may be in later extents than those that replaced them.
+#[test]
+fn a_disk_that_returns_gives_up_what_was_repaired() {
+    for seed in 20..22 {
+        let machine = Machine::new(seed, 6, "2+2");
+        let running = machine.start();
+        put_all(&running);
+        let held = running.shards_on(disk_id(1));
+        assert!(held > 0);
+        drop(running.nodes);
+        running.life.power_cut();
+
+        let running = machine.start_without(&[1]);
+        running.lost.set([disk_id(1)].into());
+        let upkeep = running.keep();
+        running.until("the disk is emptied", |running| running.shards_on(disk_id(1)) == 0 && running.debt() == 0);
+        drop(upkeep);
+        check_all(&running);
+        drop(running.nodes);
+        running.life.power_cut();
+
+        let running = machine.start();
+        assert!(contested(&running) > 0, "seed {seed}: nothing of the disk is there twice");
+        // Any of the two records may be read before the rows are asked.
+        check_all(&running);
+        let upkeep = running.keep();
+        running.until("the rows were asked", |running| contested(running) == 0);
+        assert_eq!(running.misplaced(), 0, "seed {seed}");
+        assert_eq!(running.debt(), 0, "a disk that returns is no debt");
+        let settled: u64 = running.nodes.iter().map(|node| node.upkeep_figures().settled).sum();
+        assert!(settled >= held as u64, "seed {seed}: {settled} records were given up for {held} shards");
+        running.nodes.iter().for_each(|node| node.store().start_reclaim(anvil_store::ReclaimOptions::default()));
+        running.until("the disk has its space back", |running| live_bytes(running, 1) == 0);
+        drop(upkeep);
+        for set in sets(6, 2).into_iter().step_by(3) {
+            set.iter().for_each(|&disk| set_gone(&machine.disks[disk], true));
+            check_all(&running);
+            set.iter().for_each(|&disk| set_gone(&machine.disks[disk], false));
+        }
+        drop(running.nodes);
+        running.life.power_cut();
+
+        // What is left of it, in extents that were open, is given up again.
+        let running = machine.start();
+        let upkeep = running.keep();
+        running.until("the rows were asked again", |running| contested(running) == 0);
+        assert_eq!((running.misplaced(), running.debt()), (0, 0), "seed {seed}");
+        drop(upkeep);
+    }
+}
+
+/// The disk that a shard was moved to is away when the old one returns: what is there is read, and nothing is decided before
+/// its time.
+#[test]
+fn either_disk_of_a_moved_shard_may_be_away() {
+    let machine = Machine::new(23, 5, "2+2");
+    let running = machine.start();
+    put_all(&running);
+    drop(running.nodes);
+    running.life.power_cut();
+
+    let running = machine.start_without(&[1]);
+    running.lost.set([disk_id(1)].into());
+    let upkeep = running.keep();
+    running.until("the disk is emptied", |running| running.shards_on(disk_id(1)) == 0 && running.debt() == 0);
+    drop(upkeep);
+    drop(running.nodes);
+    running.life.power_cut();
+
+    for away in [[0, 2], [3, 4], [1, 2]] {
+        let running = machine.start_without(&away);
+        check_all(&running);
+        let upkeep = running.keep();
+        running.until("the rows were asked", |running| contested(running) == 0);
+        running.settle();
+        check_all(&running);
+        assert_eq!(running.debt(), 0, "disks that are away are no debt");
+        drop(upkeep);
+        drop(running.nodes);
+        running.life.power_cut();
+    }
+    let running = machine.start();
+    let upkeep = running.keep();
+    running.until("all is where it should be", |running| contested(running) == 0 && running.misplaced() == 0);
+    drop(upkeep);
+    check_all(&running);
+}
+
+/// A disk that works and has lost its records, as one that was rolled back or emptied: they are debt, and made again.
+#[test]
+fn records_that_are_gone_are_made_again() {
+    let machine = Machine::new(24, 5, "2+2");
+    let blank = machine.disks[2].save();
+    let running = machine.start();
+    put_all(&running);
+    let held = running.shards_on(disk_id(2));
+    assert!(held > 0);
+    drop(running.nodes);
+    running.life.power_cut();
+    machine.disks[2].restore(&blank);
+
+    let running = machine.start();
+    let misplaced = running.misplaced();
+    assert!(misplaced >= held, "{misplaced} cells of {held} shards are gone");
+    let upkeep = running.keep();
+    running.until("they are made again", |running| running.debt() == 0 && running.misplaced() == 0);
+    drop(upkeep);
+    let lacking: u64 = running.nodes.iter().map(|node| node.upkeep_figures().lacking).sum();
+    assert_eq!(lacking, held as u64, "each shard is debt once");
+    for set in sets(5, 2) {
+        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], true));
+        check_all(&running);
+        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], false));
+    }
+}
