@@ -38,18 +38,24 @@ impl Town {
         let mut lost: BTreeSet<DiskId> =
             disks.iter().filter_map(|disk| self.known.borrow().get(disk).copied()).collect();
         lost.extend(self.shared.replaced.borrow().iter());
-        if disks.is_empty() {
-            return lost;
-        }
         self.shared.suffer(|counts| counts.given_up += disks.len() as u64);
         let reports = reports(&self.index, &lost);
         running.put_offline(&lost);
         running.lost.set(lost.clone());
         let began = world.now();
-        while self.plan.upkeep.is_some() && self.is_due(running, &lost) {
+        while self.plan.upkeep.is_some() {
+            let due = self.is_due(running, &lost);
+            let unlike = self.unlike(running, &lost).await;
+            if !due && unlike.is_none() {
+                break;
+            }
             let waited = world.now().since(began);
-            assert!(waited < PATIENCE, "what was on lost disks is not made again: {:?}", live(&self.index));
+            assert!(waited < PATIENCE || !due, "what was on lost disks is not made again: {:?}", live(&self.index));
+            assert!(waited < PATIENCE, "rows and records of shards do not agree: {unlike:?}");
             world.sleep(Duration::from_millis(50)).await;
+        }
+        if disks.is_empty() {
+            return lost;
         }
         if live(&self.index).iter().all(|row| row.places.iter().all(|place| !lost.contains(place))) {
             self.shared.reach(|reached| reached.emptied += 1);
@@ -76,6 +82,25 @@ impl Town {
             let is_short = (usize::from(row.profile.data)..places.len()).contains(&left);
             is_short && online.iter().any(|disk| !row.places.contains(disk))
         })
+    }
+
+    /// A blob whose records are not on the disks that its row names, as far as these are here.
+    async fn unlike(&self, running: &Running, lost: &BTreeSet<DiskId>) -> Option<(BlobRow, Vec<Option<DiskId>>)> {
+        let here: BTreeSet<DiskId> = running.present().into_iter().filter_map(|number| running.id(number)).collect();
+        for row in live(&self.index) {
+            let found = running.found(&row).await;
+            let is_unlike = |(place, found): (&DiskId, &Option<DiskId>)| {
+                *place != DiskId::NONE && here.contains(place) && !lost.contains(place) && found.is_none()
+            };
+            if row.places.iter().zip(&found).any(is_unlike) {
+                // It may have been moved or given up while it was looked for.
+                let now = self.index.rows().blob(row.blob).expect("rows in maps can always be had");
+                if now.as_ref() == Some(&row) {
+                    return Some((row, found));
+                }
+            }
+        }
+        None
     }
 
     /// Reports of damage arrive when the shards are elsewhere: nobody may believe them.
