@@ -175,6 +175,7 @@ impl<W: World> Node<W> {
                 match outcome {
                     Ok(_) => {
                         told += 1;
+                        self.repairs.note_owed(1);
                         if told <= NAMED_MAX {
                             tracing::warn!(%blob, shard, %disk, "a shard is damaged or gone, and will be made again");
                         }

@@ -136,6 +136,7 @@ impl<W: World> Node<W> {
         for (place, shard) in written.places.iter_mut().zip(0..) {
             if lost.contains(shard) {
                 *place = DiskId::NONE;
+                self.repairs.note_owed(1);
             }
         }
         // Room for the shards that the class wants and the disks of this moment do not allow.

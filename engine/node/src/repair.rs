@@ -5,6 +5,9 @@
 //! all shards on disks that were given up. Every core repairs the blobs that are at home on it, one shard after the
 //! other at a bounded rate, behind what clients wait for. A repair that ends anywhere is begun again by the next round or
 //! life, with the shards that are left; what it had appended is replaced, or goes with its blob.
+//!
+//! What cannot be made again, for want of disks or of shards, stays counted. Rounds that end with nothing done come more and
+//! more seldom, until a disk comes or goes or more is owed.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +21,7 @@ use anvil_model::ids::{BlobId, CoreId, DiskId};
 use anvil_model::io::{DeviceError, World};
 use anvil_model::limits::{PAGE_KEYS_MAX, RECORD_HEADER_BYTES_MAX};
 use anvil_store::{AppendError, Origin, Piece, ReadError, SmallCopy};
-use futures_util::future;
+use futures_util::future::{self, Either};
 use tokio::sync::watch;
 
 use crate::Node;
@@ -55,6 +58,8 @@ pub struct RepairFigures {
     pub narrow: u64,
     /// Blobs that were spread anew, as wide as their class wants.
     pub respread: u64,
+    /// Rounds: each reads the rows of all that is left.
+    pub rounds: u64,
 }
 
 /// What is left to repair because of one disk.
@@ -80,6 +85,15 @@ pub(crate) struct Repairs {
     pub(crate) under_way: Cell<Option<BlobId>>,
     /// Rows that this core has changed by a repair. Grows.
     pub(crate) moved: Cell<u64>,
+    /// Shards that became debt by what this core wrote or found. Grows.
+    owed: Cell<u64>,
+}
+
+/// What decides whether something can be made again that could not be made again before.
+#[derive(Debug, PartialEq, Eq)]
+struct Prospects {
+    online: BTreeSet<DiskId>,
+    owed: u64,
 }
 
 /// Why a shard could not be repaired now.
@@ -103,6 +117,8 @@ const RETRY: Duration = Duration::from_secs(5);
 const NAMED_MAX: u64 = 10;
 /// Rounds in a row in which every core finds nothing that names a disk, before it is forgotten.
 const CLEAR_ROUNDS: u32 = 2;
+/// Between two rounds, at most, while nothing of what is left can be made again: each reads all that is left.
+const FUTILE_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Shards in a row that no disk takes, after which the round ends: it would go on like this.
 const UNPLACED_MAX: u32 = 16;
 
@@ -185,6 +201,22 @@ impl Repairs {
         UnderWay(self)
     }
 
+    /// So many shards became debt.
+    pub(crate) fn note_owed(&self, shards: u64) {
+        self.owed.set(self.owed.get() + shards);
+    }
+
+    /// What was made again since the start.
+    fn done(&self) -> u64 {
+        let figures = self.figures.borrow();
+        figures.shards + figures.respread
+    }
+
+    fn is_anything_left(&self) -> bool {
+        let figures = self.figures.borrow();
+        figures.narrow > 0 || figures.remaining.iter().any(|of| of.shards > 0)
+    }
+
     fn remaining(&self, disk: DiskId, change: impl FnOnce(&mut Remaining)) {
         let remaining = &mut self.figures.borrow_mut().remaining;
         let at = remaining.iter().position(|of| of.disk == disk).unwrap_or_else(|| {
@@ -202,23 +234,42 @@ impl<W: World> Node<W> {
         self.repairs.figures.borrow().clone()
     }
 
+    /// Rounds that can make nothing of what is left again come more and more seldom, until there is a reason to try again.
     pub(crate) async fn keep_repairing(&self, upkeep: &Upkeep) {
         let mut lost = upkeep.lost.disks.subscribe();
+        let mut pause = upkeep.look_every;
         loop {
-            let pause = match self.repair_round(upkeep).await {
+            let (prospects, done) = (self.prospects(), self.repairs.done());
+            pause = match self.repair_round(upkeep).await {
+                Ok(()) if self.repairs.done() == done && self.repairs.is_anything_left() => {
+                    (pause * 2).min(FUTILE_PAUSE_MAX.max(upkeep.look_every))
+                }
                 Ok(()) => upkeep.look_every,
                 Err(error) => {
                     tracing::debug!(%error, "nothing is repaired at the moment");
                     RETRY
                 }
             };
-            future::select(pin!(lost.changed()), pin!(self.world.sleep(pause))).await;
+            let began = self.world.now();
+            while let Some(left) = pause.checked_sub(self.world.now().since(began)).filter(|left| !left.is_zero()) {
+                let look = self.world.sleep(left.min(upkeep.look_every));
+                let told = matches!(future::select(pin!(lost.changed()), pin!(look)).await, Either::Left(_));
+                if told || self.prospects() != prospects {
+                    pause = upkeep.look_every;
+                    break;
+                }
+            }
         }
+    }
+
+    fn prospects(&self) -> Prospects {
+        Prospects { online: self.online(), owed: self.repairs.owed.get() }
     }
 
     /// Repairs all that there is to repair at this moment.
     async fn repair_round(&self, upkeep: &Upkeep) -> Result<(), MetadataError> {
         let disks = || std::iter::once(DiskId::NONE).chain(upkeep.lost.all());
+        self.repairs.figures.borrow_mut().rounds += 1;
         self.count_narrow().await?;
         self.repairs.figures.borrow_mut().remaining.clear();
         for disk in disks() {
@@ -323,6 +374,10 @@ impl<W: World> Node<W> {
         let began = self.world.now();
         let (mut named, mut unplaced, mut done_bytes) = (0, 0, 0);
         self.each_shard_on(disk, async |row, shard| {
+            if row.profile.parity == 0 {
+                // There is nothing to make it of: it stays counted.
+                return Ok(true);
+            }
             let bytes = geometry::shard_bytes(row.profile, row.length);
             match self.repair_shard(row.blob, shard, bytes_per_second).await {
                 Ok(()) => {

@@ -57,6 +57,7 @@ fn sum(cores: &[RepairFigures]) -> RepairFigures {
         total.bytes_per_second += figures.bytes_per_second;
         total.narrow += figures.narrow;
         total.respread += figures.respread;
+        total.rounds += figures.rounds;
         for of in &figures.remaining {
             match total.remaining.iter_mut().find(|known| known.disk == of.disk) {
                 Some(known) => {
@@ -79,6 +80,7 @@ fn samples(total: &RepairFigures) -> Vec<Sample> {
         counter("repaired_bytes", "Their bytes", total.bytes),
         counter("repair_failures", "Attempts to make a shard again that failed", total.failed),
         counter("respread_blobs", "Blobs that were spread anew, as wide as their class wants", total.respread),
+        counter("repair_rounds", "Times that a core read all that is left to repair", total.rounds),
         Sample::gauge("narrow_blobs", "Blobs narrower than their class wants", float(total.narrow)),
         Sample::gauge("repair_remaining_shards", "Shards that are to be made again", left(|of| of.shards)),
         Sample::gauge("repair_remaining_bytes", "Their bytes", left(|of| of.bytes)),

@@ -1,6 +1,9 @@
 //! Goal: the rows say where each shard is, and the disks come to agree with them, whatever happened while a disk was away or
 //! how it fails. Method: disks that leave and return, are emptied, or cannot be read.
 
+use std::time::Duration;
+
+use anvil_node::repair::RepairFigures;
 use anvil_store::Stats;
 
 use crate::harness::{Machine, Running, disk_id, set_gone};
@@ -138,5 +141,37 @@ fn records_that_are_gone_are_made_again() {
         set.iter().for_each(|&disk| set_gone(&machine.disks[disk], true));
         check_all(&running);
         set.iter().for_each(|&disk| set_gone(&machine.disks[disk], false));
+    }
+}
+
+/// What no disk takes, or nothing is left to make it of, is counted and not read again and again. When a disk comes that takes it, it
+/// is made again at once.
+#[test]
+fn what_cannot_be_made_again_is_looked_at_seldom() {
+    for (seed, disks, profile) in [(26, 4, "2+2"), (27, 2, "1+0")] {
+        let mut machine = Machine::new(seed, disks, profile);
+        let running = machine.start();
+        put_all(&running);
+        running.nodes.iter().for_each(|node| node.store().set_offline(disk_id(1)));
+        running.lost.set([disk_id(1)].into());
+        let held = running.shards_on(disk_id(1));
+        let upkeep = running.keep();
+        running.life.run_for(Duration::from_secs(600));
+        let sum = |read: fn(&RepairFigures) -> u64| {
+            running.nodes.iter().map(|node| read(&node.repair_figures())).sum::<u64>()
+        };
+        let left = sum(|figures| figures.remaining.iter().map(|of| of.shards).sum());
+        assert!(left > 0, "{profile}: all of it found a place");
+        assert_eq!(left + sum(|figures| figures.shards), held as u64, "{profile}: not all of it is counted");
+        let rounds = sum(|figures| figures.rounds);
+        assert!((4..50).contains(&rounds), "{profile}: {rounds} rounds in ten minutes on two cores");
+        if profile == "2+2" {
+            let new = machine.add_disk();
+            running.join(&machine, new, true);
+            running.settle();
+            assert_eq!((running.shards_on(disk_id(1)), running.debt()), (0, 0), "{profile}: not made again at once");
+            check_all(&running);
+        }
+        drop(upkeep);
     }
 }
