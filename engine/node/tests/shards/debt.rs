@@ -6,7 +6,7 @@ use std::time::Duration;
 use anvil_node::repair::RepairFigures;
 use anvil_store::Stats;
 
-use crate::harness::{Machine, Running, disk_id, set_gone};
+use crate::harness::{Machine, Running, disk_id, failing, set_gone};
 use crate::{check_all, put_all, sets};
 
 fn stats(running: &Running) -> Vec<Stats> {
@@ -174,4 +174,50 @@ fn what_cannot_be_made_again_is_looked_at_seldom() {
         }
         drop(upkeep);
     }
+}
+
+/// A disk that cannot be read, and does not say that it is gone, loses the shards that reads wanted.
+#[test]
+fn what_cannot_be_read_is_made_again() {
+    let machine = Machine::new(25, 5, "2+2");
+    let running = machine.start();
+    put_all(&running);
+    let upkeep = running.keep();
+    running
+        .until("the first sweep is over", |running| running.nodes.iter().all(|node| node.upkeep_figures().sweeps > 0));
+    let held = running.shards_on(disk_id(1));
+    machine.disks[1].set_faults(failing(|faults| faults.read_error = 1_000_000));
+    check_all(&running);
+    running.until("its shards are elsewhere", |running| running.shards_on(disk_id(1)) < held && running.debt() == 0);
+    drop(upkeep);
+    check_all(&running);
+}
+
+/// A disk that is gone loses nothing by what reads and the sweep miss of it: it may come back, and does.
+#[test]
+fn what_is_away_is_no_debt() {
+    let machine = Machine::new(28, 5, "2+2");
+    let running = machine.start();
+    put_all(&running);
+    let held = running.shards_on(disk_id(1));
+    assert!(held > 0);
+    let upkeep = running.keep();
+    running.settle();
+    set_gone(&machine.disks[1], true);
+    for _ in 0..3 {
+        check_all(&running);
+        running.settle();
+    }
+    assert_eq!((running.shards_on(disk_id(1)), running.debt()), (held, 0), "the disk may come back");
+    drop(upkeep);
+    drop(running.nodes);
+    running.life.power_cut();
+    set_gone(&machine.disks[1], false);
+
+    let running = machine.start();
+    let upkeep = running.keep();
+    running.settle();
+    assert_eq!((running.misplaced(), running.debt()), (0, 0));
+    drop(upkeep);
+    check_all(&running);
 }
