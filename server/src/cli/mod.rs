@@ -1,9 +1,10 @@
 //! The command line: what can be asked of the `anvil` binary.
 //!
 //! Exit codes: 0 as asked, 1 when a node could not start or died, did not do as asked, or a record is damaged, 2 when a flag or variable is wrong,
-//! 130 when Ctrl-C ended a look at disks.
+//! 130 when Ctrl-C ended a look at disks or a copy of objects.
 
 mod admin;
+mod client;
 mod metadata;
 mod migrate;
 mod node;
@@ -51,6 +52,17 @@ enum Command {
     /// Asks a running node, as its administrator; makes the metadata of one that does not run again
     #[command(subcommand)]
     Admin(admin::AdminCommand),
+    /// Keeps the endpoint, the client id and the secret of a node in a profile
+    Configure(client::ConfigureArgs),
+    /// Tokens for programs
+    #[command(subcommand)]
+    Auth(client::AuthCommand),
+    /// The buckets of a running node
+    #[command(subcommand)]
+    Bucket(client::BucketCommand),
+    /// The objects of a running node
+    #[command(subcommand)]
+    Object(client::ObjectCommand),
     /// Asks a node whether it is ready: the exit code is 0 when it is
     Ready(ready::ReadyArgs),
     /// Compares what this host is set to with what it should be
@@ -107,6 +119,10 @@ pub fn main() -> ExitCode {
         Some(Command::Store(command)) => store::run(command),
         Some(Command::Migrate(command)) => migrate::run(&command),
         Some(Command::Admin(command)) => admin::run(command),
+        Some(Command::Configure(arguments)) => client::configure(arguments),
+        Some(Command::Auth(command)) => client::auth(command),
+        Some(Command::Bucket(command)) => client::bucket(command),
+        Some(Command::Object(command)) => client::object(command),
         Some(Command::Ready(arguments)) => ready::run(&arguments),
         Some(Command::Tune(command)) => tune::run(command),
         Some(Command::Version) => print(&format!("anvil {}\n", env!("CARGO_PKG_VERSION"))),

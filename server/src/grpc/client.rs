@@ -1,4 +1,7 @@
 //! The other end of a call: what the command line asks a node with. Runs on tokio, one connection per client.
+//! [`Call`] is a call whose messages come and go one by one.
+
+mod stream;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -22,9 +25,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::frame::{Messages, encode};
 use super::status::{self, Code};
 use crate::tls::ALPN_HTTP2;
+
+pub use stream::Call;
 
 /// Where a node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +67,10 @@ pub enum CallError {
 /// How long the node may take: an order may have to wait for a disk.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What may be under way to this end: enough for 10 Gbit/s over 3 ms, and all that a slow reader costs.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+const FRAME_BYTES_MAX: u32 = 256 << 10;
 /// Of a page that is asked for by people.
 const PAGE_BYTES_MAX: usize = 4096;
 
@@ -90,15 +98,15 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
-/// A connection to a node.
-#[derive(Debug)]
+/// A connection to a node. A clone uses the same one.
+#[derive(Clone, Debug)]
 pub struct Client {
     endpoint: Endpoint,
     requests: SendRequest<Bytes>,
 }
 
 impl Client {
-    /// Connects. `roots` are the certificates that may vouch for a node with TLS.
+    /// Connects. `roots` are the certificates that may vouch for a node with TLS; without them, those of the system.
     ///
     /// # Errors
     /// When nobody is there, or is not believed.
@@ -125,50 +133,43 @@ impl Client {
         token: &str,
         message: &M,
     ) -> Result<R, CallError> {
-        let called = timeout(CALL_TIMEOUT, self.exchange(path, token, message)).await;
+        let exchange = async {
+            let mut call = self.start(path, token, Some(CALL_TIMEOUT)).await?;
+            call.send(message).await?;
+            call.close().await?;
+            call.only().await
+        };
+        let called = timeout(CALL_TIMEOUT, exchange).await;
         called.unwrap_or_else(|_| Err(self.unreachable("it does not answer")))
     }
 
-    async fn exchange<M: Message, R: Message + Default>(
-        &mut self,
-        path: &str,
-        token: &str,
-        message: &M,
-    ) -> Result<R, CallError> {
+    /// Begins a call whose messages stream, of whatever length.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn open(&mut self, path: &str, token: &str) -> Result<Call, CallError> {
+        self.start(path, token, None).await
+    }
+
+    async fn start(&mut self, path: &str, token: &str, within: Option<Duration>) -> Result<Call, CallError> {
         let Endpoint { host, port, .. } = &self.endpoint;
         let scheme = if self.endpoint.is_tls { "https" } else { "http" };
-        let request = Request::post(format!("{scheme}://{host}:{port}{path}"))
+        let mut request = Request::post(format!("{scheme}://{host}:{port}{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
-            .header("user-agent", concat!("anvil/", env!("CARGO_PKG_VERSION")))
-            .header("grpc-timeout", format!("{}S", CALL_TIMEOUT.as_secs()))
-            .header("authorization", format!("Bearer {token}"))
-            .body(())
-            .map_err(|error| self.unreachable(error))?;
-        let frame = encode(message).map_err(|status| self.unreachable(status))?;
-        poll_fn(|context| self.requests.poll_ready(context)).await.map_err(|error| self.unreachable(error))?;
-        let (response, mut body) = self.requests.send_request(request, false).map_err(|e| self.unreachable(e))?;
-        // What the node's window does not hold yet waits in the connection: a request is small.
-        body.send_data(frame.into(), true).map_err(|error| self.unreachable(error))?;
-        let (head, mut body) = response.await.map_err(|error| self.unreachable(error))?.into_parts();
-        if let Some(outcome) = outcome(&head.headers) {
-            outcome?;
-        } else if head.status != http::StatusCode::OK {
-            return Err(self.unreachable(format!("it answers with {}, not as a node does", head.status)));
+            .header("user-agent", concat!("anvil/", env!("CARGO_PKG_VERSION")));
+        if let Some(within) = within {
+            request = request.header("grpc-timeout", format!("{}S", within.as_secs()));
         }
-        let (mut messages, mut answer) = (Messages::default(), None);
-        while let Some(bytes) = body.data().await {
-            let bytes = bytes.map_err(|error| self.unreachable(error))?;
-            // It fails only for more than what came.
-            let _ = body.flow_control().release_capacity(bytes.len());
-            messages.push(bytes);
-            if let Some(message) = messages.take().map_err(|status| self.unreachable(status))? {
-                answer = Some(R::decode(message).map_err(|error| self.unreachable(error))?);
-            }
+        // AuthService takes none.
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
         }
-        let trailers = body.trailers().await.map_err(|error| self.unreachable(error))?.unwrap_or_default();
-        outcome(&trailers).unwrap_or_else(|| Err(self.unreachable("its answer has no status")))?;
-        answer.ok_or_else(|| self.unreachable("its answer has no message"))
+        let request = request.body(()).map_err(|error| self.unreachable(error))?;
+        let ready = timeout(CALL_TIMEOUT, poll_fn(|context| self.requests.poll_ready(context))).await;
+        ready.map_err(|_| self.unreachable("it does not answer"))?.map_err(|error| self.unreachable(error))?;
+        let begun = self.requests.send_request(request, false).map_err(|error| self.unreachable(error))?;
+        Ok(Call::new(self.endpoint.to_string(), begun))
     }
 
     /// Asks for one of the node's pages for machines: the status, and the beginning of what it says.
@@ -184,7 +185,7 @@ impl Client {
         let (response, _) = self.requests.send_request(request, true).map_err(|error| self.unreachable(error))?;
         let (head, mut body) = response.await.map_err(|error| self.unreachable(error))?.into_parts();
         let mut said = Vec::new();
-        // The window holds 64 KiB: what a page says beyond that is not waited for.
+        // What a page says beyond that is not waited for.
         while let Some(bytes) = body.data().await {
             said.extend_from_slice(&bytes.map_err(|error| self.unreachable(error))?);
             if said.len() >= PAGE_BYTES_MAX {
@@ -236,7 +237,14 @@ async fn connect(endpoint: &Endpoint, roots: Option<&Path>) -> Result<SendReques
 
 /// Shakes hands, and lets the connection run by itself.
 async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<SendRequest<Bytes>, String> {
-    let (requests, connection) = h2::client::handshake(stream).await.map_err(|error| error.to_string())?;
+    let shaken = h2::client::Builder::new()
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .enable_push(false)
+        .handshake(stream)
+        .await;
+    let (requests, connection) = shaken.map_err(|error| error.to_string())?;
     tokio::spawn(async move {
         // What breaks a connection is told by its calls.
         let _ = connection.await;
@@ -245,12 +253,19 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> 
 }
 
 fn tls_config(roots: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
-    let path = roots.ok_or("an https endpoint takes --ca-file: the certificates that vouch for it, in PEM")?;
     let mut store = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| format!("{}: {error}", path.display()))?;
-        store.add(certificate).map_err(|error| format!("{}: {error}", path.display()))?;
+    match roots {
+        Some(path) => {
+            let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))? {
+                store.add(certificate.map_err(|error| wrong(&error))?).map_err(|error| wrong(&error))?;
+            }
+        }
+        // Among those of a system there may be some that nobody can read; the others count.
+        None => drop(store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+    }
+    if store.is_empty() {
+        return Err("no certificate vouches for an https endpoint here: name some with --ca-file, in PEM".to_owned());
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
