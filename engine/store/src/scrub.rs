@@ -257,9 +257,13 @@ impl<W: World> Inner<W> {
             if bad.is_empty() {
                 continue;
             }
-            // Those of the log are in use as long as their extent is.
-            let is_log = matches!(bad[0].subject, Subject::Log { .. });
-            let still = if is_log { bad } else { self.live_of(disk, name, &bad).await?.0 };
+            // Those of the log are in use as long as their extent is. In an open one the write may be under way: this read saw less
+            // of it than the first. What is bad there is named when the extent has its footer, and at each start.
+            let still = match bad[0].subject {
+                Subject::Log { .. } if is_open => Vec::new(),
+                Subject::Log { .. } => bad,
+                Subject::Blob { .. } => self.live_of(disk, name, &bad).await?.0,
+            };
             if self.space(disk).borrow_mut().accounts.of(name.extent, name.incarnation).is_some() {
                 still.iter().for_each(|entry| self.note_bad(disk, name, entry));
             }
