@@ -6,6 +6,7 @@ use anvil_model::ids::DiskId;
 use anvil_node::encryption::OperatorKey;
 
 use crate::harness::{Machine, Running, bytes_of, disk_id, set_gone};
+use crate::narrow::{is_as_wanted, set_out_of_use};
 use crate::{LENGTHS, check_all, name, put_all, sets};
 
 fn key(byte: u8) -> OperatorKey {
@@ -57,6 +58,31 @@ fn is_plain_somewhere(machine: &Machine) -> Option<String> {
         let mut places = used.flat_map(|unit| (unit..unit + 4096 - 16).step_by(8));
         places.find_map(|at| heads[head(&image[at..])].then(|| samples.get(&image[at..at + 16]).cloned()).flatten())
     })
+}
+
+/// What was written while disks were missing is spread anew as it was encrypted: it reads, without any two disks too, and
+/// nothing lies plain.
+#[test]
+fn what_is_spread_anew_stays_encrypted() {
+    let machine = encrypting(25, 4, "2+2");
+    let running = machine.start();
+    set_out_of_use(&running, &[1, 2], true);
+    put_all(&running);
+    assert!(running.narrow() > 5, "{} are narrow", running.narrow());
+    set_out_of_use(&running, &[1, 2], false);
+    let upkeep = running.keep();
+    running.until("all are as wide as they should be", |running| is_as_wanted(running, "2+2"));
+    LENGTHS.into_iter().filter(|&length| length > 0).for_each(|length| check_borders(&running, length));
+    drop(upkeep);
+    cut(running);
+    assert_eq!(is_plain_somewhere(&machine), None);
+
+    let running = machine.start();
+    for set in sets(4, 2) {
+        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], true));
+        check_all(&running);
+        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], false));
+    }
 }
 
 #[test]

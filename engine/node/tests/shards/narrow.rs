@@ -8,7 +8,7 @@ use anvil_model::geometry::stored_as;
 use crate::harness::{Machine, Running, disk_id, set_gone};
 use crate::{check_all, put_all, sets};
 
-fn set_out_of_use(running: &Running, disks: &[usize], out: bool) {
+pub(crate) fn set_out_of_use(running: &Running, disks: &[usize], out: bool) {
     for (node, &disk) in running.nodes.iter().flat_map(|node| disks.iter().map(move |disk| (node, disk))) {
         if out {
             node.store().set_offline(disk_id(disk));
@@ -18,7 +18,7 @@ fn set_out_of_use(running: &Running, disks: &[usize], out: bool) {
     }
 }
 
-fn is_as_wanted(running: &Running, profile: &str) -> bool {
+pub(crate) fn is_as_wanted(running: &Running, profile: &str) -> bool {
     let wanted = profile.parse().unwrap();
     running.narrow() == 0
         && running.blobs().iter().all(|row| {
