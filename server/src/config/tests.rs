@@ -66,7 +66,8 @@ fn disks_come_repeated_or_separated_by_commas() {
 fn storage_classes_have_profiles_that_fit_the_disks() {
     let classes = |text: &str| variables(&[("ANVIL_DISKS", "/a,/b,/c,/d"), ("ANVIL_STORAGE_CLASSES", text)]);
     let told = |text: &str| {
-        let classes = classes(text).unwrap().config.classes.with_standard(Profile { data: 2, parity: 2 });
+        let choice = classes(text).unwrap().config.classes;
+        let classes = choice.with_standard(choice.standard.unwrap_or(Profile { data: 2, parity: 2 }));
         classes.iter().map(|(name, profile)| format!("{name}={profile}")).collect::<Vec<_>>().join(",")
     };
     assert_eq!(told("COLD=1+1, STANDARD=2+1"), "STANDARD=2+1,COLD=1+1");
