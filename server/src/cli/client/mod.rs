@@ -19,6 +19,7 @@ mod profile;
 mod put;
 mod session;
 mod sync;
+mod token_cache;
 
 use std::path::PathBuf;
 

@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Common;
 use super::profile::Profile;
+use super::token_cache::TokenCache;
 use crate::cli::Failure;
 use crate::config::Environment;
 use crate::grpc::client::{Call, CallError, Client};
@@ -30,8 +31,10 @@ const CLEANUP_TIME_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Session {
     profile: Profile,
     idle: RefCell<Vec<Client>>,
-    /// With the time at which it is old.
-    token: RefCell<Option<(String, Instant)>>,
+    token: RefCell<Option<Token>>,
+    tokens: TokenCache,
+    /// The node does not take a token that a former command left.
+    was_stale: Cell<bool>,
     /// Uploads in parts that are under way, by id.
     uploads: RefCell<BTreeMap<String, (String, String)>>,
     /// A node that never answered is not asked again: its endpoint may be wrong.
@@ -40,16 +43,29 @@ pub(super) struct Session {
     pub(super) streams: Semaphore,
 }
 
+/// What says who asks.
+struct Token {
+    text: String,
+    /// When it is old.
+    until: Instant,
+    /// A former command got it.
+    was_kept: bool,
+}
+
 /// Does some work with a node. Ctrl-C ends it.
 pub(super) fn run_session(
     common: &Common,
     work: impl AsyncFnOnce(&Session) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let environment = Environment::of_process().map_err(Failure::usage)?;
+    let profile = Profile::find(common, &environment)?;
+    let tokens = TokenCache::of(&profile, &environment);
     let session = Session {
-        profile: Profile::find(common, &environment)?,
+        profile,
         idle: RefCell::default(),
         token: RefCell::default(),
+        tokens,
+        was_stale: Cell::new(false),
         uploads: RefCell::default(),
         was_reached: Cell::new(false),
         streams: Semaphore::new(STREAMS),
@@ -148,9 +164,15 @@ impl Line<'_> {
         M: Message,
         R: Message + Default,
     {
-        let token = self.token().await?;
-        let called = self.client().await?.call(&format!("/anvil.v1.{method}"), &token, request).await;
-        called.inspect_err(|error| self.note(error))
+        loop {
+            let token = self.token().await?;
+            let called = self.client().await?.call(&format!("/anvil.v1.{method}"), &token, request).await;
+            let Err(error) = called else { return called };
+            self.note(&error);
+            if !self.session.was_stale.take() {
+                return Err(error);
+            }
+        }
     }
 
     /// Begins a call whose messages stream.
@@ -187,17 +209,27 @@ impl Line<'_> {
         self.client().await?.call("/anvil.v1.AuthService/GetAccessToken", "", &request).await
     }
 
-    /// The session's token, got anew before it is old.
+    /// The session's token, or that of a former command; got anew before it is old.
     async fn token(&mut self) -> Result<String, CallError> {
-        if let Some((token, until)) = &*self.session.token.borrow()
-            && Instant::now() < *until
-        {
-            return Ok(token.clone());
+        let session = self.session;
+        let now = Instant::now();
+        let known = session.token.borrow().as_ref().filter(|token| now < token.until).map(|token| token.text.clone());
+        if let Some(known) = known {
+            return Ok(known);
         }
-        let answer = self.token_for(Vec::new()).await?;
-        let until = Instant::now() + Duration::from_secs(u64::from(answer.expires_in)) / 2;
-        self.session.token.replace(Some((answer.access_token.clone(), until)));
-        Ok(answer.access_token)
+        let kept = session.tokens.read();
+        let was_kept = kept.is_some();
+        let (text, good_for) = match kept {
+            Some(kept) => kept,
+            None => {
+                let answer = self.token_for(Vec::new()).await?;
+                let good_for = Duration::from_secs(u64::from(answer.expires_in)) / 2;
+                session.tokens.keep(&answer.access_token, good_for);
+                (answer.access_token, good_for)
+            }
+        };
+        session.token.replace(Some(Token { text: text.clone(), until: now + good_for, was_kept }));
+        Ok(text)
     }
 
     async fn client(&mut self) -> Result<&mut Client, CallError> {
@@ -213,7 +245,11 @@ impl Line<'_> {
     fn note(&mut self, error: &CallError) {
         match error {
             CallError::Unreachable { .. } => self.client = None,
-            CallError::Refused { code: Code::Unauthenticated, .. } => drop(self.session.token.take()),
+            CallError::Refused { code: Code::Unauthenticated, .. } => {
+                let token = self.session.token.take();
+                self.session.tokens.forget();
+                self.session.was_stale.set(token.is_some_and(|token| token.was_kept));
+            }
             _ => {}
         }
     }
@@ -257,6 +293,9 @@ impl Attempts {
             Trouble::Own(failure) => return Err(failure),
         };
         line.note(&error);
+        if line.session.was_stale.take() {
+            return Ok(());
+        }
         if self.made == RETRIES || !may_pass(&error, line.session.was_reached.get()) {
             return Err(Failure::run(error));
         }
