@@ -1,10 +1,9 @@
 //! Many digests at once: which code does it, and how streams of different lengths share its lanes.
 
 use std::fmt;
-use std::ops::RangeInclusive;
 
 use crate::blocks::{Block, Compress};
-use crate::lanes::{self, Blocks, LANES, Md5Lanes, Registers, Sha256Lanes};
+use crate::lanes::{self, Beside, Blocks, LANES, Md5Lanes, Registers, Sha256Beside, Sha256Lanes};
 use crate::stream::State;
 use crate::{Algorithm, Digest, md5, sha256};
 
@@ -14,42 +13,44 @@ pub struct Kernel {
     name: &'static str,
     /// Absent where one stream after the other is as fast.
     md5: Option<Md5Lanes>,
-    sha256: Option<Sha256Lanes>,
-    /// From so many streams on, lanes of SHA-256 are faster than one stream after the other.
-    sha256_together_min: usize,
+    sha256: Sha256Together,
+}
+
+/// How streams of SHA-256 go in step.
+#[derive(Clone, Copy)]
+enum Sha256Together {
+    /// One after the other.
+    No,
+    Lanes(Sha256Lanes),
+    Beside(Sha256Beside),
 }
 
 impl Kernel {
     /// One stream after the other.
-    pub const SINGLE: Self = Self { name: "single", md5: None, sha256: None, sha256_together_min: TOGETHER_MIN };
+    pub const SINGLE: Self = Self { name: "single", md5: None, sha256: Sha256Together::No };
 
-    /// The fastest that this CPU has. Where it has instructions for SHA-256, lanes pay only with AVX-512VL and when most of
-    /// them are in use (docs/PERFORMANCE.md).
+    /// The fastest that this CPU has. Where it has instructions for SHA-256, two streams by them are faster than eight in
+    /// lanes (docs/PERFORMANCE.md).
     #[must_use]
     pub fn detect() -> Self {
         let best = lanes::registers().pop().map_or(Self::SINGLE, Self::of);
-        match best.name {
-            _ if !has_sha_instructions() => best,
-            lanes::AVX512VL => Self { sha256_together_min: SHA256_BESIDE_INSTRUCTIONS_MIN, ..best },
-            _ => Self { sha256: None, ..best },
+        match lanes::sha256_beside() {
+            Some(beside) => Self { sha256: Sha256Together::Beside(beside), ..best },
+            None if has_sha_instructions() => Self { sha256: Sha256Together::No, ..best },
+            None => best,
         }
     }
 
-    /// Every kernel that this CPU runs, the best one last: to compare them. In these SHA-256 has lanes, whatever is
-    /// faster.
+    /// Every kernel that this CPU runs: to compare them. Those with lanes have lanes for SHA-256 too, whatever is faster.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        let lanes = [lanes::PORTABLE].into_iter().chain(lanes::registers());
-        [Self::SINGLE].into_iter().chain(lanes.map(Self::of)).collect()
+        let lanes = [lanes::PORTABLE].into_iter().chain(lanes::registers()).map(Self::of);
+        let beside = |beside| Self { name: "sha-ni", md5: None, sha256: Sha256Together::Beside(beside) };
+        [Self::SINGLE].into_iter().chain(lanes).chain(lanes::sha256_beside().map(beside)).collect()
     }
 
     fn of(registers: Registers) -> Self {
-        Self {
-            name: registers.name,
-            md5: Some(registers.md5),
-            sha256: Some(registers.sha256),
-            sha256_together_min: TOGETHER_MIN,
-        }
+        Self { name: registers.name, md5: Some(registers.md5), sha256: Sha256Together::Lanes(registers.sha256) }
     }
 
     /// What it is called, e.g. `avx512vl`. For people to read; not stable.
@@ -63,7 +64,11 @@ impl Kernel {
     pub fn lanes(&self, algorithm: Algorithm) -> usize {
         match algorithm {
             Algorithm::Md5 if self.md5.is_some() => 2 * LANES,
-            Algorithm::Sha256 if self.sha256.is_some() => LANES,
+            Algorithm::Sha256 => match self.sha256 {
+                Sha256Together::No => 1,
+                Sha256Together::Beside(_) => 2,
+                Sha256Together::Lanes(_) => LANES,
+            },
             _ => 1,
         }
     }
@@ -71,7 +76,11 @@ impl Kernel {
 
 impl fmt::Debug for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kernel").field("name", &self.name).field("sha256_lanes", &self.sha256.is_some()).finish()
+        f.debug_struct("Kernel")
+            .field("name", &self.name)
+            .field("md5_lanes", &self.lanes(Algorithm::Md5))
+            .field("sha256_lanes", &self.lanes(Algorithm::Sha256))
+            .finish()
     }
 }
 
@@ -98,25 +107,34 @@ pub fn update_many(kernel: &Kernel, updates: &mut [(&mut Digest, &[u8])]) {
         }
     }
     if let Some(lanes) = kernel.md5 {
-        in_lanes(
+        together(
             &mut md5s,
             md5::compress,
+            |left| left.min(2 * LANES),
             |chosen, count| match chosen {
                 [..] if chosen.len() <= LANES => one_group(chosen, count, lanes.eight),
                 _ => two_groups(chosen, count, lanes.sixteen),
             },
-            TOGETHER_MIN..=2 * LANES,
         );
     }
-    if let Some(lanes) = kernel.sha256 {
-        in_lanes(
+    match kernel.sha256 {
+        Sha256Together::No => {}
+        Sha256Together::Lanes(lanes) => together(
             &mut sha256s,
             sha256::compress,
-            |chosen, count| {
-                one_group(chosen, count, |[states], [blocks]| (lanes.eight)(states, blocks));
+            |left| left.min(LANES),
+            |chosen, count| one_group(chosen, count, |[states], [blocks]| (lanes.eight)(states, blocks)),
+        ),
+        Sha256Together::Beside(beside) => together(
+            &mut sha256s,
+            sha256::compress,
+            // So that none of three goes alone.
+            |left| if left == 3 { 3 } else { left.min(2) },
+            |chosen, count| match chosen {
+                [_, _, _] => side_by_side(chosen, count, beside.three),
+                _ => side_by_side(chosen, count, beside.two),
             },
-            kernel.sha256_together_min..=LANES,
-        );
+        ),
     }
 }
 
@@ -126,29 +144,39 @@ struct Lane<'a, const WORDS: usize> {
     blocks: &'a [Block],
 }
 
-/// Lanes run until the shortest of them ends; then those that are left share them anew. The longest go first, so that few
-/// are left alone at the end. Fewer than the first of `lanes` go one after the other.
-fn in_lanes<const WORDS: usize>(
+/// As many streams as `share` says of those that are left go in step until the shortest of them ends; then the others share
+/// anew. The longest go first, so that few are left alone at the end.
+fn together<const WORDS: usize>(
     streams: &mut [Lane<'_, WORDS>],
     alone: Compress<WORDS>,
-    together: impl Fn(&mut [Lane<'_, WORDS>], usize),
-    lanes: RangeInclusive<usize>,
+    share: impl Fn(usize) -> usize,
+    in_step: impl Fn(&mut [Lane<'_, WORDS>], usize),
 ) {
     loop {
         streams.sort_unstable_by_key(|stream| std::cmp::Reverse(stream.blocks.len()));
         let left = streams.iter().take_while(|stream| !stream.blocks.is_empty()).count();
-        if left < *lanes.start() {
-            for Lane { words, blocks } in &mut streams[..left] {
-                alone(words, blocks);
+        match &mut streams[..share(left)] {
+            [] => return,
+            [Lane { words, blocks }] => alone(words, std::mem::take(blocks)),
+            chosen => {
+                let count = chosen.last().expect("there are two at least").blocks.len();
+                in_step(chosen, count);
+                for stream in chosen {
+                    stream.blocks = &stream.blocks[count..];
+                }
             }
-            return;
         }
-        let chosen = &mut streams[..left.min(*lanes.end())];
-        let count = chosen.last().expect("there are two at least").blocks.len();
-        together(chosen, count);
-        for stream in chosen {
-            stream.blocks = &stream.blocks[count..];
-        }
+    }
+}
+
+/// Takes `count` blocks of each stream, as many as there are.
+fn side_by_side<const STREAMS: usize>(streams: &mut [Lane<'_, 8>], count: usize, compress: Beside<STREAMS>) {
+    assert_eq!(streams.len(), STREAMS, "as many as the code takes");
+    let mut states = std::array::from_fn(|stream| *streams[stream].words);
+    let blocks = std::array::from_fn(|stream| &streams[stream].blocks[..count]);
+    compress(&mut states, &blocks);
+    for (stream, state) in streams.iter_mut().zip(states) {
+        *stream.words = state;
     }
 }
 
@@ -201,8 +229,3 @@ fn has_sha_instructions() -> bool {
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     false
 }
-
-/// Two streams in lanes are faster than one after the other; one is not (docs/PERFORMANCE.md).
-const TOGETHER_MIN: usize = 2;
-/// Beside instructions for SHA-256, which take one stream at 1.8 GB/s where eight lanes of AVX-512VL take 3.1 together.
-const SHA256_BESIDE_INSTRUCTIONS_MIN: usize = 6;

@@ -2,6 +2,7 @@
 
 use crate::Value;
 use crate::blocks::{Block, Stream};
+use crate::lanes::settled;
 
 /// An MD5 under way.
 pub(crate) type Md5 = Stream<4>;
@@ -14,8 +15,8 @@ pub(crate) fn finish(md5: Md5) -> Value {
     Value::new(words.map(u32::to_le_bytes).as_flattened())
 }
 
-/// Every step waits for the one before it, so what counts is the way from one `b` to the next. In rounds 2 and 3 the part
-/// that does not need the newest word is added first, which makes it an operation shorter than as the RFC writes it.
+/// Every step waits for the one before it, so what counts is the way from one `b` to the next. What does not
+/// need the newest word is added first, in round 2 also half of its function, and stays so: settled.
 pub(crate) fn compress(words: &mut [u32; 4], blocks: &[Block]) {
     let [mut a, mut b, mut c, mut d] = *words;
     for block in blocks {
@@ -30,7 +31,7 @@ pub(crate) fn compress(words: &mut [u32; 4], blocks: &[Block]) {
         }
         macro_rules! f {
             ($a:ident $b:ident $c:ident $d:ident, $step:expr, $rotation:literal) => {
-                let sum = $a.wrapping_add(x[($step) % 16]).wrapping_add(CONSTANTS[$step]);
+                let sum = settled($a.wrapping_add(x[($step) % 16]).wrapping_add(CONSTANTS[$step]));
                 step!(sum.wrapping_add($d ^ ($b & ($c ^ $d))), $a, $b, $rotation);
             };
         }
@@ -38,18 +39,19 @@ pub(crate) fn compress(words: &mut [u32; 4], blocks: &[Block]) {
             ($a:ident $b:ident $c:ident $d:ident, $step:expr, $rotation:literal) => {
                 let sum = $a.wrapping_add(x[(5 * ($step) + 1) % 16]).wrapping_add(CONSTANTS[$step]);
                 // The two halves have no bit in common.
-                step!(sum.wrapping_add($c & !$d).wrapping_add($b & $d), $a, $b, $rotation);
+                let sum = settled(sum.wrapping_add($c & !$d));
+                step!(sum.wrapping_add($b & $d), $a, $b, $rotation);
             };
         }
         macro_rules! h {
             ($a:ident $b:ident $c:ident $d:ident, $step:expr, $rotation:literal) => {
-                let sum = $a.wrapping_add(x[(3 * ($step) + 5) % 16]).wrapping_add(CONSTANTS[$step]);
-                step!(sum.wrapping_add(($c ^ $d) ^ $b), $a, $b, $rotation);
+                let sum = settled($a.wrapping_add(x[(3 * ($step) + 5) % 16]).wrapping_add(CONSTANTS[$step]));
+                step!(sum.wrapping_add(settled($c ^ $d) ^ $b), $a, $b, $rotation);
             };
         }
         macro_rules! i {
             ($a:ident $b:ident $c:ident $d:ident, $step:expr, $rotation:literal) => {
-                let sum = $a.wrapping_add(x[7 * ($step) % 16]).wrapping_add(CONSTANTS[$step]);
+                let sum = settled($a.wrapping_add(x[7 * ($step) % 16]).wrapping_add(CONSTANTS[$step]));
                 step!(sum.wrapping_add($c ^ ($b | !$d)), $a, $b, $rotation);
             };
         }

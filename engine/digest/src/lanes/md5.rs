@@ -46,7 +46,7 @@ pub(super) unsafe fn compress<W: Words, const GROUPS: usize>(
         macro_rules! step {
             ($function:ident, $a:ident $b:ident $c:ident $d:ident, $word:expr, $step:expr, $left:literal $right:literal) => {
                 for group in 0..GROUPS {
-                    let sum = $a[group].add($a[group].splat(CONSTANTS[$step])).add(x[group][$word % 16]);
+                    let sum = $a[group].add($a[group].splat(CONSTANTS[$step])).add(x[group][$word % 16]).settled();
                     let sum = sum.add($function($b[group], $c[group], $d[group]));
                     $a[group] = sum.rotate_left::<$left, $right>().add($b[group]);
                 }

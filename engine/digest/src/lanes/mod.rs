@@ -1,4 +1,4 @@
-//! MD5 and SHA-256 of eight or sixteen streams at once.
+//! MD5 and SHA-256 of many streams at once, eight or sixteen in lanes, and few of SHA-256 by the CPU's own instructions.
 //!
 //! A *lane* is one stream's place in a register of 256 bits: each register holds the same word of eight streams, and each
 //! instruction takes the same step for all of them. The steps are written once, over [`Words`]; what differs is how a
@@ -8,6 +8,8 @@
 mod md5;
 mod portable;
 mod sha256;
+#[cfg(target_arch = "x86_64")]
+mod sha_ni;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -24,9 +26,6 @@ pub(crate) struct Registers {
     pub(crate) sha256: Sha256Lanes,
 }
 
-/// The name of the best registers of x86.
-pub(crate) const AVX512VL: &str = "avx512vl";
-
 /// What every CPU has.
 pub(crate) const PORTABLE: Registers =
     Registers { name: "portable", md5: Md5Lanes::PORTABLE, sha256: Sha256Lanes::PORTABLE };
@@ -37,6 +36,38 @@ pub(crate) fn registers() -> Vec<Registers> {
     return x86::registers();
     #[cfg(not(target_arch = "x86_64"))]
     Vec::new()
+}
+
+/// Takes blocks into the words of so many streams, from each equally many.
+pub(crate) type Beside<const STREAMS: usize> = fn(&mut [[u32; 8]; STREAMS], &[&[Block]; STREAMS]);
+
+/// SHA-256 of a few streams beside each other by the CPU's own instructions.
+#[derive(Clone, Copy)]
+pub(crate) struct Sha256Beside {
+    pub(crate) two: Beside<2>,
+    pub(crate) three: Beside<3>,
+}
+
+/// What this CPU has of it.
+pub(crate) fn sha256_beside() -> Option<Sha256Beside> {
+    #[cfg(target_arch = "x86_64")]
+    return sha_ni::beside();
+    #[cfg(not(target_arch = "x86_64"))]
+    None
+}
+
+/// The same word, computed before it is added to anything else: what [`Words::settled`] is to lanes.
+#[inline(always)]
+pub(crate) fn settled(word: u32) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let mut word = word;
+        // SAFETY: nothing is done: the register is what it was.
+        unsafe { std::arch::asm!("/* {:e} */", inout(reg) word, options(pure, nomem, nostack, preserves_flags)) };
+        word
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    word
 }
 
 /// Streams in a register.
@@ -56,6 +87,9 @@ pub(crate) trait Words: Copy {
     /// The same word in every lane.
     fn splat(self, word: u32) -> Self;
     fn add(self, other: Self) -> Self;
+    /// The same, computed before it is added to anything else. Without this word the compiler sorts the terms of a sum as it
+    /// likes, and puts a constant last, into the chain that each step of MD5 waits for.
+    fn settled(self) -> Self;
     /// `RIGHT` is 32 - `LEFT`.
     fn rotate_left<const LEFT: i32, const RIGHT: i32>(self) -> Self;
     fn shift_right<const BITS: i32>(self) -> Self;

@@ -35,6 +35,11 @@ impl Words for Array {
         Self::of(|lane| self.0[lane].wrapping_add(other.0[lane]))
     }
 
+    #[inline(always)]
+    fn settled(self) -> Self {
+        self
+    }
+
     #[inline(never)]
     fn rotate_left<const LEFT: i32, const RIGHT: i32>(self) -> Self {
         Self::of(|lane| self.0[lane].rotate_left(LEFT.unsigned_abs()))

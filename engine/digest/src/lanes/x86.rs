@@ -1,9 +1,10 @@
 //! Lanes in the 256-bit registers of x86: with AVX2, and with the rotations and three-way functions that AVX-512VL adds
 //! to them. Never 512 bits: they lower the clock of everything else on the core on some CPUs, and gain a tenth.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{AVX512VL, Blocks, LANES, Md5Lanes, Registers, Sha256Lanes, Words, md5, sha256};
+use super::{Blocks, LANES, Md5Lanes, Registers, Sha256Lanes, Words, md5, sha256};
 use crate::blocks::Block;
 
 /// Registers of a CPU with AVX2.
@@ -43,7 +44,7 @@ const AVX2: Registers = Registers {
 
 /// Given out only by [`registers`].
 const AVX512: Registers = Registers {
-    name: AVX512VL,
+    name: "avx512vl",
     md5: Md5Lanes {
         // SAFETY: `registers` saw AVX2, AVX-512F and AVX-512VL before it gave this out, and a CPU does not lose them.
         eight: |states, blocks| unsafe { md5_avx512(states, blocks) },
@@ -118,6 +119,11 @@ macro_rules! alike {
         }
 
         #[inline(always)]
+        fn settled(self) -> Self {
+            Self(with!(settled(self.0)))
+        }
+
+        #[inline(always)]
         fn shift_right<const BITS: i32>(self) -> Self {
             Self(with!(_mm256_srli_epi32::<BITS>(self.0)))
         }
@@ -189,6 +195,15 @@ impl Words for Avx512 {
     fn majority(self, b: Self, c: Self) -> Self {
         Self(with!(_mm256_ternarylogic_epi32::<0xe8>(self.0, b.0, c.0)))
     }
+}
+
+/// No instruction, only a place that the compiler may not move a sum across.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn settled(mut words: __m256i) -> __m256i {
+    // SAFETY: nothing is done: the register is what it was.
+    unsafe { asm!("/* {} */", inout(ymm_reg) words, options(pure, nomem, nostack, preserves_flags)) };
+    words
 }
 
 /// Four words of a block at a time: each register gets those of two lanes, and two rounds of unpacking bring the words of
