@@ -1,43 +1,20 @@
-//! Where the blobs of a core lie: from (blob, shard, window) to a place, in memory.
+//! Where the blobs of a core lie: from (blob, shard, window) to a place, in memory. `entry` has what is kept of them.
+
+mod entry;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use anvil_model::format::{FooterEntry, LARGE_PAYLOAD_OFFSET};
-use anvil_model::geometry::{
-    WINDOW_BITS, cell_bytes, cell_bytes_full, window_bytes, window_count, window_length, window_start,
-};
-use anvil_model::ids::{BlobId, CellId, Incarnation, NodeId};
+use anvil_model::geometry::{cell_bytes, cell_bytes_full, window_bytes, window_count, window_length, window_start};
+use anvil_model::ids::{BlobId, CellId};
 use anvil_model::profile::Profile;
+
+pub(crate) use entry::Place;
+use entry::{Key, Packed, RANKS, Run, full_bytes};
 
 /// Entries of a full chunk.
 const CHUNK_ENTRIES: usize = 64;
-/// Bits of a key's last word that hold the shard.
-const SHARD_BITS: u32 = 5;
-/// Records of one cell that are told apart, at most: those of rank 0 are read, the others wait for [`Index::settle`].
-const RANKS: u32 = 8;
-
-const _: () = assert!(Profile::DATA_SHARDS_MAX + Profile::PARITY_SHARDS_MAX <= 1 << SHARD_BITS);
-const _: () = assert!(WINDOW_BITS + SHARD_BITS + RANKS.ilog2() <= u32::BITS);
-
-/// Where one cell of a blob lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// Of the cell's blob. One copy for the metadata log.
-    pub(crate) profile: Profile,
-    /// The disk, by its place in the list of the node's disks.
-    pub(crate) disk: u16,
-    /// The extent.
-    pub(crate) extent: u32,
-    /// Where the record begins in the extent.
-    pub(crate) offset: u32,
-    /// Where the payload begins in the record.
-    pub(crate) payload_offset: u16,
-    /// How long it is.
-    pub(crate) payload_bytes: u32,
-}
-
 /// The index of one core: sorted entries in chunks. Cells of one shard that lie behind one another in one extent share an
 /// entry.
 ///
@@ -92,148 +69,6 @@ pub(crate) struct Move {
     pub(crate) from_incarnation: u64,
     pub(crate) to: Place,
     pub(crate) to_incarnation: u64,
-}
-
-/// A cell, in words of four bytes so that an entry has no padding. The last one has the rank above the shard above the window,
-/// so that the cells of a shard are neighbours, and those that are read come first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key([u32; 5]);
-
-/// Cells of one shard that lie behind one another; all but the last are full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Run {
-    extent: u32,
-    offset: u32,
-    last_bytes: u32,
-    cells: u16,
-    disk: u16,
-    payload_offset: u16,
-    profile: Packed,
-}
-
-/// A profile in a byte: k-1, and m in the upper half.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Packed(u8);
-
-const _: () = assert!(size_of::<(Key, Run)>() == 40, "the budget is 48 bytes per record");
-
-impl Packed {
-    fn new(profile: Profile) -> Self {
-        Self((profile.data - 1) | (profile.parity << 4))
-    }
-
-    fn profile(self) -> Profile {
-        Profile { data: (self.0 & 15) + 1, parity: self.0 >> 4 }
-    }
-}
-
-impl Key {
-    const MIN: Self = Self([0; 5]);
-
-    fn new(cell: CellId) -> Self {
-        Self::ranked(cell, 0)
-    }
-
-    fn ranked(cell: CellId, rank: u32) -> Self {
-        let CellId { blob, shard, window } = cell;
-        Self::of_word(blob, rank << (WINDOW_BITS + SHARD_BITS) | u32::from(shard) << WINDOW_BITS | window)
-    }
-
-    fn is_read(self) -> bool {
-        self.0[4] >> (WINDOW_BITS + SHARD_BITS) == 0
-    }
-
-    fn shard(self) -> u8 {
-        (self.0[4] >> WINDOW_BITS & ((1 << SHARD_BITS) - 1)) as u8
-    }
-
-    fn of_word(blob: BlobId, word: u32) -> Self {
-        let [high, low] = [(blob.sequence >> 32) as u32, blob.sequence as u32];
-        Self([blob.node.0, blob.incarnation.0, high, low, word])
-    }
-
-    fn window(self) -> u32 {
-        self.0[4] & ((1 << WINDOW_BITS) - 1)
-    }
-
-    fn blob(self) -> BlobId {
-        let [node, incarnation, high, low, _] = self.0;
-        let sequence = u64::from(high) << 32 | u64::from(low);
-        BlobId { node: NodeId(node), incarnation: Incarnation(incarnation), sequence }
-    }
-
-    fn plus(self, cells: u32) -> Self {
-        let [node, incarnation, high, low, word] = self.0;
-        Self([node, incarnation, high, low, word + cells])
-    }
-
-    fn is_of_the_blob_of(self, other: Self) -> bool {
-        self.0[..4] == other.0[..4]
-    }
-
-    /// How many windows behind `before` this one is, in the same shard and rank.
-    fn behind(self, before: Self) -> Option<u32> {
-        let same = self.is_of_the_blob_of(before) && self.0[4] >> WINDOW_BITS == before.0[4] >> WINDOW_BITS;
-        if same { self.0[4].checked_sub(before.0[4]) } else { None }
-    }
-}
-
-impl Run {
-    fn place(&self, index: u32) -> Place {
-        let profile = self.profile.profile();
-        let full = full_bytes(profile);
-        let payload_bytes = if index + 1 == u32::from(self.cells) { self.last_bytes } else { full };
-        let offset = self.offset + index * stride_bytes(profile);
-        let Self { extent, disk, payload_offset, .. } = *self;
-        Place { profile, disk, extent, offset, payload_offset, payload_bytes }
-    }
-
-    /// Its records, with the padding behind each.
-    fn bytes(&self) -> u64 {
-        (0..u32::from(self.cells)).map(|index| self.place(index).record_bytes()).sum()
-    }
-
-    /// True when a cell at `place` would be this run's next one.
-    fn continues_at(&self, place: &Place) -> bool {
-        let next = || {
-            let length = u32::from(self.cells).checked_mul(stride_bytes(place.profile))?;
-            self.offset.checked_add(length)
-        };
-        self.last_bytes == full_bytes(place.profile)
-            && self.profile == Packed::new(place.profile)
-            && self.cells < u16::MAX
-            && u32::from(self.payload_offset) == LARGE_PAYLOAD_OFFSET
-            && (self.disk, self.extent, self.payload_offset) == (place.disk, place.extent, place.payload_offset)
-            && next() == Some(place.offset)
-    }
-}
-
-fn full_bytes(profile: Profile) -> u32 {
-    u32::try_from(cell_bytes_full(profile)).expect("at most a record")
-}
-
-/// What a full cell takes in its extent, so that the next one of a run begins behind it.
-fn stride_bytes(profile: Profile) -> u32 {
-    LARGE_PAYLOAD_OFFSET + full_bytes(profile)
-}
-
-impl Place {
-    /// Where an extent has the record that an entry of its footer names.
-    pub(crate) fn of(disk: u16, extent: u32, entry: &FooterEntry) -> Self {
-        Self {
-            profile: entry.subject.profile(),
-            disk,
-            extent,
-            offset: entry.offset,
-            payload_offset: u16::try_from(entry.payload_offset).expect("at most a unit"),
-            payload_bytes: entry.payload_bytes,
-        }
-    }
-
-    /// The record, with the padding behind it.
-    pub(crate) fn record_bytes(&self) -> u64 {
-        (u64::from(self.payload_offset) + u64::from(self.payload_bytes)).next_multiple_of(8)
-    }
 }
 
 impl Index {
@@ -671,9 +506,11 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
+    use anvil_model::format::LARGE_PAYLOAD_OFFSET;
     use anvil_model::ids::{Incarnation, NodeId};
     use proptest::prelude::*;
 
+    use super::entry::stride_bytes;
     use super::*;
 
     fn blob(sequence: u64) -> BlobId {
