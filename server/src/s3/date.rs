@@ -3,17 +3,18 @@
 use anvil_model::time::WallTime;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
-use jiff::fmt::rfc2822::DateTimePrinter;
+use jiff::fmt::{rfc2822, temporal};
 use jiff::tz::TimeZone;
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7), for headers.
 pub(crate) fn http(time: WallTime) -> String {
-    DateTimePrinter::new().timestamp_to_rfc9110_string(&timestamp(time)).unwrap_or_default()
+    rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&timestamp(time)).unwrap_or_default()
 }
 
 /// `1994-11-06T08:49:37.000Z`, for XML. Whole seconds, like the header and like AWS, so that both always agree.
 pub(crate) fn iso(time: WallTime) -> String {
-    timestamp(time).strftime("%Y-%m-%dT%H:%M:%S.000Z").to_string()
+    let seconds = Timestamp::from_second(unix_seconds(time)).unwrap_or(Timestamp::MAX);
+    temporal::DateTimePrinter::new().precision(Some(3)).timestamp_to_string(&seconds)
 }
 
 /// Whole seconds since 1970 of a date in any of the three forms that HTTP knows (RFC 9110, 5.6.7).

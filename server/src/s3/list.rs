@@ -93,7 +93,8 @@ impl Listing {
     }
 
     fn xml(&self, bucket: &BucketName, page: &Page, owner: &str) -> Vec<u8> {
-        XmlWriter::document("ListBucketResult", |xml| {
+        let bytes = 1024 + page.entries.len() * ENTRY_BYTES;
+        XmlWriter::long_document("ListBucketResult", bytes, |xml| {
             xml.text("Name", bucket.as_str());
             xml.text("Prefix", &self.encoding.apply(&self.prefix));
             let owner = match &self.version {
@@ -163,6 +164,8 @@ fn read_token(text: &str) -> Result<Vec<u8>, S3Error> {
     }
 }
 
+/// An entry of a key that is not long.
+const ENTRY_BYTES: usize = 384;
 /// Lets the tokens of a later release differ from these.
 const TOKEN_FORM: u8 = 1;
 
