@@ -4,6 +4,7 @@
 //! Every figure comes with the machine, the command and the conditions that made it.
 #![deny(unsafe_code)]
 
+mod bare;
 mod clock;
 mod compare;
 mod digest;
@@ -53,6 +54,8 @@ enum What {
     Compare(compare::Args),
     /// Measures what TCP costs a server for each request and byte, with Anvil's runtime and others
     Net(net::Args),
+    /// Serves what no store can leave out and nothing else, to compare with: from the socket to the disk and back
+    Bare(bare::Args),
     /// Turns saved JSON documents into one page with plots
     Report(report::Args),
 }
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         What::S3(args) => s3::run(&args),
         What::Compare(args) => compare::run(&args),
         What::Net(args) => net::run(&args),
+        What::Bare(args) => bare::run(&args),
         What::Report(args) => report::run(&args),
     };
     match result {

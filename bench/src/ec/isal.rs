@@ -13,11 +13,14 @@ use anyhow::{Context, ensure};
 use super::library;
 use super::stripe::Stripe;
 
-/// `void ec_init_tables(int k, int rows, unsigned char *a, unsigned char *gftbls)`
+// `void ec_init_tables(int k, int rows, unsigned char *a, unsigned char *gftbls)`
+// SAFETY: who calls it has rows * k bytes at the third pointer and room for 32 * k * rows at the fourth.
 type InitTables = unsafe extern "C" fn(c_int, c_int, *mut u8, *mut u8);
-/// `int gf_invert_matrix(unsigned char *in, unsigned char *out, const int n)`
+// `int gf_invert_matrix(unsigned char *in, unsigned char *out, const int n)`
+// SAFETY: who calls it has n * n bytes at either pointer, and needs those of the first no more.
 type InvertMatrix = unsafe extern "C" fn(*mut u8, *mut u8, c_int) -> c_int;
-/// `void ec_encode_data(int len, int k, int rows, unsigned char *gftbls, unsigned char **data, unsigned char **coding)`
+// `void ec_encode_data(int len, int k, int rows, unsigned char *gftbls, unsigned char **data, unsigned char **coding)`
+// SAFETY: who calls it has the tables of `ec_init_tables`, and k and rows pointers to `len` bytes each.
 type EncodeData = unsafe extern "C" fn(c_int, c_int, c_int, *mut u8, *const *const u8, *const *mut u8);
 
 /// The library's functions (erasure_code.h), and the library that must stay as long as they do.
