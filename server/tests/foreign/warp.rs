@@ -48,7 +48,7 @@ fn every_kind_of_load_runs_without_an_error() {
                 .args(["--access-key", &node.credentials.access_key, "--secret-key", &node.credentials.secret_key])
                 .args(["--duration", &format!("{seconds}s"), "--concurrent", "4", "--no-color"])
                 .args(*extra);
-            let printed = run(&mut command);
+            let printed = until_it_ends(&mut command);
             let errors: Vec<&str> = printed.lines().filter(|line| line.to_lowercase().contains("error")).collect();
             assert!(errors.is_empty(), "warp {load:?} {extra:?}: {errors:?}");
             println!("warp {} {}: no error", load[0], extra.join(" "));
@@ -56,3 +56,20 @@ fn every_kind_of_load_runs_without_an_error() {
     }
     node.stop();
 }
+
+/// What it printed. When it prepares objects with checksums, warp 1.3.1 now and then writes one map from two goroutines, and
+/// Go ends it: no fault of the node, and it is begun again.
+fn until_it_ends(command: &mut Command) -> String {
+    for _ in 0..CRASHES_MAX {
+        let output = command.output().unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() || !complaint.contains("fatal error: concurrent map") {
+            assert!(output.status.success(), "{command:?} ended with {}\n{complaint}", output.status);
+            return String::from_utf8_lossy(&output.stdout).into_owned();
+        }
+        println!("warp crashed by itself: {}", complaint.lines().next().unwrap_or_default());
+    }
+    panic!("{command:?} crashes all the time");
+}
+
+const CRASHES_MAX: u32 = 8;
