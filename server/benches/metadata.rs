@@ -3,23 +3,28 @@
 //!
 //! `cargo bench -p anvil --bench metadata [-- SECONDS]` starts a server of its own (`ANVIL_PG_BIN`, or Debian's) and takes it
 //! away again. A commit is the PUT of a small object, half of them over one that is there: what its data costs is not in it.
+//!
+//! `cargo bench -p anvil --bench metadata -- list [ROWS]` fills a bucket with as many keys, 10 million unless told otherwise, and
+//! prints how long pages of it take. The rows take about 0.6 GB per million, in the system's directory for temporary files.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anvil::metadata::postgres::cluster::Databases;
 use anvil::metadata::postgres::schema::{REGIONAL, migrate};
 use anvil::metadata::postgres::{Database, Postgres, Seen};
 use anvil_model::ids::{BlobId, Incarnation, NodeId, TenantId};
 use anvil_model::io::World;
+use anvil_model::limits::PAGE_KEYS_MAX;
 use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, ChecksumType, Etag, Headers, Key, WriteConditions};
 use anvil_model::profile::Profile;
-use anvil_node::metadata::Client;
+use anvil_node::list::{After, ListObjects};
 use anvil_node::metadata::batch::{Limits, Service, mailboxes};
 use anvil_node::metadata::mutation::{BlobClaim, BucketRef, Change, NewObject, Outcome};
-use anvil_node::metadata::query::{BucketPath, Query};
+use anvil_node::metadata::query::{Answer, BucketPath, Query};
 use anvil_node::metadata::rows::StorageClass;
+use anvil_node::metadata::{Client, Metadata as _};
 use anvil_runtime::{Core, Io, Options};
 use futures_util::future::{join, join_all};
 
@@ -32,11 +37,19 @@ const NODE: NodeId = NodeId(1);
 const BUCKET: &str = "bench";
 const IN_FLIGHT: [usize; 3] = [1, 16, 256];
 const SECONDS: u64 = 5;
+const LISTED_ROWS: u64 = 10_000_000;
+/// Keys that share a prefix.
+const LISTED_TOGETHER: u64 = 2_000;
+const LISTED_TIMES: usize = 200;
 
 /// One of each: what a node has, on the connections that it has.
 const ALONE: Limits = Limits { mutations: 1, queries: 1, ..Limits::DATABASE };
 
 fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(at) = words.iter().position(|word| word == "list") {
+        return list(words.get(at + 1).and_then(|word| word.parse().ok()).unwrap_or(LISTED_ROWS));
+    }
     // Cargo itself says --bench.
     let seconds = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(SECONDS);
     let server = server::Postgres::start();
@@ -95,6 +108,66 @@ fn measure(server: &server::Postgres, way: &'static str, limits: Limits, time: D
     });
     cores.expect("a core starts").join().expect("no core panicked");
     thread.join();
+}
+
+/// How long pages of a large bucket take: at its begin, in its midst and near its end, and rolled up by a delimiter.
+fn list(rows: u64) {
+    let server = server::Postgres::start();
+    let (database, seen) = make_database(&server);
+    let name = database.place().split(' ').next().expect("it has a name").to_owned();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an executor");
+    let begun = Instant::now();
+    let sizes = runtime.block_on(async {
+        ask(&server, &name, &fill(rows)).await;
+        ask(&server, &name, "VACUUM ANALYZE heads").await;
+        ask(&server, &name, "SELECT pg_size_pretty(pg_database_size(current_database()))").await
+    });
+    println!("{rows} rows in {:.0?}, {}", begun.elapsed(), sizes.unwrap_or_default());
+    let databases = Databases { global: database.clone(), regional: database };
+    let (postgres, thread) =
+        Postgres::start(databases, seen, Box::new(|_, _| {}), Box::new(|_| {})).expect("there is a thread to be had");
+    let after = |number: u64| After::Key(format!("{:04}/{number:012}", number / LISTED_TOGETHER).into_bytes());
+    println!("| page of 1,000 | p50 ms | p99 ms |");
+    println!("| --- | --: | --: |");
+    for (what, delimiter, begins) in [
+        ("the first one", "", After::Start),
+        ("in the midst", "", after(rows / 2)),
+        ("the last one", "", after(rows - PAGE_KEYS_MAX as u64 - 1)),
+        ("of common prefixes", "/", After::Start),
+    ] {
+        let list =
+            ListObjects { delimiter: delimiter.into(), after: begins, max: PAGE_KEYS_MAX, ..ListObjects::default() };
+        let query = Query::List { bucket: BucketPath { tenant: TENANT, name: bucket_name() }, list };
+        let mut times: Vec<Duration> = (0..LISTED_TIMES)
+            .map(|_| {
+                let begun = Instant::now();
+                let answer = runtime.block_on(postgres.look_up(vec![query.clone()])).pop();
+                let Some(Ok(Answer::List(page))) = answer else { panic!("a page is {answer:?}") };
+                assert!(!page.entries.is_empty(), "{what}");
+                begun.elapsed()
+            })
+            .collect();
+        times.sort_unstable();
+        let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3;
+        println!("| {what} | {:.2} | {:.2} |", at(50), at(99));
+    }
+    drop(postgres);
+    thread.join();
+}
+
+/// A bucket with keys below common prefixes, as its objects would leave it.
+fn fill(rows: u64) -> String {
+    format!(
+        "INSERT INTO buckets (id, name, tenant, region, state, generation, created_at_ms, versioning, ownership, \
+         public_access_block, lock_enabled) VALUES (1, '{BUCKET}', {}, 'bench', 1, 1, 0, 0, 1, 15, false); \
+         INSERT INTO heads (bucket, key, generation, write_id, is_null, delete_marker, owner, etag, size, checksum_algorithm, \
+         checksum_of, checksum, crc64nvme, last_modified_ms, content, blob, blob_offset, blob_length, storage_class, legal_hold) \
+         SELECT 1, convert_to(lpad((n / {LISTED_TOGETHER})::text, 4, '0') || '/' || lpad(n::text, 12, '0'), 'UTF8'), n + 1, \
+         decode(md5(n::text), 'hex'), true, false, {}, md5(n::text), 4096, 3, 1, decode(lpad(to_hex(n), 16, '0'), 'hex'), n, \
+         1700000000000 + n, 1, decode(lpad(to_hex(n), 32, '0'), 'hex'), 0, 4096, 1, false FROM generate_series(0::bigint, {rows} - 1) n; \
+         SELECT setval('generations', {rows} + 1)",
+        TENANT.0, TENANT.0
+    )
 }
 
 /// A migrated database without rows.

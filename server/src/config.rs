@@ -70,6 +70,8 @@ pub struct Config {
     pub buffer_memory: Option<Size>,
     /// For how long deleted data is kept for those who read it.
     pub reclaim_delay: Duration,
+    /// For how long an upload may take before it is aborted; `None` for as long as it likes.
+    pub upload_expiry: Option<Duration>,
     /// How the records of the disks are verified in the background; `None` when they are not.
     pub scrub: Option<ScrubOptions>,
     /// Bytes of shards that are made again per second, over all cores.
@@ -216,6 +218,8 @@ impl Config {
         let memory = reader.optional(flags.buffer_memory.as_deref(), &["ANVIL_BUFFER_MEMORY"], value::buffer_memory)?;
         let flag = flags.reclaim_delay.as_deref();
         let reclaim_delay = reader.text(flag, &["ANVIL_RECLAIM_DELAY"], value::duration, "5m")?;
+        let flag = flags.upload_expiry.as_deref();
+        let upload_expiry = reader.text(flag, &["ANVIL_UPLOAD_EXPIRY"], value::duration, "7d")?;
         let scrub = read_scrub(&mut reader)?;
         let flag = flags.repair_rate.as_deref();
         let repair_rate = reader.text(flag, &["ANVIL_REPAIR_RATE"], value::repair_rate, "256MiB")?;
@@ -249,6 +253,7 @@ impl Config {
             control_core,
             buffer_memory: memory,
             reclaim_delay,
+            upload_expiry: Some(upload_expiry).filter(|expiry| !expiry.is_zero()),
             scrub,
             repair_rate,
             token_secret,

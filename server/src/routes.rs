@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crate::grpc::Services;
+use crate::grpc::call::Calls;
 use crate::grpc::request::is_grpc;
 use crate::http::{Head, Incoming, Outgoing, Response, Service};
 use crate::metadata::postgres::DatabaseRole;
@@ -170,7 +171,7 @@ impl<S: Service> Service for Routes<S> {
         self.s3.refusal(status, code, message, request_id)
     }
 
-    fn grpc(&self) -> Option<&Services> {
+    fn grpc(&self) -> Option<&impl Calls> {
         Some(&self.grpc)
     }
 

@@ -43,9 +43,10 @@ use crate::listener::BindError;
 use crate::metadata::threads::FILE_NAME;
 use crate::routes::Readiness;
 use crate::s3::Domains;
+use crate::tasks::TaskKeeper;
 use crate::telemetry::{
-    MetadataFigures, Metrics, MetricsAllow, ProcessFigures, RepairBoard, StoreFigures, UpkeepSamples, WatchedDisks,
-    watch_admission, watch_readiness,
+    MetadataFigures, Metrics, MetricsAllow, ProcessFigures, RepairBoard, StoreFigures, TaskFigures, UpkeepSamples,
+    WatchedDisks, watch_admission, watch_readiness,
 };
 use crate::tls::Tls;
 
@@ -76,9 +77,14 @@ struct Shared {
     gate: Gate,
     metrics_allow: Arc<MetricsAllow>,
     keeper: Arc<AccessKeeper>,
+    tasks: Arc<TaskKeeper>,
+    task_figures: Arc<TaskFigures>,
+    /// The core that works on tasks, besides.
+    host: CoreId,
     metadata_figures: Arc<MetadataFigures>,
     upkeep: Arc<UpkeepSamples>,
     reclaim_delay: Duration,
+    upload_expiry: Option<Duration>,
     scrub: Option<ScrubOptions>,
     repair_bytes_per_second: u64,
     pressure: Pressure,
@@ -156,6 +162,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&Ready)) -> Result<(), StartError> 
     watch_readiness(&metrics, Arc::clone(&readiness), matches!(plan.metadata, MetadataPlan::Database { .. }));
     watch_admission(&metrics, Arc::clone(&plan.gate.admission));
     let keeper = Arc::new(plan.access.start(&plan.metadata)?);
+    let tasks = Arc::new(plan::start_tasks(&plan.metadata, &plan.region)?);
     let (source, metadata_threads) = MetadataSource::start(plan.metadata, &data, &readiness)?;
     let process = ProcessFigures::watched_by(&metrics, &data.path().join(FILE_NAME));
     let shared = Arc::new(Shared {
@@ -180,10 +187,14 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&Ready)) -> Result<(), StartError> 
         gate: plan.gate,
         metrics_allow: plan.metrics_allow,
         keeper,
+        tasks,
+        task_figures: TaskFigures::watched_by(&metrics),
+        host: plan.host,
         metadata_figures: MetadataFigures::watched_by(&metrics),
         upkeep: UpkeepSamples::watched_by(&metrics, core_count),
         metrics: Arc::clone(&metrics),
         reclaim_delay: plan.reclaim_delay,
+        upload_expiry: plan.upload_expiry,
         scrub: plan.scrub,
         repair_bytes_per_second: plan.repair_bytes_per_second,
         pressure: Pressure::new(),

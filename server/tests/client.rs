@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use support::command::{complaint, told};
 use support::content::Content;
 use support::node::{self, Node, Options, scratch};
 use support::s3::Body;
@@ -88,21 +89,6 @@ impl Person {
         names.sort();
         names
     }
-}
-
-#[track_caller]
-fn told(output: Output) -> String {
-    assert!(output.status.success(), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// The one sentence of a failure.
-#[track_caller]
-fn complaint(output: &Output, code: i32) -> String {
-    let sentence = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{sentence}");
-    assert!(sentence.starts_with("anvil: ") && sentence.trim_end().lines().count() == 1, "{sentence}");
-    sentence
 }
 
 /// Pseudo-random bytes.

@@ -13,6 +13,7 @@ pub mod copy;
 mod debt;
 pub mod delete;
 mod digests;
+pub mod emptying;
 pub mod encryption;
 mod gather;
 pub mod get;

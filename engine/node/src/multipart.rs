@@ -8,8 +8,8 @@ use anvil_store::OriginPayload;
 use serde::{Deserialize, Serialize};
 
 use crate::body::Body;
-use crate::metadata::mutation::{Change, NewPart, NewUpload, Outcome, Written};
-use crate::metadata::query::BucketPath;
+use crate::metadata::mutation::{BucketRef, Change, NewPart, NewUpload, Outcome, Written};
+use crate::metadata::query::{BucketPath, Progress};
 use crate::metadata::rows::StorageClass;
 use crate::metadata::{MetadataError, Refusal};
 use crate::put::{Expected, PutError, Stored};
@@ -160,6 +160,32 @@ impl<W: World> Node<W> {
         expected: Expected,
         body: &mut B,
     ) -> Result<Stored, PutError<B::Error>> {
+        let change = |bucket, key, upload, part| Change::PutPart { bucket, key, upload, part };
+        self.store_part(upload, number, expected, body, change).await
+    }
+
+    /// Stores the part of this number behind those that are there: a slice of a resumable write.
+    ///
+    /// # Errors
+    /// As for a PUT, and `OtherWriter` when the upload has such a part already.
+    pub async fn append_part<B: Body<W::Buffer>>(
+        &self,
+        upload: UploadName,
+        number: u16,
+        body: &mut B,
+    ) -> Result<Stored, PutError<B::Error>> {
+        let change = |bucket, key, upload, part| Change::AppendPart { bucket, key, upload, part };
+        self.store_part(upload, number, Expected::default(), body, change).await
+    }
+
+    async fn store_part<B: Body<W::Buffer>>(
+        &self,
+        upload: UploadName,
+        number: u16,
+        expected: Expected,
+        body: &mut B,
+        change: fn(BucketRef, Key, UploadId, Box<NewPart>) -> Change,
+    ) -> Result<Stored, PutError<B::Error>> {
         let found = self.metadata.upload(upload.path(), upload.key.clone(), upload.upload).await?;
         let expected = expected.of_upload(found.upload.checksum)?;
 
@@ -177,8 +203,7 @@ impl<W: World> Node<W> {
             crc64nvme: payload.crc64nvme,
             blob: payload.claim(),
         };
-        let change =
-            Change::PutPart { bucket: found.bucket, key: upload.key, upload: upload.upload, part: Box::new(part) };
+        let change = change(found.bucket, upload.key, upload.upload, Box::new(part));
         self.commit_claim(payload.unclaimed(), change).await?;
         Ok(stored)
     }
@@ -218,13 +243,42 @@ impl<W: World> Node<W> {
         // Not asked for by the upload: one that is completed already has its answer ready.
         let bucket = bucket_ref(&self.metadata.bucket(upload.path()).await?);
         let UploadName { key, upload, .. } = upload;
-        let change = Change::CompleteUpload { bucket, key, upload, parts, checksum, conditions };
+        self.completed(Change::CompleteUpload { bucket, key, upload, parts, checksum, conditions }).await
+    }
+
+    async fn completed(&self, change: Change) -> Result<(Stored, Written), MetadataError> {
         match self.metadata.commit(change).await? {
             Outcome::UploadCompleted(done) => {
                 Ok((Stored { etag: done.etag, checksum: done.checksum, size: done.size }, done.written))
             }
             other => unreachable!("completing an upload came to {other:?}"),
         }
+    }
+
+    /// How far a resumable write is.
+    ///
+    /// # Errors
+    /// When there is no such upload.
+    pub async fn write_progress(&self, upload: UploadName) -> Result<Progress, MetadataError> {
+        self.metadata.progress(upload.path(), upload.key, upload.upload).await.map(|progress| *progress)
+    }
+
+    /// Makes the object of all parts of an upload that were appended. Repeated with the same size and checksum it answers
+    /// the same.
+    ///
+    /// # Errors
+    /// `OtherWriter` when they have not `size` bytes, `BadDigest` when these are others, or a condition does not hold.
+    pub async fn complete_write(
+        &self,
+        upload: UploadName,
+        size: u64,
+        checksum: Checksum,
+        conditions: WriteConditions,
+    ) -> Result<(Stored, Written), MetadataError> {
+        let bucket = bucket_ref(&self.metadata.bucket(upload.path()).await?);
+        let UploadName { key, upload, .. } = upload;
+        let change = Change::CompleteWrite { bucket, key, upload, size, checksum, conditions };
+        self.completed(change).await
     }
 
     /// Ends an upload without an object.

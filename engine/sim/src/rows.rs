@@ -312,6 +312,11 @@ impl Rows for MemoryRows {
         Ok(rows)
     }
 
+    fn uploads(&self, after: Option<UploadId>, max: usize) -> Result<Vec<UploadRow>, RowsError> {
+        let after = after.map_or(Unbounded, Excluded);
+        Ok(self.uploads.range((after, Unbounded)).map(|(_, row)| row.clone()).take(max).collect())
+    }
+
     fn uploads_completed_before(&self, before: WallTime, max: usize) -> Result<Vec<UploadId>, RowsError> {
         let completed = self.uploads.values().filter_map(|row| {
             let at = row.completed.as_ref()?.result.written.last_modified;

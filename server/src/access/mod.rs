@@ -2,19 +2,20 @@
 //!
 //! What a change does is decided by `anvil_model::access`, over the whole state; this keeps what comes of it: without a
 //! database as an object of the node (`document`), with one in the global database (`metadata::postgres::access`). What was
-//! kept is [published](crate::auth::Directory::publish) to all cores before the change is answered. [`sealing`] hides secrets.
+//! kept is [published](crate::auth::Directory::publish) to all cores before the change is answered. [`sealing`] hides secrets, [`passwords`] hashes those of people.
 //!
 //! **Invariants**
 //! - A change is kept with its record of the audit, or neither is.
 //! - A change that was answered holds for every request that this process begins afterwards.
 
 mod document;
+pub mod passwords;
 pub mod sealing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anvil_model::access::{AuditRecord, Command, Refused, State};
+use anvil_model::access::{AuditRecord, Command, Refused, State, TokenKey};
 use anvil_model::ids::TenantId;
 use anvil_model::io::World as _;
 use anvil_model::time::WallTime;
@@ -22,8 +23,10 @@ use anvil_node::Node;
 use anvil_node::metadata::{MetadataError, Refusal};
 use anvil_runtime::Core;
 
-use crate::auth::{Directory, Known};
+use crate::auth::{Directory, DirectoryFigures, Known, TokenKeys};
 use crate::metadata::postgres::access::AccessDatabase;
+use crate::node_object::ObjectError;
+use passwords::{PasswordError, Passwords};
 use sealing::{NoKey, Sealer};
 
 /// Keeps who may do what. Shared by all cores.
@@ -31,6 +34,7 @@ use sealing::{NoKey, Sealer};
 pub struct AccessKeeper {
     directory: Directory,
     sealer: Arc<Sealer>,
+    passwords: Passwords,
     own: TenantId,
     place: Place,
 }
@@ -45,8 +49,10 @@ enum Place {
 /// Who makes a change, and from where.
 #[derive(Clone, Debug)]
 pub struct By {
-    /// An access key.
+    /// An access key, or `user:` and a name.
     pub who: String,
+    /// The name of the user, when it is one.
+    pub user: Option<String>,
     /// An address.
     pub from: String,
 }
@@ -59,6 +65,8 @@ pub enum KeepError {
     Refused(#[from] Refused),
     #[error(transparent)]
     NoKey(#[from] NoKey),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
     #[error("tenants and apps cannot be had at the moment: {0}")]
     Away(String),
     #[error("it is not known whether the change was made: look, and make it again if not")]
@@ -73,6 +81,25 @@ pub enum KeepError {
     BucketTaken,
 }
 
+/// What a node without a database keeps.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) state: State,
+    /// Oldest first.
+    pub(crate) audit: Vec<AuditRecord>,
+}
+
+/// Reads it, for who moves it elsewhere; `None` when there is nothing yet.
+///
+/// # Errors
+/// When there is and it cannot be read.
+pub(crate) async fn kept_on(node: &Node<Core>) -> Result<Option<Kept>, KeepError> {
+    let document::Seen { document, etag } = document::read(node, State::default).await?;
+    let mut audit = document.audit(usize::MAX);
+    audit.reverse();
+    Ok(etag.map(|_| Kept { state: document.state, audit }))
+}
+
 impl From<MetadataError> for KeepError {
     fn from(error: MetadataError) -> Self {
         match error {
@@ -83,25 +110,63 @@ impl From<MetadataError> for KeepError {
     }
 }
 
+impl From<ObjectError> for KeepError {
+    fn from(error: ObjectError) -> Self {
+        match error {
+            ObjectError::Metadata(error) => error.into(),
+            ObjectError::Unreadable(why) => Self::Unreadable(why),
+            ObjectError::NotWritten(why) => Self::Away(why),
+            ObjectError::BucketTaken => Self::BucketTaken,
+        }
+    }
+}
+
 impl AccessKeeper {
     /// Keeps it on the node's disks. `own` is the tenant of the node's own app.
     #[must_use]
-    pub fn on_node(directory: Directory, sealer: Arc<Sealer>, own: TenantId) -> Self {
+    pub fn on_node(directory: Directory, sealer: Arc<Sealer>, passwords: Passwords, own: TenantId) -> Self {
         // Until it was read.
         directory.forget();
-        Self { directory, sealer, own, place: Place::Node }
+        Self { directory, sealer, passwords, own, place: Place::Node }
     }
 
     /// Keeps it in the global database, which publishes by itself what it reads there.
     #[must_use]
-    pub fn in_database(directory: Directory, sealer: Arc<Sealer>, own: TenantId, database: AccessDatabase) -> Self {
-        Self { directory, sealer, own, place: Place::Database(database) }
+    pub fn in_database(
+        directory: Directory,
+        sealer: Arc<Sealer>,
+        passwords: Passwords,
+        own: TenantId,
+        database: AccessDatabase,
+    ) -> Self {
+        Self { directory, sealer, passwords, own, place: Place::Database(database) }
+    }
+
+    /// What hashes and compares passwords.
+    #[must_use]
+    pub fn passwords(&self) -> &Passwords {
+        &self.passwords
     }
 
     /// What seals the secrets of new apps.
     #[must_use]
     pub fn sealer(&self) -> &Sealer {
         &self.sealer
+    }
+
+    /// How current what is known is.
+    #[must_use]
+    pub fn figures(&self) -> DirectoryFigures {
+        self.directory.figures()
+    }
+
+    /// For how long what was read of a database may be used when that does not answer; `None` without one.
+    #[must_use]
+    pub fn ttl(&self) -> Option<Duration> {
+        match &self.place {
+            Place::Node => None,
+            Place::Database(database) => Some(database.ttl()),
+        }
     }
 
     /// The tenant of the node's own app.
@@ -143,11 +208,37 @@ impl AccessKeeper {
             Place::Database(database) => database.change(by.clone(), command.clone()).await,
         };
         let (action, about) = command.words();
-        let By { who, from } = by;
         let outcome = result.as_ref().err().map_or_else(|| "ok".to_owned(), ToString::to_string);
-        tracing::info!(target: "anvil::audit", who, from, action, about, outcome, "administration");
+        log(by, action, &about, &outcome);
         result?;
         self.known()
+    }
+
+    /// Keeps a record of what an administrator did that is no change of this. What was done is done: where the record
+    /// cannot be kept, the log alone has it.
+    pub async fn note(&self, node: &Node<Core>, by: &By, action: &str, about: String, outcome: &str) {
+        log(by, action, &about, outcome);
+        let at = node.world().wall_clock();
+        let (who, from) = (by.who.clone(), by.from.clone());
+        let record = AuditRecord { at, who, from, action: action.to_owned(), about, result: outcome.to_owned() };
+        let noted = match &self.place {
+            Place::Node => self.note_here(node, &record).await,
+            Place::Database(database) => database.note(record).await,
+        };
+        if let Err(error) = noted {
+            tracing::error!(%error, action, "what an administrator did is not in the audit, but here alone");
+        }
+    }
+
+    async fn note_here(&self, node: &Node<Core>, record: &AuditRecord) -> Result<(), KeepError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let mut seen = self.read(node).await?;
+            seen.document.note(record.clone());
+            if document::write(node, &seen).await? {
+                return Ok(());
+            }
+        }
+        Err(KeepError::Busy)
     }
 
     /// The latest records of the audit, latest first, at most `max`.
@@ -194,9 +285,16 @@ impl AccessKeeper {
     }
 }
 
+/// A line of the log for what an administrator did or tried.
+pub(crate) fn log(by: &By, action: &str, about: &str, outcome: &str) {
+    let By { who, from, .. } = by;
+    tracing::info!(target: "anvil::audit", who, from, action, about, outcome, "administration");
+}
+
 /// What a state says, its secrets opened. An app whose secret is not opened does not come in, and the log names it.
 pub(crate) fn known(state: State, sealer: &Sealer) -> Known {
-    Known::of(state, |client_id, app| {
+    let token_keys: Vec<_> = state.token_keys.iter().filter_map(|key| opened(key, sealer)).collect();
+    let known = Known::of(state, |client_id, app| {
         let secret = sealer.open(client_id, &app.sealed_secret);
         if secret.is_none() {
             tracing::error!(
@@ -207,7 +305,25 @@ pub(crate) fn known(state: State, sealer: &Sealer) -> Known {
             );
         }
         secret
-    })
+    });
+    known.with_token_keys(token_keys)
+}
+
+fn opened(key: &TokenKey, sealer: &Sealer) -> Option<Arc<TokenKeys>> {
+    let secret = sealer.open(&token_key_name(&key.id), &key.sealed);
+    if secret.is_none() {
+        tracing::error!(
+            key = key.id,
+            "a key of tokens was sealed with another ANVIL_SECRET_ENCRYPTION_KEY, or another data directory; start with \
+             it, or draw another one with `anvil admin rotate-key --kind jwt --at-once`"
+        );
+    }
+    Some(Arc::new(TokenKeys::of(&secret?)))
+}
+
+/// As what the key of tokens of this id is sealed. No app is called so.
+pub(crate) fn token_key_name(id: &str) -> String {
+    format!("token-key/{id}")
 }
 
 /// The record of the audit for a change.

@@ -97,6 +97,21 @@ impl Sealer {
         Self { keys }
     }
 
+    /// The name of the key that seals.
+    ///
+    /// # Errors
+    /// When there is no key.
+    pub fn name(&self) -> Result<&str, NoKey> {
+        Ok(&self.keys.first().ok_or(NoKey)?.name)
+    }
+
+    /// Whether an envelope names the key that seals.
+    #[must_use]
+    pub fn is_current(&self, envelope: &[u8]) -> bool {
+        let [FORM, name_length, rest @ ..] = envelope else { return false };
+        self.keys.first().is_some_and(|key| rest.get(..(*name_length).into()) == Some(key.name.as_bytes()))
+    }
+
     /// Seals the secret of an app.
     ///
     /// # Errors
@@ -151,6 +166,9 @@ mod tests {
         let sealed = Sealer::new(vec![old()]).seal("app", &secret()).unwrap();
         let both = Sealer::new(vec![new(), old()]);
         assert_eq!(both.open("app", &sealed), Some(secret()), "what an older key sealed stays good");
+        assert!(!both.is_current(&sealed) && both.is_current(&both.seal("app", &secret()).unwrap()));
+        assert_eq!((both.name(), Sealer::default().name()), (Ok("2026"), Err(NoKey)));
+        assert!(!both.is_current(&[]) && !both.is_current(&[FORM, 200]) && !Sealer::default().is_current(&sealed));
         assert_eq!(both.open("other", &sealed), None, "it is of one app");
         assert_eq!(Sealer::new(vec![new()]).open("app", &sealed), None);
         let wrong = Sealer::new(vec![SealingKey::new("2025", &[3; KEY_BYTES])]);

@@ -1,14 +1,16 @@
 //! All access keys that this process knows, and what belongs to them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
+use std::time::SystemTime;
 
 use anvil_model::access::{App, GivenGrant, Grant, Identity, Rights, State};
 use anvil_model::ids::{BucketId, TenantId};
 use anvil_model::object::BucketName;
 
 use super::credential::{Credential, Secret};
+use super::token_keys::TokenKeys;
 
 /// Whom the node knows: its own app, and the apps of its tenants as they were read last. Clones share what they know, on all
 /// cores; it is replaced as a whole.
@@ -18,6 +20,29 @@ pub struct Directory {
     known: Arc<RwLock<Option<Arc<Known>>>>,
     /// Whether a bucket is public at all: every GET asks, and mostly there is none.
     any_public: Arc<AtomicBool>,
+    counters: Arc<Counters>,
+}
+
+/// What became of what was read.
+#[derive(Debug, Default)]
+struct Counters {
+    published: AtomicU64,
+    forgotten: AtomicU64,
+    notified: AtomicU64,
+    confirmed_at_ms: AtomicU64,
+}
+
+/// How current the directory is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DirectoryFigures {
+    /// How often something else became known.
+    pub published: u64,
+    /// How often everything was forgotten, because it may have been wrong by then.
+    pub forgotten: u64,
+    /// How often a database said by itself that something had changed.
+    pub notified: u64,
+    /// When a database said last that what is known is current, in milliseconds since 1970; 0 for never.
+    pub confirmed_at_ms: u64,
 }
 
 /// Tenants, apps and public buckets at one time.
@@ -27,6 +52,7 @@ pub struct Known {
     pub state: State,
     apps: BTreeMap<String, Arc<Credential>>,
     public: BTreeMap<BucketName, (TenantId, BucketId)>,
+    token_keys: BTreeMap<String, Arc<TokenKeys>>,
 }
 
 /// Why nothing belongs to an access key.
@@ -45,7 +71,7 @@ impl Directory {
         let known = Arc::new(RwLock::new(Some(Arc::default())));
         let any_public = Arc::default();
         let own = own.into_iter().map(|(access_key, credential)| (access_key, Arc::new(credential)));
-        Self { own: Arc::new(own.collect()), known, any_public }
+        Self { own: Arc::new(own.collect()), known, any_public, counters: Arc::default() }
     }
 
     /// What belongs to `access_key`.
@@ -64,6 +90,12 @@ impl Directory {
     #[must_use]
     pub fn find_own(&self, access_key: &str) -> Option<&Credential> {
         self.own.get(access_key).map(|credential| &**credential)
+    }
+
+    /// The tenant of the node's own app.
+    #[must_use]
+    pub fn own_tenant(&self) -> Option<TenantId> {
+        self.own.values().next().map(|credential| credential.identity.tenant)
     }
 
     /// The tenant and id of a public bucket of this name.
@@ -87,12 +119,38 @@ impl Directory {
         if current.as_ref().is_none_or(|current| current.state.revision <= known.state.revision) {
             self.any_public.store(!known.public.is_empty(), Ordering::Relaxed);
             *current = Some(Arc::new(known));
+            self.counters.published.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A database said that what is known is current.
+    pub fn was_confirmed(&self) {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.counters.confirmed_at_ms.store(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// A database said by itself that something had changed.
+    pub fn was_notified(&self) {
+        self.counters.notified.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How current it is.
+    #[must_use]
+    pub fn figures(&self) -> DirectoryFigures {
+        let Counters { published, forgotten, notified, confirmed_at_ms } = &*self.counters;
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        DirectoryFigures {
+            published: load(published),
+            forgotten: load(forgotten),
+            notified: load(notified),
+            confirmed_at_ms: load(confirmed_at_ms),
         }
     }
 
     /// Knows no apps any more, until something is published: what was known may be wrong by now.
     pub fn forget(&self) {
-        *self.known.write().expect("nobody panics with it") = None;
+        let before = self.known.write().expect("nobody panics with it").take();
+        self.counters.forgotten.fetch_add(u64::from(before.is_some()), Ordering::Relaxed);
     }
 }
 
@@ -111,7 +169,20 @@ impl Known {
         };
         let apps = state.apps.iter().filter_map(credential).collect();
         let public = state.public.iter().map(|(id, bucket)| (bucket.name.clone(), (bucket.tenant, *id))).collect();
-        Self { state, apps, public }
+        Self { state, apps, public, token_keys: BTreeMap::new() }
+    }
+
+    /// With the keys of tokens that could be opened.
+    #[must_use]
+    pub fn with_token_keys(mut self, keys: impl IntoIterator<Item = Arc<TokenKeys>>) -> Self {
+        self.token_keys = keys.into_iter().map(|keys| (keys.id().to_owned(), keys)).collect();
+        self
+    }
+
+    /// Those of this name.
+    #[must_use]
+    pub fn token_keys(&self, id: &str) -> Option<Arc<TokenKeys>> {
+        self.token_keys.get(id).cloned()
     }
 }
 

@@ -20,6 +20,7 @@ mod hash;
 mod request;
 mod sigv4;
 mod time;
+mod token_keys;
 pub mod uri;
 
 use std::cell::RefCell;
@@ -32,10 +33,11 @@ use anvil_model::time::WallTime;
 use crate::http::Head;
 pub use chunked::ChunkError;
 pub use credential::{Credential, InvalidSecret, Secret};
-pub use directory::{Directory, Known, Unknown};
+pub use directory::{Directory, DirectoryFigures, Known, Unknown};
 pub use error::{AuthError, Malformed};
 use request::Claim;
 use sigv4::{ChunkSigner, SigningKey};
+pub use token_keys::{Ring, TOKEN_SECONDS_MAX, TOKEN_SKEW_SECONDS, TokenKeys, TokenKind};
 
 /// Verifies requests. Shared by all cores; what it remembers of derived keys, every core remembers by itself.
 #[derive(Debug)]

@@ -9,7 +9,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::client::TokenCache;
+use super::keys::{self, MintTokenArgs, RevokeTokenArgs, RotateKeyArgs};
+use super::tasks::{self, TaskCommand};
 use super::tenants::{self, AppCommand, AuditCommand, BucketArgument, PolicyCommand, TenantCommand};
+use super::users::{self, LoginArgs, RoleCommand, UserCommand};
 use super::{Failure, print};
 use crate::auth::Secret;
 use crate::config::{Environment, PORT, Size};
@@ -38,6 +42,31 @@ pub(super) enum AdminCommand {
     /// What apps may do
     #[command(subcommand, alias = "policies")]
     Policy(PolicyCommand),
+    /// Logs in as a user: what follows is asked as him, until the token ends
+    Login(LoginArgs),
+    /// Forgets the token of the last login on this host
+    Logout(Common),
+    /// People who administrate with a password
+    #[command(subcommand, alias = "users")]
+    User(UserCommand),
+    /// What users may do
+    #[command(subcommand, alias = "roles")]
+    Role(RoleCommand),
+    /// The work that goes on in the background
+    #[command(subcommand, alias = "tasks")]
+    Task(TaskCommand),
+    /// Other keys for secrets or tokens, while the node serves
+    RotateKey(RotateKeyArgs),
+    /// Prints a token for an app
+    MintToken(MintTokenArgs),
+    /// Denies a token, of an app or of a user, before it has ended
+    RevokeToken(RevokeTokenArgs),
+    /// Lists the tokens that are denied
+    Denylist(Common),
+    /// Forgets denials of tokens that have ended by themselves
+    PruneDenylist(Common),
+    /// What the node knows of tenants, apps and users, and how current that is
+    CacheStats(Common),
     /// What administrators did
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -100,6 +129,16 @@ pub(super) enum BucketCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Deletes an empty bucket; with --force whatever it holds
+    Delete {
+        #[command(flatten)]
+        bucket: BucketArgument,
+        /// Nobody sees it any more from now on; its objects and uploads are deleted in the background
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Lets everybody read the objects of a bucket, with --allow; without it, not any more
     SetPublicAccess {
         #[command(flatten)]
@@ -136,8 +175,8 @@ pub(super) struct Common {
     /// The certificates that vouch for an https endpoint, in PEM [env: ANVIL_CA_FILE]
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// The node's data directory, where its credentials are; ANVIL_DEV_ACCESS_KEY and ANVIL_DEV_SECRET_KEY count more
-    /// [env: ANVIL_DATA_DIR, default: anvil-data]
+    /// The node's data directory, where its credentials are; ANVIL_ADMIN_TOKEN counts more, and so do ANVIL_DEV_ACCESS_KEY with
+    /// ANVIL_DEV_SECRET_KEY [env: ANVIL_DATA_DIR, default: the token of `anvil admin login`, or else anvil-data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Prints JSON
@@ -175,9 +214,23 @@ pub(super) fn run(command: AdminCommand) -> Result<(), Failure> {
         AdminCommand::Bucket(BucketCommand::SetPublicAccess { bucket, allow, common }) => {
             tenants::set_public_access(bucket, allow, &common)
         }
+        AdminCommand::Bucket(BucketCommand::Delete { bucket, force, common }) => {
+            tasks::delete_bucket(bucket, force, &common)
+        }
+        AdminCommand::Task(command) => tasks::task(command),
         AdminCommand::Tenant(command) => tenants::tenant(command),
         AdminCommand::App(command) => tenants::app(command),
         AdminCommand::Policy(command) => tenants::policy(command),
+        AdminCommand::Login(arguments) => users::login(arguments),
+        AdminCommand::Logout(common) => users::logout(&common),
+        AdminCommand::User(command) => users::user(command),
+        AdminCommand::Role(command) => users::role(command),
+        AdminCommand::RotateKey(arguments) => keys::rotate(&arguments),
+        AdminCommand::MintToken(arguments) => keys::mint(arguments),
+        AdminCommand::RevokeToken(arguments) => keys::revoke(arguments),
+        AdminCommand::Denylist(common) => keys::denylist(&common),
+        AdminCommand::PruneDenylist(common) => keys::prune(&common),
+        AdminCommand::CacheStats(common) => keys::cache_stats(&common),
         AdminCommand::Audit(AuditCommand::List { max, common }) => tenants::audit(max, &common),
         AdminCommand::StorageClass(StorageClassCommand::List(common)) => {
             let response: v1::ListStorageClassesResponse =
@@ -394,21 +447,38 @@ fn rounded(bytes: u64) -> String {
 pub(super) struct Node {
     runtime: tokio::runtime::Runtime,
     client: Client,
-    access_key: String,
-    secret: Secret,
+    bearer: Bearer,
+}
+
+/// As whom a node is asked. No `Debug`: it holds secrets.
+enum Bearer {
+    /// As its own app.
+    App { access_key: String, secret: Secret },
+    /// As a user who logged in.
+    User(String),
+    /// As nobody.
+    Stranger,
 }
 
 impl Node {
     pub(super) fn open(common: &Common) -> Result<Self, Failure> {
         let environment = Environment::of_process().map_err(Failure::usage)?;
-        let (access_key, secret) = credentials(common, &environment)?;
-        let default = format!("http://127.0.0.1:{PORT}");
-        let endpoint = common.endpoint.as_deref().or_else(|| environment.value("ANVIL_ENDPOINT")).unwrap_or(&default);
-        let endpoint = endpoint.parse().map_err(Failure::usage)?;
+        let bearer = bearer(common, &environment)?;
+        Self::connect(common, &environment, bearer)
+    }
+
+    /// The same, as nobody.
+    pub(super) fn stranger(common: &Common) -> Result<Self, Failure> {
+        let environment = Environment::of_process().map_err(Failure::usage)?;
+        Self::connect(common, &environment, Bearer::Stranger)
+    }
+
+    fn connect(common: &Common, environment: &Environment, bearer: Bearer) -> Result<Self, Failure> {
+        let endpoint = endpoint(common, environment).parse().map_err(Failure::usage)?;
         let roots = common.ca_file.clone().or_else(|| environment.value("ANVIL_CA_FILE").map(PathBuf::from));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::run)?;
         let client = runtime.block_on(Client::connect(endpoint, roots.as_deref())).map_err(Failure::run)?;
-        Ok(Self { runtime, client, access_key, secret })
+        Ok(Self { runtime, client, bearer })
     }
 
     pub(super) fn ask<M, R>(&mut self, method: &str, request: &M) -> Result<R, Failure>
@@ -416,14 +486,48 @@ impl Node {
         M: anvil_proto::Message,
         R: anvil_proto::Message + Default,
     {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now = WallTime { unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) };
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(Failure::run)?;
-        let token = token::make(&self.access_key, &self.secret, now, u128::from_le_bytes(random));
+        let token = match &self.bearer {
+            Bearer::App { access_key, secret } => {
+                let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                let now = WallTime { unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) };
+                let mut random = [0; 16];
+                getrandom::fill(&mut random).map_err(Failure::run)?;
+                token::make(access_key, secret, now, u128::from_le_bytes(random))
+            }
+            Bearer::User(token) => token.clone(),
+            Bearer::Stranger => String::new(),
+        };
         let path = format!("{PREFIX}{method}");
         self.runtime.block_on(self.client.call(&path, &token, request)).map_err(Failure::run)
     }
+}
+
+fn endpoint(common: &Common, environment: &Environment) -> String {
+    let named = common.endpoint.as_deref().or_else(|| environment.value("ANVIL_ENDPOINT")).map(str::to_owned);
+    named.unwrap_or_else(|| format!("http://127.0.0.1:{PORT}"))
+}
+
+/// Where the token of a user lies who logged in to this node.
+pub(super) fn kept_token(common: &Common) -> Result<TokenCache, Failure> {
+    let environment = Environment::of_process().map_err(Failure::usage)?;
+    Ok(TokenCache::named(&format!("admin\n{}", endpoint(common, &environment)), &environment))
+}
+
+/// The node's own app from the environment, or from its data directory when that was named; else who logged in; else the
+/// data directory that there may be.
+fn bearer(common: &Common, environment: &Environment) -> Result<Bearer, Failure> {
+    if let Some(token) = environment.value("ANVIL_ADMIN_TOKEN") {
+        return Ok(Bearer::User(token.to_owned()));
+    }
+    let is_named = common.data_dir.is_some()
+        || ["ANVIL_DEV_ACCESS_KEY", "ANVIL_DEV_SECRET_KEY", "ANVIL_DATA_DIR"]
+            .iter()
+            .any(|name| environment.value(name).is_some());
+    if !is_named && let Some((token, _)) = kept_token(common)?.read() {
+        return Ok(Bearer::User(token));
+    }
+    let (access_key, secret) = credentials(common, environment)?;
+    Ok(Bearer::App { access_key, secret })
 }
 
 /// From the environment, or from the data directory of the node.
@@ -443,8 +547,8 @@ fn credentials(common: &Common, environment: &Environment) -> Result<(String, Se
     match Credentials::of_directory(&directory).map_err(Failure::run)? {
         Some(credentials) => Ok((credentials.access_key, credentials.secret)),
         None => Err(Failure::usage(format!(
-            "there are no credentials in {}: name the node's data directory with --data-dir, or set \
-             ANVIL_DEV_ACCESS_KEY and ANVIL_DEV_SECRET_KEY",
+            "there are no credentials in {}: name the node's data directory with --data-dir, set ANVIL_DEV_ACCESS_KEY and \
+             ANVIL_DEV_SECRET_KEY, or log in with `anvil admin login`",
             directory.display()
         ))),
     }

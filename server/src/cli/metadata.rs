@@ -1,6 +1,9 @@
-//! `anvil admin metadata`: the metadata of a node that does not run, made again from what its disks hold.
+//! `anvil admin metadata`: the metadata of a node that does not run, made again from what its disks hold; written out; moved
+//! into a database.
 
+mod import;
 mod rebuild;
+mod reconcile;
 mod salvage;
 
 use std::io::{self, BufWriter, Write};
@@ -14,18 +17,46 @@ use self::rebuild::{Comparison, Files, Rebuilt};
 pub(super) use self::salvage::check_finished;
 use super::offline::{self, EXIT_INTERRUPTED};
 use super::{Failure, print};
-use crate::config::Environment;
+use crate::config::{Environment, databases};
 use crate::data_dir::DataDir;
-use crate::metadata::postgres::cluster::is_of_a_database;
-use crate::metadata::tables::{Compared, Tables};
+use crate::metadata::postgres::cluster::{Databases, is_of_a_database};
+use crate::metadata::postgres::moving::{MoveError, each_row};
+use crate::metadata::tables::{Compared, Tables, Value as RowValue};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MetadataCommand {
     /// Makes the metadata's index anew from its log on the disks, and compares it with the one that is there row by row.
     /// The node must not be running
     Rebuild(Rebuild),
-    /// Writes all metadata as lines of JSON, as the log on the disks has it. The node must not be running
+    /// Writes all metadata as lines of JSON: with `REGIONAL_DATABASE_URL`, as the database has it, also while the node runs;
+    /// without, as the log on the disks has it, and the node must not be running
     Export(Export),
+    /// Moves the metadata of a node from its disks into the databases of `GLOBAL_DATABASE_URL` and `REGIONAL_DATABASE_URL`, and
+    /// compares every row. The node must not be running; from then on it starts with these databases
+    Import(Import),
+    /// Has a node go on with a regional database that went back, as it is: restored from an older backup, or failed over to a
+    /// standby that was behind. What was written since is given up. The node must not be running
+    Reconcile(Reconcile),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Reconcile {
+    /// The node's data directory [env: ANVIL_DATA_DIR, default: anvil-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    /// The node's data directory [env: ANVIL_DATA_DIR, default: anvil-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The region of the databases, which is made [env: REGION, default: us-east-1]
+    #[arg(long, value_name = "NAME")]
+    region: Option<String>,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -87,14 +118,15 @@ pub(super) fn run(command: MetadataCommand) -> Result<(), Failure> {
     match command {
         MetadataCommand::Rebuild(rebuild) => self::rebuild(&rebuild),
         MetadataCommand::Export(export) => self::export(&export),
+        MetadataCommand::Import(import) => self::import(&import),
+        MetadataCommand::Reconcile(reconcile) => self::reconcile(&reconcile),
     }
 }
 
 impl Of {
     fn hold(&self) -> Result<Held, Failure> {
         let environment = Environment::of_process().map_err(Failure::usage)?;
-        let directory = self.data_dir.clone().or_else(|| environment.value("ANVIL_DATA_DIR").map(PathBuf::from));
-        let data = DataDir::open(&directory.unwrap_or_else(|| "anvil-data".into())).map_err(Failure::run)?;
+        let data = open_data(self.data_dir.as_deref(), &environment)?;
         if is_of_a_database(&data).map_err(Failure::run)? {
             return Err(Failure::run("the metadata of this node is in PostgreSQL, and its disks hold none"));
         }
@@ -121,6 +153,48 @@ impl Of {
                 )))
             }
         }
+    }
+}
+
+fn open_data(named: Option<&Path>, environment: &Environment) -> Result<DataDir, Failure> {
+    let directory = named.or_else(|| environment.value("ANVIL_DATA_DIR").map(Path::new));
+    DataDir::open(directory.unwrap_or(Path::new("anvil-data"))).map_err(Failure::run)
+}
+
+fn region(named: Option<&str>, environment: &Environment) -> String {
+    named.or_else(|| environment.value("REGION")).unwrap_or("us-east-1").to_owned()
+}
+
+fn import(args: &Import) -> Result<(), Failure> {
+    let environment = Environment::of_process().map_err(Failure::usage)?;
+    let databases = databases(&environment).map_err(Failure::usage)?;
+    let data = open_data(args.data_dir.as_deref(), &environment)?;
+    let region = region(args.region.as_deref(), &environment);
+    let compared = import::import(&databases, &data, &region)?;
+    if args.json {
+        let tables = compared.iter().flatten().map(|table| (table.table.clone(), json!(table.new_rows)));
+        let tables: serde_json::Map<_, _> = tables.collect();
+        return print(&format!("{:#}\n", json!({ "rows": tables, "moved_before": compared.is_none() })));
+    }
+    let Some(compared) = compared else {
+        return print("the metadata is in the databases already; what was left of its log is given up\n");
+    };
+    let mut text = format!("{:<12} {:>12}\n", "table", "rows");
+    text.extend(compared.iter().map(|Compared { table, new_rows, .. }| format!("{table:<12} {new_rows:>12}\n")));
+    text += "every row is in the database as it was on the disks; start the node with the same two URLs\n";
+    print(&text)
+}
+
+fn reconcile(args: &Reconcile) -> Result<(), Failure> {
+    let environment = Environment::of_process().map_err(Failure::usage)?;
+    let databases = databases(&environment).map_err(Failure::usage)?;
+    let data = open_data(args.data_dir.as_deref(), &environment)?;
+    match reconcile::reconcile(&databases, &data)? {
+        None => print("the database has all that this node was told is kept; nothing was changed\n"),
+        Some(how) => print(&format!(
+            "{how}\nthe node goes on with it as it is from its next start on: what was written since is given up, and its space \
+             returns; what was deleted since is back, as far as its bytes were not given back\n"
+        )),
     }
 }
 
@@ -171,10 +245,9 @@ fn salvage(args: &Rebuild, data: DataDir, disks: Vec<(PathBuf, Disk)>, notes: &[
         )));
     }
     let environment = Environment::of_process().map_err(Failure::usage)?;
-    let region = args.region.clone().or_else(|| environment.value("REGION").map(str::to_owned));
     let request = salvage::Request {
         list: args.list.clone(),
-        region: region.unwrap_or_else(|| "us-east-1".to_owned()),
+        region: region(args.region.as_deref(), &environment),
         discard_log: args.discard_log,
     };
     let files = Files::of(data.path())?;
@@ -201,6 +274,11 @@ fn salvage(args: &Rebuild, data: DataDir, disks: Vec<(PathBuf, Disk)>, notes: &[
 }
 
 fn export(args: &Export) -> Result<(), Failure> {
+    let environment = Environment::of_process().map_err(Failure::usage)?;
+    if environment.value("REGIONAL_DATABASE_URL").is_some() {
+        let databases = databases(&environment).map_err(Failure::usage)?;
+        return written(write_database(&databases, &mut BufWriter::new(io::stdout().lock())));
+    }
     let Held { data, disks, notes } = args.of.hold()?;
     for note in notes {
         eprintln!("anvil: {note}");
@@ -208,12 +286,32 @@ fn export(args: &Export) -> Result<(), Failure> {
     check_finished(&data)?;
     let files = Files::of(data.path())?;
     let made = rebuild::make_for_export(disks, files)?.ok_or_else(interrupted)?;
-    let mut out = BufWriter::new(io::stdout().lock());
-    match write_rows(made.index(), &made.rebuilt, &mut out) {
+    written(write_rows(made.index(), &made.rebuilt, &mut BufWriter::new(io::stdout().lock())))
+}
+
+/// A reader that went away wants no more.
+fn written(outcome: Result<(), ExportError>) -> Result<(), Failure> {
+    match outcome {
         Ok(()) => Ok(()),
         Err(ExportError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(Failure::run(error)),
     }
+}
+
+/// The same lines of a database.
+fn write_database(databases: &Databases, out: &mut impl Write) -> Result<(), ExportError> {
+    writeln!(out, "{}", json!({ "format": "anvil metadata", "version": EXPORT_VERSION }))?;
+    each_row::<ExportError>(databases, |table, row| Ok(write_row(table, row, out)?))?;
+    Ok(out.flush()?)
+}
+
+fn write_row(table: &str, row: impl IntoIterator<Item = (String, RowValue)>, out: &mut impl Write) -> io::Result<()> {
+    let columns = row.into_iter().map(|(name, value)| {
+        let json = value.to_json(&name);
+        (name, json)
+    });
+    let columns: serde_json::Map<_, _> = columns.collect();
+    writeln!(out, "{}", json!({ "table": table, "row": columns }))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -222,6 +320,8 @@ enum ExportError {
     Read(#[from] rusqlite::Error),
     #[error("cannot write to stdout: {0}")]
     Write(#[from] io::Error),
+    #[error(transparent)]
+    Database(#[from] MoveError),
 }
 
 /// A line that says what follows, and a line for each row. Keys of sealed secrets are as sealed as in the rows.
@@ -236,10 +336,8 @@ fn write_rows(index: &Path, rebuilt: &Rebuilt, out: &mut impl Write) -> Result<(
     let tables = Tables::open(index)?;
     for table in tables.list()? {
         tables.each(&table, |row| {
-            let columns = table.columns.iter().zip(row);
-            let columns: serde_json::Map<_, _> =
-                columns.map(|(name, value)| (name.clone(), value.to_json(name))).collect();
-            Ok::<_, ExportError>(writeln!(out, "{}", json!({ "table": table.name, "row": columns }))?)
+            let row = table.columns.iter().cloned().zip(row.iter().cloned());
+            Ok::<_, ExportError>(write_row(&table.name, row, out)?)
         })?;
     }
     Ok(out.flush()?)

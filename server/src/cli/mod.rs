@@ -5,14 +5,17 @@
 
 mod admin;
 mod client;
+mod keys;
 mod metadata;
 mod migrate;
 mod node;
 mod offline;
 mod ready;
 mod store;
+mod tasks;
 mod tenants;
 mod tune;
+mod users;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

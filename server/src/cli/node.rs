@@ -11,12 +11,12 @@ use anvil_runtime::DiskOptions;
 use super::Failure;
 use crate::access::sealing::{Sealer, SealingKey};
 use crate::admission::Admission;
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Ring};
 use crate::config::{Config, DiskChoice, Environment, Flags, Form};
 use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
 use crate::disks::MissingList;
-use crate::grpc::{Authority, Gate, Tokens, access};
+use crate::grpc::{Authority, Gate, Sessions, Tokens, access};
 use crate::identity::Identity;
 use crate::metadata::postgres::cluster::{self, Databases};
 use crate::start::{self, AccessPlan, DiskPlan, MetadataPlan, Plan, Ready};
@@ -44,9 +44,11 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
     let credentials = Credentials::open(&data, config.credentials, tenant).map_err(Failure::run)?;
     let directory = credentials.directory();
     let authenticator = Arc::new(Authenticator::new(config.region.clone(), directory.clone()));
-    let authority = Arc::new(Authority::new(directory.clone(), config.admin_from));
     let token_secret = access::secret(&data, config.token_secret).map_err(Failure::run)?;
-    let tokens = Arc::new(Tokens::new(directory.clone(), &token_secret));
+    let ring = Ring::new(directory.clone(), token_secret);
+    let sessions = Sessions::new(directory.clone(), ring.clone());
+    let authority = Arc::new(Authority::new(directory.clone(), sessions, config.admin_from));
+    let tokens = Arc::new(Tokens::new(directory.clone(), ring));
     let admission = Arc::new(Admission::new(config.limits));
     let gate = Gate { authority, tokens, admission };
     let sealer = Arc::new(sealer(&config.encryption.keys, &metadata, &data)?);
@@ -70,6 +72,7 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
         runtime,
         host,
         reclaim_delay: config.reclaim_delay,
+        upload_expiry: config.upload_expiry,
         scrub: config.scrub,
         metadata,
         repair_bytes_per_second: config.repair_rate.bytes,

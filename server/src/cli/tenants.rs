@@ -130,7 +130,7 @@ pub(super) struct BucketArgument {
 }
 
 /// The one that was given: clap sees to it that there is one.
-fn either(positional: Option<String>, flag: Option<String>) -> String {
+pub(super) fn either(positional: Option<String>, flag: Option<String>) -> String {
     positional.or(flag).unwrap_or_default()
 }
 
@@ -266,8 +266,14 @@ pub(super) fn policy(command: PolicyCommand) -> Result<(), Failure> {
     }
 }
 
+impl BucketArgument {
+    pub(super) fn name(self) -> String {
+        either(self.name, self.named)
+    }
+}
+
 pub(super) fn set_public_access(bucket: BucketArgument, allow: bool, common: &Common) -> Result<(), Failure> {
-    let bucket = either(bucket.name, bucket.named);
+    let bucket = bucket.name();
     let request = v1::SetBucketPublicAccessRequest { bucket: bucket.clone(), allow };
     let response: v1::SetBucketPublicAccessResponse = Node::open(common)?.ask("SetBucketPublicAccess", &request)?;
     let tenant = response.tenant_name;
@@ -341,7 +347,7 @@ pub(super) fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
     lines.iter().map(told).collect()
 }
 
-fn time(unix_ms: u64) -> String {
+pub(super) fn time(unix_ms: u64) -> String {
     let at = i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     at.map(|at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()).unwrap_or_default()
 }

@@ -94,6 +94,10 @@ pub struct Flags {
     /// default: 5m]
     #[arg(long, value_name = "DURATION")]
     pub reclaim_delay: Option<String>,
+    /// For how long a multipart upload may take; afterwards it is aborted, and its parts are deleted. 0 lets uploads stay for ever
+    /// [env: ANVIL_UPLOAD_EXPIRY, default: 7d]
+    #[arg(long, value_name = "DURATION")]
+    pub upload_expiry: Option<String>,
     /// How fast each disk's records are read and verified in the background: a size per second, or off
     /// [env: ANVIL_SCRUB_RATE, default: 16MiB]
     #[arg(long, value_name = "SIZE")]
@@ -333,6 +337,7 @@ const OWN_VARIABLES: &[&str] = &[
     "ANVIL_CONTROL_CORE",
     "ANVIL_BUFFER_MEMORY",
     "ANVIL_RECLAIM_DELAY",
+    "ANVIL_UPLOAD_EXPIRY",
     "ANVIL_SCRUB_RATE",
     "ANVIL_SCRUB_EVERY",
     "ANVIL_REPAIR_RATE",
@@ -342,6 +347,7 @@ const OWN_VARIABLES: &[&str] = &[
     "ANVIL_PROFILE",
     "ANVIL_CLIENT_ID",
     "ANVIL_CLIENT_SECRET",
+    "ANVIL_ADMIN_TOKEN",
     "ANVIL_LOG_FORMAT",
     "METADATA_CACHE_TTL_SECS",
     "INIT_CLUSTER",

@@ -93,6 +93,16 @@ fn durations_have_units() {
 }
 
 #[test]
+fn uploads_have_a_week_unless_it_is_said_otherwise() {
+    let expiry = |settings: &[(&str, &str)]| variables(settings).map(|checked| checked.config.upload_expiry);
+    assert_eq!(expiry(&[]), Ok(Some(Duration::from_hours(7 * 24))));
+    assert_eq!(expiry(&[("ANVIL_UPLOAD_EXPIRY", "12h")]), Ok(Some(Duration::from_hours(12))));
+    assert_eq!(expiry(&[("ANVIL_UPLOAD_EXPIRY", "0")]), Ok(None));
+    let refused = expiry(&[("ANVIL_UPLOAD_EXPIRY", "soon")]).unwrap_err().to_string();
+    assert!(refused.contains("ANVIL_UPLOAD_EXPIRY") && refused.contains("90s, 15m, 12h or 7d"), "{refused}");
+}
+
+#[test]
 fn metrics_are_read_from_networks_that_were_named() {
     let allow = |settings: &[(&str, &str)]| variables(settings).map(|checked| checked.config.metrics_allow);
     let named = |networks: &[&str]| MetricsAllow::new(networks.iter().map(|text| text.parse().unwrap()).collect());

@@ -3,10 +3,12 @@
 //! The token is a JWT (RFC 7519), only HS256, a quarter of an hour long. It names the app and what it is good for; what
 //! the app may do is looked up anew with each call, so that what was revoked counts at once.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
-use anvil_digest::{hmac_sha256, sha256};
-use anvil_model::access::{Action, Grant, Identity, Resource, Rights, decide};
+use anvil_model::access::{Action, ActionPattern, Grant, Identity, Pattern, Resource, Rights, decide};
+use anvil_model::ids::TenantId;
 use anvil_model::time::WallTime;
 use anvil_node::Caller;
 use base64::Engine as _;
@@ -16,7 +18,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::status::{Code, Status};
 use super::token;
-use crate::auth::{Directory, Secret, Unknown};
+use crate::auth::{Directory, Ring, Secret, TOKEN_SKEW_SECONDS, TokenKeys, TokenKind, Unknown};
 use crate::data_dir::{DataDir, DataDirError, FILE_VERSION};
 use crate::http::Head;
 
@@ -24,7 +26,7 @@ use crate::http::Head;
 #[derive(Debug)]
 pub struct Tokens {
     directory: Directory,
-    key: Key,
+    ring: Ring,
 }
 
 /// Who asks, and what the token is good for.
@@ -32,25 +34,25 @@ pub struct Tokens {
 pub struct Asker {
     /// Its client id.
     app: String,
+    token_id: String,
     identity: Identity,
     scopes: Rights,
+    /// What it was allowed last: what a call that streams is about. Clones share it.
+    about: Rc<RefCell<Option<About>>>,
 }
 
-/// What tokens are signed with.
-struct Key {
-    bytes: [u8; 32],
-    /// Names it without telling it.
-    id: String,
+/// Something that was allowed, on an object or whatever else it was about.
+#[derive(Clone, Debug)]
+struct About {
+    action: Action,
+    bucket: String,
+    key: String,
 }
 
 /// How long a token is good.
 pub const LIFETIME_SECONDS: u32 = 900;
-/// How far two clocks may differ.
-const SKEW_SECONDS: u64 = 60;
 const ISSUER: &str = "anvil";
 const AUDIENCE: &str = "anvil.v1";
-/// What signs these tokens signs no others.
-const KEY_LABEL: &[u8] = b"anvil access token v1";
 const ALGORITHM: &str = "HS256";
 const TOKEN_BYTES_MAX: usize = 8192;
 const SCOPES_MAX: usize = 32;
@@ -105,12 +107,16 @@ pub fn secret(data: &DataDir, chosen: Option<Secret>) -> Result<Secret, DataDirE
 }
 
 impl Tokens {
-    /// Tokens for the apps of `directory`, signed with a key made from `secret`.
+    /// Tokens for the apps of `directory`, signed with a key of `ring`.
     #[must_use]
-    pub fn new(directory: Directory, secret: &Secret) -> Self {
-        let bytes = hmac_sha256(secret.expose().as_bytes(), KEY_LABEL);
-        let id = hex::encode(&sha256(&bytes)[..8]);
-        Self { directory, key: Key { bytes, id } }
+    pub fn new(directory: Directory, ring: Ring) -> Self {
+        Self { directory, ring }
+    }
+
+    /// What they are signed with.
+    #[must_use]
+    pub fn ring(&self) -> &Ring {
+        &self.ring
     }
 
     /// A token for an app that knows its secret; `random` names it.
@@ -133,6 +139,21 @@ impl Tokens {
         if !bool::from(credential.secret.expose().as_bytes().ct_eq(client_secret.as_bytes())) {
             return Err(wrong());
         }
+        self.mint(client_id, scopes, LIFETIME_SECONDS, now, random)
+    }
+
+    /// A token for an app, good for so many seconds; `random` names it.
+    ///
+    /// # Errors
+    /// When a scope cannot be meant, or it is not known now what signs.
+    pub fn mint(
+        &self,
+        client_id: &str,
+        scopes: Vec<String>,
+        lifetime_seconds: u32,
+        now: WallTime,
+        random: u128,
+    ) -> Result<String, Status> {
         let bytes: usize = scopes.iter().map(String::len).sum();
         if scopes.len() > SCOPES_MAX || bytes > SCOPES_BYTES_MAX {
             let message = format!("a token has at most {SCOPES_MAX} scopes, of {SCOPES_BYTES_MAX} bytes together");
@@ -140,26 +161,18 @@ impl Tokens {
         }
         read_scopes(&scopes)?;
         let iat = now.unix_ms / 1000;
-        let header = Header { alg: ALGORITHM.to_owned(), typ: "JWT".to_owned(), kid: self.key.id.clone() };
+        let keys = self.ring.signer().map_err(|unknown| refused(unknown, wrong()))?;
+        let header = Header { alg: ALGORITHM.to_owned(), typ: "JWT".to_owned(), kid: keys.id().to_owned() };
         let claims = Claims {
             iss: ISSUER.to_owned(),
             aud: AUDIENCE.to_owned(),
             sub: client_id.to_owned(),
             iat,
-            exp: iat + u64::from(LIFETIME_SECONDS),
+            exp: iat + u64::from(lifetime_seconds),
             jti: format!("{random:032x}"),
             scopes,
         };
-        Ok(self.sign(&header, &claims))
-    }
-
-    fn sign(&self, header: &Header, claims: &Claims) -> String {
-        let encode = "plain structs become JSON";
-        let header = URL_SAFE_NO_PAD.encode(serde_json::to_vec(header).expect(encode));
-        let claims = URL_SAFE_NO_PAD.encode(serde_json::to_vec(claims).expect(encode));
-        let signed = format!("{header}.{claims}");
-        let signature = URL_SAFE_NO_PAD.encode(hmac_sha256(&self.key.bytes, signed.as_bytes()));
-        format!("{signed}.{signature}")
+        Ok(sign(&keys, &header, &claims))
     }
 
     /// Finds out from the head of a call who asks.
@@ -171,31 +184,59 @@ impl Tokens {
             let message = "this call takes a token of AuthService in `authorization: Bearer`";
             Status::new(Code::Unauthenticated, "TOKEN_MISSING", message)
         };
-        let claims = self.verify(token::bearer(head).ok_or_else(missing)?)?;
+        let claims = self.verify(token::bearer(head).ok_or_else(missing)?, now)?;
         let now = now.unix_ms / 1000;
-        if now >= claims.exp.saturating_add(SKEW_SECONDS) || claims.iat > now.saturating_add(SKEW_SECONDS) {
-            let message = "the token is not valid any more: ask for another one";
-            return Err(Status::new(Code::Unauthenticated, "TOKEN_EXPIRED", message));
+        let is_over = now >= claims.exp.saturating_add(TOKEN_SKEW_SECONDS);
+        if is_over || claims.iat > now.saturating_add(TOKEN_SKEW_SECONDS) || self.ring.denies(&claims.jti) {
+            return Err(expired());
         }
         let credential = self.directory.find(&claims.sub).map_err(|unknown| refused(unknown, wrong()))?;
         let scopes = read_scopes(&claims.scopes)?;
-        Ok(Asker { app: claims.sub, identity: credential.identity.clone(), scopes })
+        Ok(Asker {
+            app: claims.sub,
+            token_id: claims.jti,
+            identity: credential.identity.clone(),
+            scopes,
+            about: Rc::default(),
+        })
     }
 
-    fn verify(&self, token: &str) -> Result<Claims, Status> {
+    /// Finds out whether a call that goes on may still do what it was allowed, by what is known of its app now.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` when there is no such app any more or its token was denied, `PERMISSION_DENIED` when it lost the
+    /// right.
+    pub fn still(&self, asker: &Asker) -> Result<(), Status> {
+        if self.ring.denies(&asker.token_id) {
+            return Err(expired());
+        }
+        let credential = self.directory.find(&asker.app).map_err(|unknown| refused(unknown, wrong()))?;
+        let about = asker.about.borrow();
+        let Some(About { action, bucket, key }) = &*about else { return Ok(()) };
+        let permit = decide(Some(&credential.identity), *action, Resource::Object { bucket, key }, None);
+        permit.map(drop).ok_or_else(denied)
+    }
+
+    /// Whether it is the node's own app that asks.
+    #[must_use]
+    pub fn is_own(&self, asker: &Asker) -> bool {
+        self.directory.find_own(&asker.app).is_some()
+    }
+
+    fn verify(&self, token: &str, now: WallTime) -> Result<Claims, Status> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(wrong());
         }
         let (signed, signature) = token.rsplit_once('.').ok_or_else(wrong)?;
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| wrong())?;
-        if !bool::from(hmac_sha256(&self.key.bytes, signed.as_bytes()).ct_eq(signature.as_slice())) {
-            return Err(wrong());
-        }
         let (header, claims) = signed.split_once('.').ok_or_else(wrong)?;
         let header: Header = json(header)?;
+        let keys = self.ring.find(&header.kid, now).map_err(|unknown| refused(unknown, wrong()))?;
+        if !keys.signed(TokenKind::App, signed.as_bytes(), &signature) {
+            return Err(wrong());
+        }
         let claims: Claims = json(claims)?;
-        let is_ours = header.alg == ALGORITHM && header.kid == self.key.id;
-        if !is_ours || claims.iss != ISSUER || claims.aud != AUDIENCE || claims.jti.is_empty() {
+        if header.alg != ALGORITHM || claims.iss != ISSUER || claims.aud != AUDIENCE || claims.jti.is_empty() {
             return Err(wrong());
         }
         Ok(claims)
@@ -209,12 +250,31 @@ impl Asker {
         &self.app
     }
 
+    /// Whose app it is.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.identity.tenant
+    }
+
+    /// Decides whether rights on a resource may be shared: by `how`, and of `what`, where that counts.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`.
+    pub fn may_share(&self, how: Action, what: Option<ActionPattern>, on: &Pattern) -> Result<(), Status> {
+        let mut wanted = what.into_iter().chain([ActionPattern::One(how)]);
+        let covered = |action| self.identity.rights.cover(action, on) && self.scopes.cover(action, on);
+        if wanted.all(covered) { Ok(()) } else { Err(denied()) }
+    }
+
     /// Decides whether this may be done, in whose name.
     ///
     /// # Errors
     /// `PERMISSION_DENIED`.
     pub fn may(&self, action: Action, resource: Resource<'_>) -> Result<Caller, Status> {
         let permit = decide(Some(&self.identity), action, resource, None);
+        if let Resource::Object { bucket, key } = resource {
+            self.about.replace(Some(About { action, bucket: bucket.to_owned(), key: key.to_owned() }));
+        }
         match permit.filter(|_| self.scopes.allow(action, resource)) {
             Some(permit) => Ok(Caller { tenant: permit.tenant() }),
             None => Err(denied()),
@@ -230,6 +290,15 @@ impl Asker {
         }
         status
     }
+}
+
+fn sign(keys: &TokenKeys, header: &Header, claims: &Claims) -> String {
+    let encode = "plain structs become JSON";
+    let header = URL_SAFE_NO_PAD.encode(serde_json::to_vec(header).expect(encode));
+    let claims = URL_SAFE_NO_PAD.encode(serde_json::to_vec(claims).expect(encode));
+    let signed = format!("{header}.{claims}");
+    let signature = URL_SAFE_NO_PAD.encode(keys.sign(TokenKind::App, signed.as_bytes()));
+    format!("{signed}.{signature}")
 }
 
 /// Why nobody comes in as this app.
@@ -270,21 +339,18 @@ fn json<T: for<'a> Deserialize<'a>>(part: &str) -> Result<T, Status> {
     serde_json::from_slice(&bytes).map_err(|_| wrong())
 }
 
+fn expired() -> Status {
+    let message = "the token is not valid any more: ask for another one";
+    Status::new(Code::Unauthenticated, "TOKEN_EXPIRED", message)
+}
+
 /// Which part is wrong is nobody's business.
 fn wrong() -> Status {
     Status::new(Code::Unauthenticated, "TOKEN_WRONG", "the token is none that this node gave")
 }
 
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Key({})", self.id)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use anvil_model::ids::TenantId;
-
     use super::*;
     use crate::auth::Credential;
 
@@ -294,7 +360,7 @@ mod tests {
     fn tokens(secret: &str) -> Tokens {
         let credential = Credential::own(Secret::new("the-secret-of-the-app").unwrap(), TenantId(7));
         let directory = Directory::new([("APP".to_owned(), credential)]);
-        Tokens::new(directory, &Secret::new(secret).unwrap())
+        Tokens::new(directory.clone(), Ring::new(directory, Secret::new(secret).unwrap()))
     }
 
     fn given(scopes: &[&str]) -> Result<String, Status> {
@@ -303,16 +369,8 @@ mod tests {
     }
 
     fn check(token: &str, at_seconds: u64) -> Result<Asker, &'static str> {
-        let head = Head {
-            method: "POST".to_owned(),
-            path: "/anvil.v1.ObjectService/HeadObject".to_owned(),
-            query: None,
-            headers: vec![("authorization".to_owned(), format!("Bearer {token}").into_bytes())],
-            peer: "127.0.0.1:1".parse().unwrap(),
-            request_id: "R".to_owned(),
-        };
         let now = WallTime { unix_ms: NOW.unix_ms + at_seconds * 1000 };
-        tokens("the-secret-of-the-node").check(&head, now).map_err(|status| status.reason)
+        tokens("the-secret-of-the-node").check(&head(token), now).map_err(|status| status.reason)
     }
 
     #[test]
@@ -321,6 +379,58 @@ mod tests {
         assert_eq!(check(&token, 0).unwrap().may(Action::ObjectRead, OBJECT).unwrap().tenant, TenantId(7));
         assert!(check(&token, 959).is_ok());
         assert_eq!(check(&token, 960).unwrap_err(), "TOKEN_EXPIRED");
+    }
+
+    fn head(token: &str) -> Head {
+        Head {
+            method: "POST".to_owned(),
+            path: "/anvil.v1.ObjectService/HeadObject".to_owned(),
+            query: None,
+            headers: vec![("authorization".to_owned(), format!("Bearer {token}").into_bytes())],
+            peer: "127.0.0.1:1".parse().unwrap(),
+            request_id: "R".to_owned(),
+        }
+    }
+
+    /// Goal: a token is of no use without its app, or when it was denied, and other tokens are. Method: an app that comes and
+    /// goes, two tokens of it.
+    #[test]
+    fn a_token_ends_with_its_app_and_when_it_is_denied() {
+        use anvil_model::access::{AppName, Command, State};
+        let tokens = tokens("the-secret-of-the-node");
+        let publish = |state: &State| {
+            tokens
+                .directory
+                .publish(crate::auth::Known::of(state.clone(), |_, _| Secret::new("the-secret-of-web").ok()));
+        };
+        let reason = |token: &str| tokens.check(&head(token), NOW).map_or_else(|status| status.reason, |_| "OK");
+        let create = |client_id: &str| Command::CreateApp {
+            tenant: "default".to_owned(),
+            name: "web".to_owned(),
+            client_id: client_id.to_owned(),
+            sealed_secret: Vec::new(),
+        };
+        let change = |state: &State, command| {
+            let state = state.apply(&command, TenantId(7), NOW).unwrap();
+            publish(&state);
+            state
+        };
+        let state = change(&State::new(TenantId(7), NOW), create("id"));
+        let first = tokens.give("id", "the-secret-of-web", Vec::new(), NOW, 1).unwrap();
+        let minted = tokens.mint("id", vec!["object:read|*".to_owned()], 60, NOW, 2).unwrap();
+        assert_eq!((reason(&first), reason(&minted)), ("OK", "OK"));
+        let running = tokens.check(&head(&minted), NOW).unwrap();
+        assert!(tokens.still(&running).is_ok());
+        let until = WallTime { unix_ms: u64::MAX };
+        let state = change(&state, Command::DenyToken { id: format!("{:032x}", 2), until });
+        assert_eq!((reason(&first), reason(&minted)), ("OK", "TOKEN_EXPIRED"));
+        assert_eq!(tokens.still(&running).unwrap_err().reason, "TOKEN_EXPIRED", "a call that goes on ends");
+        let state = change(&state, Command::DeleteApp { app: AppName { tenant: None, name: "web".to_owned() } });
+        assert_eq!(reason(&first), "TOKEN_WRONG", "its app is gone");
+        change(&state, create("another id"));
+        assert_eq!(reason(&first), "TOKEN_WRONG", "another app of its name is another one");
+        tokens.directory.forget();
+        assert_eq!(reason(&first), "ACCESS_AWAY");
     }
 
     #[test]

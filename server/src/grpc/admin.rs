@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anvil_model::access::{AdminAction, AdminArea};
 use anvil_model::object::BucketName;
 use anvil_node::Caller;
 use anvil_node::metadata::rows::StorageClass;
@@ -12,6 +13,7 @@ use anvil_proto::v1;
 use super::call::{Call, Wire};
 use super::services::Services;
 use super::status::{Code, Status};
+use super::tasks::TasksOf;
 use super::tenants::TenantsOf;
 use super::token::Administrator;
 use crate::disk_control::{DiskControlError, DiskName, DiskReport, DiskState};
@@ -41,12 +43,31 @@ pub enum Method {
     ListPolicies,
     SetBucketPublicAccess,
     ListAuditRecords,
+    Login,
+    CreateUser,
+    ListUsers,
+    UpdateUser,
+    DeleteUser,
+    CreateRole,
+    ListRoles,
+    DeleteRole,
+    ListTasks,
+    RetryTask,
+    CancelTask,
+    RemoveBucket,
+    RotateEncryptionKey,
+    RotateTokenKey,
+    MintToken,
+    RevokeToken,
+    ListRevokedTokens,
+    PruneDenylist,
+    CacheStats,
 }
 
 /// What the paths of its methods begin with.
 pub const PREFIX: &str = "/anvil.v1.AdminService/";
 
-const METHODS: [(Method, &str); 20] = [
+const METHODS: [(Method, &str); 39] = [
     (Method::ListDisks, "ListDisks"),
     (Method::OfflineDisk, "OfflineDisk"),
     (Method::OnlineDisk, "OnlineDisk"),
@@ -67,6 +88,25 @@ const METHODS: [(Method, &str); 20] = [
     (Method::ListPolicies, "ListPolicies"),
     (Method::SetBucketPublicAccess, "SetBucketPublicAccess"),
     (Method::ListAuditRecords, "ListAuditRecords"),
+    (Method::Login, "Login"),
+    (Method::CreateUser, "CreateUser"),
+    (Method::ListUsers, "ListUsers"),
+    (Method::UpdateUser, "UpdateUser"),
+    (Method::DeleteUser, "DeleteUser"),
+    (Method::CreateRole, "CreateRole"),
+    (Method::ListRoles, "ListRoles"),
+    (Method::DeleteRole, "DeleteRole"),
+    (Method::ListTasks, "ListTasks"),
+    (Method::RetryTask, "RetryTask"),
+    (Method::CancelTask, "CancelTask"),
+    (Method::RemoveBucket, "RemoveBucket"),
+    (Method::RotateEncryptionKey, "RotateEncryptionKey"),
+    (Method::RotateTokenKey, "RotateTokenKey"),
+    (Method::MintToken, "MintToken"),
+    (Method::RevokeToken, "RevokeToken"),
+    (Method::ListRevokedTokens, "ListRevokedTokens"),
+    (Method::PruneDenylist, "PruneDenylist"),
+    (Method::CacheStats, "CacheStats"),
 ];
 
 impl Method {
@@ -83,6 +123,51 @@ impl Method {
         METHODS.iter().find(|(method, _)| *method == self).expect("all are listed").1
     }
 
+    /// What the audit calls it, where it is no change of who may do what.
+    fn words(self) -> &'static str {
+        match self {
+            Self::OfflineDisk => "disk offline",
+            Self::OnlineDisk => "disk online",
+            Self::ReplaceDisk => "disk replace",
+            Self::AdoptDisk => "disk adopt",
+            Self::UpdateBucket => "bucket update",
+            _ => self.name(),
+        }
+    }
+
+    /// What a caller's role has to allow; `None` for the one that people call before they have a role.
+    #[must_use]
+    pub fn needs(self) -> Option<AdminAction> {
+        use AdminArea::{
+            App, Audit, Bucket, Cache, Disk, Key, Policy, Repair, Role, StorageClass, Task, Tenant, Token, User,
+        };
+        Some(match self {
+            Self::Login => return None,
+            Self::ListDisks => Disk.read(),
+            Self::OfflineDisk | Self::OnlineDisk | Self::ReplaceDisk | Self::AdoptDisk => Disk.write(),
+            Self::RepairStatus => Repair.read(),
+            Self::ListStorageClasses => StorageClass.read(),
+            Self::UpdateBucket | Self::SetBucketPublicAccess | Self::RemoveBucket => Bucket.write(),
+            Self::ListTenants => Tenant.read(),
+            Self::CreateTenant | Self::DeleteTenant => Tenant.write(),
+            Self::ListApps => App.read(),
+            Self::CreateApp | Self::DeleteApp | Self::ResetAppSecret => App.write(),
+            Self::ListPolicies => Policy.read(),
+            Self::GrantPolicy | Self::RevokePolicy => Policy.write(),
+            Self::ListAuditRecords => Audit.read(),
+            Self::ListTasks => Task.read(),
+            Self::RetryTask | Self::CancelTask => Task.write(),
+            Self::ListUsers => User.read(),
+            Self::CreateUser | Self::UpdateUser | Self::DeleteUser => User.write(),
+            Self::ListRoles => Role.read(),
+            Self::CreateRole | Self::DeleteRole => Role.write(),
+            Self::RotateEncryptionKey | Self::RotateTokenKey => Key.write(),
+            Self::MintToken | Self::RevokeToken | Self::PruneDenylist => Token.write(),
+            Self::ListRevokedTokens => Token.read(),
+            Self::CacheStats => Cache.read(),
+        })
+    }
+
     pub(super) async fn call<W: Wire>(
         self,
         services: &Services,
@@ -90,7 +175,13 @@ impl Method {
         call: &mut Call<'_, W>,
     ) -> Result<(), Status> {
         let disks = &services.disks;
+        let tasks = TasksOf { services, by: services.by(&administrator, call.head) };
         let tenants = TenantsOf { services, by: services.by(&administrator, call.head) };
+        let noted = async |about: String, result: Result<DiskReport, DiskControlError>| {
+            let outcome = result.as_ref().err().map_or_else(|| "ok".to_owned(), ToString::to_string);
+            services.keeper.note(&services.node, &tenants.by, self.words(), about, &outcome).await;
+            result
+        };
         match self {
             Self::ListDisks => {
                 let v1::ListDisksRequest {} = call.only_message().await?;
@@ -101,23 +192,24 @@ impl Method {
             }
             Self::OfflineDisk => {
                 let v1::OfflineDiskRequest { disk: name } = call.only_message().await?;
-                let report = disks.offline(disk_name(&name)?).await?;
+                let report = noted(name.clone(), disks.offline(disk_name(&name)?).await).await?;
                 call.answer(&v1::OfflineDiskResponse { disk: Some(disk(report)) }).await
             }
             Self::OnlineDisk => {
                 let v1::OnlineDiskRequest { disk: name } = call.only_message().await?;
-                let report = disks.online(disk_name(&name)?).await?;
+                let report = noted(name.clone(), disks.online(disk_name(&name)?).await).await?;
                 call.answer(&v1::OnlineDiskResponse { disk: Some(disk(report)) }).await
             }
             Self::ReplaceDisk => {
                 let v1::ReplaceDiskRequest { disk: name, path } = call.only_message().await?;
+                let about = format!("{name} {path}").trim_end().to_owned();
                 let path = if path.is_empty() { None } else { Some(absolute(&path)?) };
-                let report = disks.replace(disk_name(&name)?, path).await?;
+                let report = noted(about, disks.replace(disk_name(&name)?, path).await).await?;
                 call.answer(&v1::ReplaceDiskResponse { disk: Some(disk(report)) }).await
             }
             Self::AdoptDisk => {
                 let v1::AdoptDiskRequest { path } = call.only_message().await?;
-                let report = disks.adopt(absolute(&path)?).await?;
+                let report = noted(path.clone(), disks.adopt(absolute(&path)?).await).await?;
                 call.answer(&v1::AdoptDiskResponse { disk: Some(disk(report)) }).await
             }
             Self::RepairStatus => {
@@ -134,8 +226,13 @@ impl Method {
                 call.answer(&v1::ListStorageClassesResponse { storage_classes: classes.collect() }).await
             }
             Self::UpdateBucket => {
-                let request = call.only_message().await?;
-                let bucket = update_bucket(services, administrator.caller, request).await?;
+                let request: v1::UpdateBucketRequest = call.only_message().await?;
+                let class = request.storage_class.as_deref().unwrap_or("unchanged");
+                let about = format!("{} storage class {class}", request.bucket);
+                let result = update_bucket(services, administrator.caller, request).await;
+                let outcome = result.as_ref().err().map_or_else(|| "ok".to_owned(), ToString::to_string);
+                services.keeper.note(&services.node, &tenants.by, self.words(), about, &outcome).await;
+                let bucket = result?;
                 call.answer(&v1::UpdateBucketResponse { bucket: Some(bucket) }).await
             }
             Self::CreateTenant => {
@@ -196,6 +293,97 @@ impl Method {
             Self::ListAuditRecords => {
                 let request = call.only_message().await?;
                 let answer = tenants.list_audit_records(request).await?;
+                call.answer(&answer).await
+            }
+            Self::Login => unreachable!("who logs in is no administrator yet"),
+            Self::CreateUser => {
+                let request = call.only_message().await?;
+                let answer = tenants.create_user(request).await?;
+                call.answer(&answer).await
+            }
+            Self::ListUsers => {
+                let request = call.only_message().await?;
+                let answer = tenants.list_users(request)?;
+                call.answer(&answer).await
+            }
+            Self::UpdateUser => {
+                let request = call.only_message().await?;
+                let answer = tenants.update_user(request).await?;
+                call.answer(&answer).await
+            }
+            Self::DeleteUser => {
+                let request = call.only_message().await?;
+                let answer = tenants.delete_user(request).await?;
+                call.answer(&answer).await
+            }
+            Self::CreateRole => {
+                let request = call.only_message().await?;
+                let answer = tenants.create_role(request).await?;
+                call.answer(&answer).await
+            }
+            Self::ListRoles => {
+                let request = call.only_message().await?;
+                let answer = tenants.list_roles(request)?;
+                call.answer(&answer).await
+            }
+            Self::DeleteRole => {
+                let request = call.only_message().await?;
+                let answer = tenants.delete_role(request).await?;
+                call.answer(&answer).await
+            }
+            Self::ListTasks => {
+                let request = call.only_message().await?;
+                let answer = tasks.list(request).await?;
+                call.answer(&answer).await
+            }
+            Self::RetryTask => {
+                let request = call.only_message().await?;
+                let answer = tasks.retry(request).await?;
+                call.answer(&answer).await
+            }
+            Self::CancelTask => {
+                let request = call.only_message().await?;
+                let answer = tasks.cancel(request).await?;
+                call.answer(&answer).await
+            }
+            Self::RemoveBucket => {
+                let request = call.only_message().await?;
+                let answer = tasks.remove_bucket(request).await?;
+                call.answer(&answer).await
+            }
+            Self::RotateEncryptionKey => {
+                let request = call.only_message().await?;
+                let answer = tenants.rotate_encryption_key(request).await?;
+                call.answer(&answer).await
+            }
+            Self::RotateTokenKey => {
+                let request = call.only_message().await?;
+                let answer = tenants.rotate_token_key(request).await?;
+                call.answer(&answer).await
+            }
+            Self::MintToken => {
+                let request = call.only_message().await?;
+                let answer = tenants.mint_token(request).await?;
+                call.answer(&answer).await
+            }
+            Self::RevokeToken => {
+                let request = call.only_message().await?;
+                let answer = tenants.revoke_token(request).await?;
+                call.answer(&answer).await
+            }
+            Self::ListRevokedTokens => {
+                let request = call.only_message().await?;
+                let answer = tenants.list_revoked_tokens(request)?;
+                call.answer(&answer).await
+            }
+            Self::PruneDenylist => {
+                let request = call.only_message().await?;
+                let answer = tenants.prune_denylist(request).await?;
+                call.answer(&answer).await
+            }
+            Self::CacheStats => {
+                let request = call.only_message().await?;
+                let answer = tenants.cache_stats(request)?;
                 call.answer(&answer).await
             }
         }
@@ -299,6 +487,8 @@ impl From<DiskControlError> for Status {
 
 #[cfg(test)]
 mod tests {
+    use anvil_model::access::AdminRights;
+
     use super::*;
 
     #[test]
@@ -311,6 +501,78 @@ mod tests {
             ["/anvil.v1.AdminService", "/anvil.v1.AdminService/", "/anvil.v1.AdminService/listDisks", "/x/ListDisks"]
         {
             assert_eq!(Method::find(path), None, "{path}");
+        }
+    }
+
+    /// Goal: a viewer changes nothing, and nobody does what his role does not say, whatever methods come. Method: each method
+    /// with each role, against a table; one that is in no row of it fails.
+    #[test]
+    fn each_method_needs_its_action() {
+        let table = [
+            ("ListDisks", "disk:read"),
+            ("OfflineDisk", "disk:write"),
+            ("OnlineDisk", "disk:write"),
+            ("ReplaceDisk", "disk:write"),
+            ("AdoptDisk", "disk:write"),
+            ("RepairStatus", "repair:read"),
+            ("ListStorageClasses", "storage-class:read"),
+            ("UpdateBucket", "bucket:write"),
+            ("CreateTenant", "tenant:write"),
+            ("ListTenants", "tenant:read"),
+            ("DeleteTenant", "tenant:write"),
+            ("CreateApp", "app:write"),
+            ("ListApps", "app:read"),
+            ("DeleteApp", "app:write"),
+            ("ResetAppSecret", "app:write"),
+            ("GrantPolicy", "policy:write"),
+            ("RevokePolicy", "policy:write"),
+            ("ListPolicies", "policy:read"),
+            ("SetBucketPublicAccess", "bucket:write"),
+            ("ListAuditRecords", "audit:read"),
+            ("Login", ""),
+            ("CreateUser", "user:write"),
+            ("ListUsers", "user:read"),
+            ("UpdateUser", "user:write"),
+            ("DeleteUser", "user:write"),
+            ("CreateRole", "role:write"),
+            ("ListRoles", "role:read"),
+            ("DeleteRole", "role:write"),
+            ("ListTasks", "task:read"),
+            ("RetryTask", "task:write"),
+            ("CancelTask", "task:write"),
+            ("RemoveBucket", "bucket:write"),
+            ("RotateEncryptionKey", "key:write"),
+            ("RotateTokenKey", "key:write"),
+            ("MintToken", "token:write"),
+            ("RevokeToken", "token:write"),
+            ("ListRevokedTokens", "token:read"),
+            ("PruneDenylist", "token:write"),
+            ("CacheStats", "cache:read"),
+        ];
+        let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, METHODS.map(|(_, name)| name));
+        let bearer = |rights| Administrator {
+            caller: Caller { tenant: anvil_model::ids::TenantId(1) },
+            who: "user:x".to_owned(),
+            user: Some("x".to_owned()),
+            rights,
+        };
+        let role = |text: &str| bearer(AdminRights::new([text.parse().unwrap()]));
+        let built_in = |name| bearer(AdminRights::built_in(name).unwrap());
+        let (all, viewer) = (built_in("SuperAdmin"), built_in("ReadOnlyViewer"));
+        for ((name, words), (method, _)) in table.into_iter().zip(METHODS) {
+            let Some(needed) = method.needs() else {
+                assert_eq!((name, words), ("Login", ""), "only who logs in needs no role");
+                continue;
+            };
+            assert_eq!(needed.to_string(), words, "{name}");
+            let looks = name.starts_with("List") || name.ends_with("Status") || name.ends_with("Stats");
+            assert_eq!(viewer.check(needed).is_ok(), looks, "{name}");
+            assert!(all.check(needed).is_ok() && role(words).check(needed).is_ok(), "{name}");
+            assert_eq!(bearer(AdminRights::default()).check(needed).unwrap_err().code, Code::PermissionDenied);
+            for (other, words_of_other) in table.iter().filter(|(_, other)| !other.is_empty() && *other != words) {
+                assert_eq!(role(words_of_other).check(needed).unwrap_err().reason, "ROLE_DENIED", "{other} for {name}");
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use super::call::{Call, Wire};
 use super::methods::methods;
 use super::services::Services;
 use super::status::{Code, Status};
-use super::words;
+use super::{auth, words};
 
 methods! {
     "anvil.v1.BucketService":
@@ -18,6 +18,8 @@ methods! {
     GetBucket,
     ListBuckets,
     DeleteBucket,
+    GetBucketPolicy,
+    PutBucketPolicy,
 }
 
 impl Method {
@@ -65,6 +67,21 @@ impl Method {
                 let caller = asker.may(Action::BucketDelete, Resource::Bucket(&bucket_name))?;
                 node.delete_bucket(caller, words::bucket_name(&bucket_name)?).await?;
                 call.answer(&v1::DeleteBucketResponse {}).await
+            }
+            Self::GetBucketPolicy => {
+                let v1::GetBucketPolicyRequest { bucket_name } = call.only_message().await?;
+                let caller = asker.may(Action::BucketRead, Resource::Bucket(&bucket_name))?;
+                let id = node.head_bucket(caller, words::bucket_name(&bucket_name)?).await?.id;
+                let public_read = services.keeper.known()?.state.public.contains_key(&id);
+                let policy = Some(v1::BucketPolicy { public_read });
+                call.answer(&v1::GetBucketPolicyResponse { policy }).await
+            }
+            Self::PutBucketPolicy => {
+                let v1::PutBucketPolicyRequest { bucket_name, policy } = call.only_message().await?;
+                let policy =
+                    policy.ok_or_else(|| Status::invalid("a bucket gets a policy, and the request has none"))?;
+                auth::set_public(services, &asker, call.head, &bucket_name, policy.public_read).await?;
+                call.answer(&v1::PutBucketPolicyResponse {}).await
             }
         }
     }

@@ -25,6 +25,28 @@ pub trait Wire {
     ) -> impl Future<Output = Result<(), Status>>;
 }
 
+/// Answers calls.
+pub trait Calls: 'static {
+    /// Serves a call to its end; `is_tls` says whether others may have read it on its way.
+    fn serve<W: Wire>(
+        &self,
+        head: &Head,
+        is_tls: bool,
+        encoding: Encoding,
+        wire: &mut W,
+    ) -> impl Future<Output = Result<(), Status>>;
+}
+
+/// Answers none. There is no value of it.
+#[derive(Clone, Copy, Debug)]
+pub enum NoCalls {}
+
+impl Calls for NoCalls {
+    async fn serve<W: Wire>(&self, _: &Head, _: bool, _: Encoding, _: &mut W) -> Result<(), Status> {
+        match *self {}
+    }
+}
+
 /// For how long bytes are waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {

@@ -8,10 +8,11 @@ use anvil_model::object::ChecksumAlgorithm;
 use anvil_node::body::{Body, Trailer};
 use anvil_proto::{Message, v1};
 use anvil_runtime::Buffer;
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, BufMut as _, Bytes};
 
 use super::call::{Call, Next, Wait, Wire};
 use super::chunk::crc32c;
+use super::rope::Rope;
 use super::status::{Code, Status};
 use super::words;
 
@@ -203,16 +204,24 @@ fn joined(first: u32, second: u32, length: u64) -> u32 {
     u32::from_be_bytes(joined[..].try_into().expect("a CRC32C has four bytes"))
 }
 
-/// A payload that came in one message.
+/// A payload that is here.
 pub(super) struct InMemory {
     length: u64,
     /// Not taken yet.
-    rest: Bytes,
+    rest: Rope,
 }
 
 impl From<Bytes> for InMemory {
     fn from(bytes: Bytes) -> Self {
-        Self { length: bytes.len() as u64, rest: bytes }
+        let mut rope = Rope::default();
+        rope.push(bytes);
+        rope.into()
+    }
+}
+
+impl From<Rope> for InMemory {
+    fn from(bytes: Rope) -> Self {
+        Self { length: bytes.remaining() as u64, rest: bytes }
     }
 }
 
@@ -224,19 +233,20 @@ impl Body<Buffer> for InMemory {
     }
 
     async fn fill(&mut self, mut buffer: Buffer, range: Range<usize>) -> (Result<usize, Status>, Buffer) {
-        let count = self.rest.len().min(range.len());
+        let count = self.rest.remaining().min(range.len());
         self.rest.copy_to_slice(&mut buffer[range.start..range.start + count]);
         (Ok(count), buffer)
     }
 
     async fn read(&mut self, into: &mut Vec<u8>, max: usize) -> Result<usize, Status> {
-        let count = self.rest.len().min(max);
-        into.extend_from_slice(&self.rest.split_to(count));
+        let count = self.rest.remaining().min(max);
+        into.put((&mut self.rest).take(count));
         Ok(count)
     }
 
     async fn collect(&mut self) -> Result<Vec<u8>, Status> {
-        Ok(std::mem::take(&mut self.rest).into())
+        let count = self.rest.remaining();
+        Ok(self.rest.copy_to_bytes(count).into())
     }
 
     async fn finish(&mut self) -> Result<Trailer, Status> {

@@ -4,9 +4,10 @@
 //!   their five bytes; [`request`]: what a call's head says.
 //! - [`call`]: a call as a method sees it: messages come and go one by one, so that a method that streams is written like
 //!   one that does not.
-//! - [`services`]: which methods there are. [`token`] says who may administrate, [`access`] who may do what with buckets and
+//! - [`services`]: which methods there are. [`token`] and [`session`] say who may administrate, [`access`] who may do what with buckets and
 //!   objects.
-//! - [`admin`] (of which `tenants` is what concerns tenants, apps and policies), [`auth`], [`bucket`] and [`object`]: the
+//! - [`admin`] (of which `tenants` is what concerns tenants, apps and policies, `users` what concerns those who administrate, `keys` keys
+//!   and tokens), [`auth`], [`bucket`] and [`object`]: the
 //!   services, over the same stories as S3. `words` is between their
 //!   messages and those stories, `incoming` brings bytes, `chunk` takes them away. [`health`] and [`reflection`] are what
 //!   tools expect of every server.
@@ -25,13 +26,16 @@ pub mod access;
 pub mod admin;
 pub mod auth;
 mod bidi_read;
+mod bidi_write;
 pub mod bucket;
 pub mod call;
 mod chunk;
 pub mod client;
 pub mod frame;
+pub(crate) mod fuzz;
 pub mod health;
 mod incoming;
+mod keys;
 mod methods;
 mod multipart;
 pub mod object;
@@ -40,12 +44,16 @@ pub mod reflection;
 pub mod request;
 pub mod rope;
 pub mod services;
+pub mod session;
 pub mod status;
+mod tasks;
 mod tenants;
 pub mod token;
+mod users;
 mod words;
 
 pub use access::Tokens;
 pub use services::{Gate, Services};
+pub use session::Sessions;
 pub use status::{Code, Status};
 pub use token::{AdminFrom, Administrator, Authority};

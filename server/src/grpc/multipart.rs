@@ -55,7 +55,7 @@ fn checksum(algorithm: i32, of: i32) -> Result<Option<(ChecksumAlgorithm, Checks
 }
 
 /// The upload that a message names.
-fn named(asker: &Asker, bucket: &str, key: &str, upload: &str) -> Result<UploadName, Status> {
+pub(super) fn named(asker: &Asker, bucket: &str, key: &str, upload: &str) -> Result<UploadName, Status> {
     let Allowed { caller, bucket, key } = allowed(asker, Action::ObjectWrite, bucket, key)?;
     let upload: UploadId = upload.parse().map_err(|_| {
         Status::new(Code::NotFound, "NO_SUCH_UPLOAD", "the upload does not exist").about("upload_id", upload)

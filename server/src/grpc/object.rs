@@ -1,5 +1,5 @@
 //! `anvil.v1.ObjectService`: one object at a time, and lists of them. Uploads in parts are in `multipart`, many ranges of
-//! one object in `bidi_read`.
+//! one object in `bidi_read`, resumable writes in `bidi_write`.
 
 use anvil_model::access::{Action, Resource};
 use anvil_model::limits::{PAGE_KEYS_MAX, PART_BYTES_MAX};
@@ -21,7 +21,7 @@ use super::incoming::{InMemory, Incoming, spec};
 use super::methods::methods;
 use super::services::Services;
 use super::status::{Code, Status};
-use super::{bidi_read, chunk, multipart, words};
+use super::{bidi_read, bidi_write, chunk, multipart, words};
 
 methods! {
     "anvil.v1.ObjectService":
@@ -29,6 +29,8 @@ methods! {
     GetObject streams,
     PutObject,
     WriteObject streams,
+    BidiWrite streams,
+    QueryWrite,
     DeleteObject,
     DeleteObjects,
     CopyObject,
@@ -61,6 +63,8 @@ impl Method {
             Self::GetObject => get_object(services, &asker, call).await,
             Self::PutObject => put_object(services, &asker, call).await,
             Self::WriteObject => write_object(services, &asker, call).await,
+            Self::BidiWrite => bidi_write::serve(services, &asker, call).await,
+            Self::QueryWrite => bidi_write::query(services, &asker, call).await,
             Self::DeleteObject => delete_object(services, &asker, call).await,
             Self::DeleteObjects => delete_objects(services, &asker, call).await,
             Self::CopyObject => copy_object(services, &asker, call).await,

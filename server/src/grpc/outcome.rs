@@ -32,6 +32,8 @@ impl From<Refusal> for Status {
             Refusal::SourceChanged => (Code::Aborted, "SOURCE_CHANGED"),
             Refusal::CopyTooLarge => (Code::FailedPrecondition, "TOO_LARGE"),
             Refusal::TooManyPieces => (Code::FailedPrecondition, "TOO_MANY_PIECES"),
+            Refusal::BucketBeingDeleted => (Code::Aborted, "BUCKET_BEING_DELETED"),
+            Refusal::OtherWriter => (Code::Aborted, "OTHER_WRITER"),
             Refusal::OperationAborted => (Code::Aborted, "CONFIGURATION_CHANGED"),
             Refusal::InvalidRequest(_) => (Code::InvalidArgument, "INVALID_REQUEST"),
             Refusal::WriterClosed | Refusal::BlobClaimed | Refusal::ShardMoved => {

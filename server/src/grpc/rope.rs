@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 /// Bytes in order. What came in large pieces is kept as it came; small pieces are copied together, because each would
 /// keep the memory of the read that it came with.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Rope {
     /// None is empty.
     pieces: VecDeque<Bytes>,

@@ -1,5 +1,6 @@
 //! Which methods there are, and who may call them.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,18 +8,20 @@ use anvil_model::io::World as _;
 use anvil_model::time::{Moment, WallTime};
 use anvil_node::Node;
 use anvil_runtime::Core;
+use futures_util::future::{Either, select};
 
 use super::access::{Asker, Tokens};
-use super::call::{Call, Wire};
+use super::call::{Call, Calls, Wire};
 use super::frame::Encoding;
 use super::status::{Code, Status};
 use super::token::{Administrator, Authority};
-use super::{admin, auth, bucket, health, object, reflection};
-use crate::access::{AccessKeeper, By};
+use super::{admin, auth, bidi_write, bucket, health, object, reflection, users};
+use crate::access::{self, AccessKeeper, By};
 use crate::admission::Admission;
 use crate::disk_control::DiskControl;
 use crate::http::Head;
 use crate::routes::{Readiness, Ready};
+use crate::tasks::TaskKeeper;
 use crate::telemetry::RepairBoard;
 
 /// The gRPC services of one core.
@@ -27,8 +30,11 @@ pub struct Services {
     pub(super) disks: Arc<DiskControl>,
     pub(super) repair: Arc<RepairBoard>,
     pub(super) keeper: Arc<AccessKeeper>,
+    pub(super) tasks: Arc<TaskKeeper>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) gate: Gate,
+    /// For writes that are gathered.
+    pub(super) slices: bidi_write::Room,
 }
 
 /// Who is let in.
@@ -45,6 +51,12 @@ pub struct Gate {
 impl Gate {
     fn administrator(&self, head: &Head, is_tls: bool, now: Now) -> Result<Administrator, Status> {
         self.authority.check(head, is_tls, now.wall).map_err(|refusal| self.refusal(refusal, head, now))
+    }
+
+    /// Somebody who wants to log in.
+    fn stranger(&self, head: &Head, is_tls: bool, now: Now) -> Result<(), Status> {
+        self.authority.check_origin(head, is_tls).map_err(|refusal| self.refusal(refusal, head, now))?;
+        Ok(self.admission.login_from(head, now.moment)?)
     }
 
     fn asker(&self, head: &Head, now: Now) -> Result<Asker, Status> {
@@ -125,10 +137,11 @@ impl Services {
         disks: Arc<DiskControl>,
         repair: Arc<RepairBoard>,
         keeper: Arc<AccessKeeper>,
+        tasks: Arc<TaskKeeper>,
         readiness: Arc<Readiness>,
         gate: Gate,
     ) -> Self {
-        Self { node, disks, repair, keeper, readiness, gate }
+        Self { node, disks, repair, keeper, tasks, readiness, gate, slices: bidi_write::Room::default() }
     }
 
     /// Ends when the node stops: for calls that would wait for their clients until then.
@@ -139,33 +152,58 @@ impl Services {
         Status::new(Code::Unavailable, "STOPPING", "the node stops").retry_after(LOOKED_EVERY)
     }
 
-    /// Serves a call to its end. Reads no message before it knows who asks for what.
-    ///
-    /// # Errors
-    /// With the status that the call ends with.
-    pub async fn serve<W: Wire>(
-        &self,
-        head: &Head,
-        is_tls: bool,
-        encoding: Encoding,
-        wire: &mut W,
-    ) -> Result<(), Status> {
+    /// Ends when an app may not do any more what it was allowed: what runs for long is not asked about with each chunk, but
+    /// by the clock.
+    async fn revoked(&self, asker: &Asker) -> Status {
+        loop {
+            self.node.world().sleep(LOOKED_EVERY).await;
+            if let Err(status) = self.gate.tokens.still(asker) {
+                return status;
+            }
+        }
+    }
+}
+
+impl Calls for Services {
+    /// Reads no message before it knows who asks for what.
+    async fn serve<W: Wire>(&self, head: &Head, is_tls: bool, encoding: Encoding, wire: &mut W) -> Result<(), Status> {
         let Self { gate, node, .. } = self;
         let now = Now { wall: node.world().wall_clock(), moment: node.world().now() };
         let method = Method::find(&head.path).ok_or_else(|| gate.refusal(unknown(&head.path), head, now))?;
         let mut call = Call::new(head, encoding, wire);
         match method {
-            Method::Admin(method) => {
-                let administrator = gate.administrator(head, is_tls, now)?;
-                method.call(self, administrator, &mut call).await
-            }
-            Method::Auth(method) => {
+            Method::Admin(method) => match method.needs() {
+                None => {
+                    gate.stranger(head, is_tls, now)?;
+                    users::login(self, &mut call).await
+                }
+                Some(action) => {
+                    let administrator = gate.administrator(head, is_tls, now)?;
+                    if let Err(denied) = administrator.check(action) {
+                        access::log(&self.by(&administrator, head), method.name(), "", &denied.message);
+                        return Err(denied);
+                    }
+                    method.call(self, administrator, &mut call).await
+                }
+            },
+            Method::Auth(auth::Method::GetAccessToken) => {
                 gate.admission.login_from(head, now.moment)?;
-                method.call(self, &mut call).await
+                auth::give_token(self, &mut call).await
             }
+            Method::Auth(method) => method.call(self, gate.asker(head, now)?, &mut call).await,
             Method::Bucket(method) => method.call(self, gate.asker(head, now)?, &mut call).await,
             // Each call of a method that streams has a large state; it is on the heap, once per call.
-            Method::Object(method) => Box::pin(method.call(self, gate.asker(head, now)?, &mut call)).await,
+            Method::Object(method) => {
+                let asker = gate.asker(head, now)?;
+                let served = Box::pin(method.call(self, asker.clone(), &mut call));
+                if !method.streams() {
+                    return served.await;
+                }
+                match select(served, pin!(self.revoked(&asker))).await {
+                    Either::Left((outcome, _)) => outcome,
+                    Either::Right((status, _)) => Err(status),
+                }
+            }
             // As `/ready`.
             Method::Health(method) => method.call(self, &mut call).await,
             Method::Reflection(method) => {
@@ -174,10 +212,13 @@ impl Services {
             }
         }
     }
+}
 
+impl Services {
     /// Who makes a change, and from where.
     pub(super) fn by(&self, administrator: &Administrator, head: &Head) -> By {
-        By { who: administrator.access_key.clone(), from: self.gate.admission.client(head).to_string() }
+        let Administrator { who, user, .. } = administrator;
+        By { who: who.clone(), user: user.clone(), from: self.gate.admission.client(head).to_string() }
     }
 }
 

@@ -13,6 +13,7 @@ use anvil_proto::v1;
 
 use super::services::Services;
 use super::status::{Code, Status};
+use crate::access::passwords::PasswordError;
 use crate::access::{By, KeepError};
 use crate::auth::Known;
 use crate::credentials::{new_client_id, new_secret};
@@ -186,11 +187,11 @@ impl TenantsOf<'_> {
         if name.is_empty() { Ok(None) } else { Ok(Some(state.find_tenant(&name)?)) }
     }
 
-    fn known(&self) -> Result<Arc<Known>, Status> {
+    pub(super) fn known(&self) -> Result<Arc<Known>, Status> {
         Ok(self.services.keeper.known()?)
     }
 
-    async fn change(&self, command: Command) -> Result<Arc<Known>, Status> {
+    pub(super) async fn change(&self, command: Command) -> Result<Arc<Known>, Status> {
         Ok(self.services.keeper.change(&self.services.node, &self.by, command).await?)
     }
 }
@@ -199,16 +200,16 @@ impl TenantsOf<'_> {
 const AUDIT_DEFAULT: usize = 100;
 const AUDIT_MAX: usize = 10_000;
 
-fn named(tenant: String, name: String) -> AppName {
+pub(super) fn named(tenant: String, name: String) -> AppName {
     AppName { tenant: Some(tenant).filter(|tenant| !tenant.is_empty()), name }
 }
 
-fn read_action(text: &str) -> Result<ActionPattern, Status> {
+pub(super) fn read_action(text: &str) -> Result<ActionPattern, Status> {
     let read = text.parse::<ActionPattern>();
     read.map_err(|error| Status::new(Code::InvalidArgument, "INVALID_ACTION", error.to_string()).about("action", text))
 }
 
-fn read_resource(text: &str) -> Result<Pattern, Status> {
+pub(super) fn read_resource(text: &str) -> Result<Pattern, Status> {
     let read = text.parse::<Pattern>();
     read.map_err(|error| {
         Status::new(Code::InvalidArgument, "INVALID_RESOURCE", error.to_string()).about("resource", text)
@@ -242,6 +243,17 @@ impl From<Refused> for Status {
             Refused::AmbiguousApp { .. } => Self::new(Code::InvalidArgument, "AMBIGUOUS_APP", message),
             Refused::BeyondRights { .. } => Self::new(Code::PermissionDenied, "BEYOND_RIGHTS", message),
             Refused::TooMany { .. } => Self::new(Code::ResourceExhausted, "TOO_MANY", message),
+            Refused::NoSuchUser(_) => Self::new(Code::NotFound, "NO_SUCH_USER", message),
+            Refused::NoSuchRole(_) => Self::new(Code::NotFound, "NO_SUCH_ROLE", message),
+            Refused::UserExists(_) => Self::new(Code::AlreadyExists, "USER_EXISTS", message),
+            Refused::RoleExists(_) => Self::new(Code::AlreadyExists, "ROLE_EXISTS", message),
+            Refused::TokenId => Self::new(Code::InvalidArgument, "INVALID_TOKEN", message),
+            Refused::RoleSize => Self::new(Code::InvalidArgument, "INVALID_ROLE", message),
+            Refused::Email(_) => Self::new(Code::InvalidArgument, "INVALID_EMAIL", message),
+            Refused::RoleInUse(_) | Refused::BuiltInRole(_) => {
+                Self::new(Code::FailedPrecondition, "ROLE_IN_USE", message)
+            }
+            Refused::BeyondRole(_) => Self::new(Code::PermissionDenied, "BEYOND_ROLE", message),
             Refused::TenantHasApps(_) | Refused::TenantHasBuckets(_) | Refused::OwnTenant(_) => {
                 Self::new(Code::FailedPrecondition, "TENANT_IN_USE", message)
             }
@@ -255,6 +267,10 @@ impl From<KeepError> for Status {
         match error {
             KeepError::Refused(refused) => refused.into(),
             KeepError::NoKey(_) => Self::new(Code::FailedPrecondition, "NO_SEALING_KEY", message),
+            KeepError::Password(PasswordError::Length) => Self::new(Code::InvalidArgument, "INVALID_PASSWORD", message),
+            KeepError::Password(PasswordError::Busy) => {
+                Self::new(Code::ResourceExhausted, "BUSY", message).retry_after(SOON)
+            }
             KeepError::Away(_) => Self::new(Code::Unavailable, "ACCESS_AWAY", message).retry_after(SOON),
             KeepError::Busy => Self::new(Code::Aborted, "CONFIGURATION_CHANGED", message).retry_after(SOON),
             KeepError::Unknown => Self::new(Code::Unknown, "OUTCOME_UNKNOWN", message),

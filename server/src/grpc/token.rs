@@ -1,18 +1,22 @@
-//! Who may administrate: a bearer of a token that is signed with a key made from the node's secret.
+//! Who may administrate: a bearer of a token that is signed with a key made from the node's secret, or a user who logged in
+//! (`session`).
 //!
-//! The token is a JWT (RFC 7519) that the administrator's program makes for itself, a minute long: so the secret
+//! The first is a JWT (RFC 7519) that the administrator's program makes for itself, a minute long: so the secret
 //! travels nowhere, and a token that was overheard is soon of no use. Only HS256 is taken, whatever a header says.
-//! `docs/adr/0006-administrators.md` says why so, and what takes its place later.
+//! `docs/adr/0006-administrators.md` and `docs/adr/0011-users-and-roles.md` say why so.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use anvil_digest::hmac_sha256;
+use anvil_model::access::{AdminAction, AdminRights};
 use anvil_model::time::WallTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
+use super::session::Sessions;
 use super::status::{Code, Status};
 use crate::auth::{Directory, Secret};
 use crate::http::Head;
@@ -34,14 +38,33 @@ pub enum AdminFrom {
 pub struct Administrator {
     /// The tenant of the node's own app.
     pub caller: anvil_node::Caller,
-    /// By which key, for the audit.
-    pub access_key: String,
+    /// For the audit: an access key, or `user:` and a name, which no access key begins with.
+    pub who: String,
+    /// His name, when it is a user; the node's own app is none.
+    pub user: Option<String>,
+    /// What he may do.
+    pub rights: AdminRights,
+}
+
+impl Administrator {
+    /// The decision about a call.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`.
+    pub fn check(&self, action: AdminAction) -> Result<(), Status> {
+        if self.rights.allow(action) {
+            return Ok(());
+        }
+        let message = format!("the role of {} does not allow {action}", self.who);
+        Err(Status::new(Code::PermissionDenied, "ROLE_DENIED", message))
+    }
 }
 
 /// Decides who administrates. Shared by all cores, never changed.
 #[derive(Debug)]
 pub struct Authority {
     directory: Directory,
+    sessions: Sessions,
     from: AdminFrom,
 }
 
@@ -56,13 +79,13 @@ const SKEW_SECONDS: u64 = 60;
 const TOKEN_BYTES_MAX: usize = 2048;
 /// The key is not the secret: what signs S3 requests signs no token, and the other way round.
 const KEY_LABEL: &[u8] = b"anvil admin token v1";
-const ALGORITHM: &str = "HS256";
+pub(super) const ALGORITHM: &str = "HS256";
 
 #[derive(Serialize, Deserialize)]
-struct Header {
-    alg: String,
-    typ: String,
-    kid: String,
+pub(super) struct Header {
+    pub(super) alg: String,
+    pub(super) typ: String,
+    pub(super) kid: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,10 +125,16 @@ fn sign(secret: &Secret, text: &[u8]) -> [u8; 32] {
 }
 
 impl Authority {
-    /// Takes tokens that somebody in `directory` signed, and who comes from there.
+    /// Takes tokens that the node's own app in `directory` signed, those of `sessions`, and who comes from there.
     #[must_use]
-    pub fn new(directory: Directory, from: AdminFrom) -> Self {
-        Self { directory, from }
+    pub fn new(directory: Directory, sessions: Sessions, from: AdminFrom) -> Self {
+        Self { directory, sessions, from }
+    }
+
+    /// Gives users their tokens.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// Decides over the head of a call; `is_tls` says how it came.
@@ -114,12 +143,26 @@ impl Authority {
     /// `PERMISSION_DENIED` by where it comes from, `UNAUTHENTICATED` by its token.
     pub fn check(&self, head: &Head, is_tls: bool, now: WallTime) -> Result<Administrator, Status> {
         self.check_origin(head, is_tls)?;
-        let access_key = self.verify(bearer(head).ok_or_else(missing)?, now)?;
-        let credential = self.directory.find_own(&access_key).ok_or_else(wrong)?;
-        Ok(Administrator { caller: anvil_node::Caller { tenant: credential.identity.tenant }, access_key })
+        let token = bearer(head).ok_or_else(missing)?;
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(wrong());
+        }
+        let kid = json::<Header>(token.split('.').next().unwrap_or_default())?.kid;
+        let (who, user, rights) = if self.sessions.signed(&kid, now) {
+            let (name, rights) = self.sessions.check(token, now)?;
+            (format!("user:{name}"), Some(name), rights)
+        } else {
+            (self.verify(token, now)?, None, AdminRights::all())
+        };
+        let tenant = self.directory.own_tenant().ok_or_else(wrong)?;
+        Ok(Administrator { caller: anvil_node::Caller { tenant }, who, user, rights })
     }
 
-    fn check_origin(&self, head: &Head, is_tls: bool) -> Result<(), Status> {
+    /// Decides from where somebody comes who has no token yet.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`.
+    pub fn check_origin(&self, head: &Head, is_tls: bool) -> Result<(), Status> {
         // A proxy on this host speaks for others.
         let is_forwarded = head.headers.iter().any(|(name, _)| FORWARDED.contains(&name.as_str()));
         let is_local = is_loopback(head.peer.ip()) && !is_forwarded;
@@ -136,9 +179,6 @@ impl Authority {
     }
 
     fn verify(&self, token: &str, now: WallTime) -> Result<String, Status> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return Err(wrong());
-        }
         let (signed, signature) = token.rsplit_once('.').ok_or_else(wrong)?;
         let (header, claims) = signed.split_once('.').ok_or_else(wrong)?;
         let header: Header = json(header)?;
@@ -170,7 +210,7 @@ pub(super) fn bearer(head: &Head) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-fn json<T: for<'a> Deserialize<'a>>(part: &str) -> Result<T, Status> {
+pub(super) fn json<T: for<'a> Deserialize<'a>>(part: &str) -> Result<T, Status> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| wrong())?;
     serde_json::from_slice(&bytes).map_err(|_| wrong())
 }
@@ -181,8 +221,20 @@ fn missing() -> Status {
 }
 
 /// Which part is wrong is nobody's business.
-fn wrong() -> Status {
+pub(super) fn wrong() -> Status {
     Status::new(Code::Unauthenticated, "TOKEN_WRONG", "the token is not one of this node's administrators")
+}
+
+/// A token of a user that is not good any more.
+pub(super) fn expired() -> Status {
+    let message = "the token is not valid any more: log in again with `anvil admin login`";
+    Status::new(Code::Unauthenticated, "TOKEN_EXPIRED", message)
+}
+
+/// Users cannot be looked up.
+pub(super) fn away() -> Status {
+    let message = "the users are not known at the moment";
+    Status::new(Code::Unavailable, "ACCESS_AWAY", message).retry_after(Duration::from_secs(1))
 }
 
 fn is_loopback(ip: IpAddr) -> bool {
@@ -197,7 +249,7 @@ mod tests {
     use anvil_model::ids::TenantId;
 
     use super::*;
-    use crate::auth::Credential;
+    use crate::auth::{Credential, Ring};
 
     const NOW: WallTime = WallTime { unix_ms: 1_700_000_000_000 };
 
@@ -207,7 +259,10 @@ mod tests {
 
     fn authority(from: AdminFrom) -> Authority {
         let credential = Credential::own(secret("the-secret-of-the-node"), TenantId(7));
-        Authority::new(Directory::new([("KEY".to_owned(), credential)]), from)
+        let directory = Directory::new([("KEY".to_owned(), credential)]);
+        let ring = Ring::new(directory.clone(), secret("the-secret-of-the-tokens"));
+        let sessions = Sessions::new(directory.clone(), ring);
+        Authority::new(directory, sessions, from)
     }
 
     fn head(peer: &str, headers: &[(&str, &str)]) -> Head {

@@ -17,7 +17,7 @@ use anvil_node::get::{Reader, StreamError};
 use anvil_runtime::{Buffer, Core};
 use anvil_store::Piece;
 
-use crate::grpc::Services;
+use crate::grpc::call::{Calls, NoCalls};
 pub(crate) use call::call;
 pub(crate) use date::DateCache;
 pub(crate) use first_piece::{NO_KEY, first_piece, retry_after};
@@ -184,8 +184,8 @@ pub trait Service: 'static {
     fn refusal(&self, status: u16, code: &str, message: &str, request_id: &str) -> Response<Self::Pieces>;
 
     /// What answers gRPC; `None` when nothing does.
-    fn grpc(&self) -> Option<&Services> {
-        None
+    fn grpc(&self) -> Option<&impl Calls> {
+        None::<&NoCalls>
     }
 
     /// What the request asks for, by its name in the API of AWS (`PutObject`), for metrics and logs. A name that is

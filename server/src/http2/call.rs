@@ -21,7 +21,7 @@ use super::answer::Answer;
 use super::chunk::Chunk;
 use super::exchange::{Told, drain, head_of, record};
 use super::head::Request;
-use crate::grpc::call::{Received, Wait, Wire};
+use crate::grpc::call::{Calls as _, Received, Wait, Wire};
 use crate::grpc::frame::malformed;
 use crate::grpc::request::{ENCODINGS, Refusal, Terms, read};
 use crate::grpc::{Code, Status, services};

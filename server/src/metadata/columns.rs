@@ -199,7 +199,7 @@ pub(super) fn checksum_of(number: i64) -> Option<ChecksumType> {
 pub(super) fn bucket_state_number(state: BucketState) -> i64 {
     match state {
         BucketState::Active => 1,
-        BucketState::Deleted => 2,
+        BucketState::Closed => 2,
     }
 }
 
@@ -345,7 +345,7 @@ pub(super) fn bucket(row: &Row<'_>) -> Result<BucketRow> {
         tenant: c.number().map(TenantId)?,
         region: c.take()?,
         state: c.one_of(|number| {
-            [BucketState::Active, BucketState::Deleted].into_iter().find(|&state| bucket_state_number(state) == number)
+            [BucketState::Active, BucketState::Closed].into_iter().find(|&state| bucket_state_number(state) == number)
         })?,
         generation: c.generation()?,
         created_at: c.time()?,

@@ -633,6 +633,13 @@ impl Rows for Sqlite {
         )
     }
 
+    fn uploads(&self, after: Option<UploadId>, max: usize) -> Result<Vec<UploadRow>, RowsError> {
+        let sql = format!("SELECT {} FROM uploads WHERE upload > ?1 ORDER BY upload LIMIT ?2", columns::UPLOAD);
+        // No bytes are before all ids.
+        let after = after.map_or_else(Vec::new, |upload| upload.0.to_be_bytes().to_vec());
+        self.many(&sql, params![after, limit(max)], columns::upload)
+    }
+
     fn uploads_completed_before(&self, before: WallTime, max: usize) -> Result<Vec<UploadId>, RowsError> {
         let sql = "SELECT upload FROM uploads WHERE completed_at_ms < ?1 ORDER BY completed_at_ms, upload LIMIT ?2";
         self.many(sql, params![bound(before.unix_ms), limit(max)], |row| Columns::new(row).id().map(UploadId))

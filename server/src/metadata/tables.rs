@@ -97,6 +97,19 @@ impl Tables {
         self.connection.query_row(&sql, [], |row| row.get::<_, i64>(0).map(i64::cast_unsigned))
     }
 
+    /// The generation that the next change is given.
+    pub(crate) fn next_generation(&self) -> rusqlite::Result<i64> {
+        self.connection.query_row("SELECT generation FROM counters", [], |row| row.get(0))
+    }
+
+    /// The last write that is remembered: its generation and its id.
+    pub(crate) fn last_write(&self) -> rusqlite::Result<Option<(i64, Vec<u8>)>> {
+        let sql = "SELECT generation, write_id FROM writes ORDER BY generation DESC LIMIT 1";
+        let mut statement = self.connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        rows.next()?.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
+    }
+
     /// Calls `visit` for each row of a table, in the order of its key, until that fails.
     pub(crate) fn each<E: From<rusqlite::Error>>(
         &self,
@@ -158,11 +171,16 @@ pub(crate) fn compare(
 }
 
 impl Table {
-    fn select(&self) -> String {
-        let quoted = |name: &String| format!("\"{name}\"");
-        let columns: Vec<_> = self.columns.iter().map(quoted).collect();
+    /// The statement for all of its rows, in the order of its key; a database with these columns takes it too.
+    pub(crate) fn select(&self) -> String {
+        let columns = self.quoted_columns();
         let key: Vec<_> = self.key.iter().map(|&at| columns[at].clone()).collect();
         format!("SELECT {} FROM \"{}\" ORDER BY {}", columns.join(", "), self.name, key.join(", "))
+    }
+
+    /// The names of its columns as SQL has them.
+    pub(crate) fn quoted_columns(&self) -> Vec<String> {
+        self.columns.iter().map(|name| format!("\"{name}\"")).collect()
     }
 
     fn next(&self, rows: &mut Rows<'_>) -> rusqlite::Result<Option<Vec<Value>>> {
@@ -170,11 +188,13 @@ impl Table {
         (0..self.columns.len()).map(|at| Value::of(row, at)).collect::<rusqlite::Result<_>>().map(Some)
     }
 
-    fn key_of<'r>(&self, row: &'r [Value]) -> impl Iterator<Item = &'r Value> {
+    /// What tells a row apart from others.
+    pub(crate) fn key_of<'r>(&self, row: &'r [Value]) -> impl Iterator<Item = &'r Value> {
         self.key.iter().map(|&at| &row[at])
     }
 
-    fn difference(&self, old: Option<&[Value]>, new: Option<&[Value]>) -> Option<Difference> {
+    /// How two rows of one key differ, if they do.
+    pub(crate) fn difference(&self, old: Option<&[Value]>, new: Option<&[Value]>) -> Option<Difference> {
         let (row, what) = match (old, new) {
             (Some(old), Some(new)) => {
                 let both = self.columns.iter().zip(old.iter().zip(new));

@@ -193,7 +193,7 @@ mod rows {
         fn bucket_row()(
             (id, tenant, generation) in (ordered(), any::<u64>(), ordered()),
             (name, region) in ("[a-z][a-z0-9]{2,20}", ".{0,12}"),
-            state in prop_oneof![Just(BucketState::Active), Just(BucketState::Deleted)],
+            state in prop_oneof![Just(BucketState::Active), Just(BucketState::Closed)],
             created_at in time(),
             versioning in
                 prop_oneof![Just(Versioning::Off), Just(Versioning::Enabled), Just(Versioning::Suspended)],

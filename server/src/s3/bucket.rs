@@ -59,7 +59,7 @@ impl S3 {
         self.node.delete_bucket(request.caller(), bucket.clone()).await?;
         if let Some((tenant, id)) = self.authenticator.directory().public(&bucket) {
             // It was public by its id, and no other bucket is: this keeps the list short, and may fail.
-            let by = By { who: "the node".to_owned(), from: String::new() };
+            let by = By { who: "the node".to_owned(), user: None, from: String::new() };
             let bucket = PublicBucket { name: bucket, tenant };
             drop(self.keeper.change(&self.node, &by, Command::SetPublic { id, bucket, public: false }).await);
         }

@@ -269,7 +269,9 @@ impl From<Refusal> for S3Error {
                 "The checksum you specified did not match the checksum calculated from the parts.",
             ),
             Refusal::EntityTooLarge => Self::new(Code::ENTITY_TOO_LARGE),
-            Refusal::OperationAborted | Refusal::SourceChanged => Self::new(Code::OPERATION_ABORTED),
+            Refusal::OperationAborted | Refusal::BucketBeingDeleted | Refusal::SourceChanged | Refusal::OtherWriter => {
+                Self::new(Code::OPERATION_ABORTED)
+            }
             Refusal::CopyTooLarge => copy::too_large(),
             Refusal::TooManyPieces => Self::request(
                 "The source consists of too many pieces to be copied; store it anew by uploading its bytes.",
@@ -420,6 +422,7 @@ mod tests {
             (Refusal::BadDigest, "BadDigest", 400),
             (Refusal::EntityTooLarge, "EntityTooLarge", 400),
             (Refusal::OperationAborted, "OperationAborted", 409),
+            (Refusal::BucketBeingDeleted, "OperationAborted", 409),
             (Refusal::InvalidRequest("No."), "InvalidRequest", 400),
             (Refusal::WriterClosed, "InternalError", 500),
             (Refusal::BlobClaimed, "InternalError", 500),

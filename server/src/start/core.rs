@@ -21,6 +21,8 @@ use crate::http1::Settings;
 use crate::listener::Frontend;
 use crate::routes::Routes;
 use crate::s3::S3;
+use crate::tasks;
+use crate::tasks::task::Worker;
 
 /// The life of one core.
 pub(super) async fn serve(core: Core, shared: Arc<Shared>) {
@@ -97,6 +99,7 @@ pub(super) async fn welcome(
         Arc::clone(&shared.disk_control),
         Arc::clone(&shared.repair),
         Arc::clone(&shared.keeper),
+        Arc::clone(&shared.tasks),
         Arc::clone(&shared.readiness),
         shared.gate.clone(),
     );
@@ -146,8 +149,17 @@ fn keep(shared: &Arc<Shared>, node: &Node<Core>, life: CurrentLife) -> <Core as 
         let publishing = shared.upkeep.publish(&node);
         let repairing = shared.repair.publish(&node);
         let reading = shared.figures.publish_reads(&node);
-        futures_util::future::join4(node.upkeep(upkeep), publishing, repairing, reading).await;
+        let working = work(&shared, &node, life);
+        futures_util::future::join5(node.upkeep(upkeep), publishing, repairing, reading, working).await;
     })
+}
+
+/// Works on tasks, on one core of the node.
+async fn work(shared: &Shared, node: &Node<Core>, CurrentLife { node: number, incarnation }: CurrentLife) {
+    if node.world().core() == shared.host {
+        let worker = Worker { node: number, life: incarnation };
+        tasks::worker::work(&shared.tasks, node, worker, shared.upload_expiry, &shared.task_figures).await;
+    }
 }
 
 /// A look at an empty list is one query.

@@ -14,6 +14,7 @@ use anvil_runtime::{DiskOptions, OpenError};
 use anvil_store::{RecoverError, ScrubOptions};
 
 use crate::access::AccessKeeper;
+use crate::access::passwords::Passwords;
 use crate::access::sealing::Sealer;
 use crate::auth::{Authenticator, Directory};
 use crate::config::{ClassChoice, EncryptionChoice};
@@ -23,8 +24,10 @@ use crate::grpc::Gate;
 use crate::listener::BindError;
 use crate::metadata::postgres::access::{AccessDatabase, AccessPlan as GlobalAccess};
 use crate::metadata::postgres::cluster::{Databases, Place as Membership};
+use crate::metadata::postgres::tasks::TaskDatabase;
 use crate::metadata::threads::StartError as IndexError;
 use crate::s3::Domains;
+use crate::tasks::TaskKeeper;
 use crate::telemetry::MetricsAllow;
 use crate::tls::Tls;
 
@@ -60,6 +63,8 @@ pub struct Plan {
     pub host: CoreId,
     /// For how long deleted data is kept for those who read it.
     pub reclaim_delay: Duration,
+    /// For how long an upload may take before it is aborted.
+    pub upload_expiry: Option<Duration>,
     /// How the records of the disks are verified in the background; `None` when they are not.
     pub scrub: Option<ScrubOptions>,
     /// What is made again per second, at most, over all cores.
@@ -84,8 +89,9 @@ pub struct AccessPlan {
 impl AccessPlan {
     pub(super) fn start(self, metadata: &MetadataPlan) -> Result<AccessKeeper, StartError> {
         let Self { directory, sealer, own, ttl } = self;
+        let passwords = Passwords::start().map_err(StartError::Thread)?;
         match metadata {
-            MetadataPlan::Embedded => Ok(AccessKeeper::on_node(directory, sealer, own)),
+            MetadataPlan::Embedded => Ok(AccessKeeper::on_node(directory, sealer, passwords, own)),
             MetadataPlan::Database { databases, .. } => {
                 let database = GlobalAccess {
                     database: databases.global.clone(),
@@ -95,8 +101,19 @@ impl AccessPlan {
                     ttl,
                 };
                 let database = AccessDatabase::start(database).map_err(StartError::Thread)?;
-                Ok(AccessKeeper::in_database(directory, sealer, own, database))
+                Ok(AccessKeeper::in_database(directory, sealer, passwords, own, database))
             }
+        }
+    }
+}
+
+/// Where the tasks of the node's region are: where its metadata is, so that they survive what that survives.
+pub(super) fn start_tasks(metadata: &MetadataPlan, region: &str) -> Result<TaskKeeper, StartError> {
+    match metadata {
+        MetadataPlan::Embedded => Ok(TaskKeeper::on_node()),
+        MetadataPlan::Database { databases, .. } => {
+            let database = TaskDatabase::start(databases.global.clone(), region.to_owned());
+            Ok(TaskKeeper::in_database(database.map_err(StartError::Thread)?))
         }
     }
 }
@@ -146,7 +163,7 @@ pub enum StartError {
     Metadata(#[from] embedded::OpenError),
     #[error("the region's database did not open this life of the node: {0}")]
     Life(MetadataError),
-    #[error("the thread of the metadata cannot be started: {0}")]
+    #[error("a thread cannot be started: {0}")]
     Thread(#[source] io::Error),
     #[error(
         "the disks hold the metadata of a node without a database, which this one would not see: start without \

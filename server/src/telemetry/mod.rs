@@ -15,6 +15,7 @@ mod repair;
 mod requests;
 mod runtime;
 mod store;
+mod tasks;
 mod upkeep;
 
 pub use access::Exchange;
@@ -29,4 +30,5 @@ pub use repair::{RepairBoard, is_debt};
 pub use requests::{CoreCounters, OPERATIONS, Protocol};
 pub use runtime::WatchedDisks;
 pub use store::{DiskNames, StoreFigures};
+pub use tasks::TaskFigures;
 pub use upkeep::UpkeepSamples;

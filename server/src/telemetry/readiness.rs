@@ -14,6 +14,14 @@ pub fn watch_readiness(metrics: &Metrics, readiness: Arc<Readiness>, has_databas
         let up = |&role: &DatabaseRole| (vec![("database", role.name().to_owned())], one(readiness.is_there(role)));
         vec![
             Sample::gauge("ready", "1 while /ready answers 200", one(readiness.now() == Ready::Serving)),
+            // A region has one node in this version: nobody joins it, and nobody leaves.
+            Sample::gauge("cluster_nodes", "Nodes of the cluster that this one knows, itself among them", 1.0),
+            Sample {
+                name: "cluster_changes",
+                help: "Nodes that joined or left the cluster",
+                kind: SampleKind::Counter,
+                values: vec![(Vec::new(), 0.0)],
+            },
             Sample {
                 name: "database_up",
                 help: "1 while the database answers",

@@ -22,7 +22,7 @@ from botocore.exceptions import ClientError
 protos, address, anvil, data, group = sys.argv[1:]
 grpc_kit.generate(protos)
 
-from anvil.v1 import auth_pb2, auth_pb2_grpc, bucket_pb2, bucket_pb2_grpc  # noqa: E402
+from anvil.v1 import admin_pb2, admin_pb2_grpc, auth_pb2, auth_pb2_grpc, bucket_pb2, bucket_pb2_grpc  # noqa: E402
 from google.rpc import error_details_pb2, status_pb2  # noqa: E402
 from grpc.health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
 
@@ -201,6 +201,11 @@ def logins():
     assert metric("limited_requests_total", "logins_from_address") >= 2
     assert metric("limited_requests_total", "logins_of_app") >= 1
     passed("its requests are not counted")
+
+    guess = admin_pb2.LoginRequest(username="root", password="a guess of many")
+    limit, seconds = until_refused(lambda: too_often(admin_pb2_grpc.AdminServiceStub(channel).Login, guess), 10)
+    assert limit == "logins_from_address" and 0 < seconds <= 6, (limit, seconds)
+    passed("and neither do guesses of an administrator's password go on")
 
 
 def apps():

@@ -4,10 +4,12 @@ made. Called with the binary, the data directory of the node and the name of a g
 The endpoint and the credentials of the node's own app come from the environment.
 """
 
+import base64
 import json
 import os
 import subprocess
 import sys
+import threading
 
 import boto3
 from botocore import UNSIGNED
@@ -312,4 +314,245 @@ def unknown():
     passed("an app gets a new secret")
 
 
-{"actions": actions, "isolation": isolation, "public": public, "secrets": secrets, "prepare": prepare, "kept": kept, "unknown": unknown}[GROUP]()
+def users():
+    """People administrate with a password, as their roles allow, and every one of their actions has their name."""
+    home = os.path.join(DATA, "home-of-users")
+
+    def ask(*words, stdin=None, token=None, flags=()):
+        """As whoever is logged in, or bears a token: without the node's data directory."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANVIL_", "XDG_"))}
+        environment |= {"HOME": home} | ({"ANVIL_ADMIN_TOKEN": token} if token else {})
+        arguments = [ANVIL, "admin", *words, "--endpoint", ENDPOINT, "--output", "json", *flags]
+        return subprocess.run(arguments, input=stdin, capture_output=True, text=True, timeout=60, env=environment, cwd="/")
+
+    def told(*words, **more):
+        done = ask(*words, **more)
+        assert done.returncode == 0, (words, done.stderr)
+        return json.loads(done.stdout)
+
+    def refused(what, *words, **more):
+        done = ask(*words, **more)
+        assert done.returncode == 1 and what in done.stderr, (words, done)
+
+    def create(name, role, password):
+        flags = ("--data-dir", DATA)
+        email = f"{name}@example.com"
+        words = ("user", "create", "--username", name, "--email", email, "--role", role, "--password-stdin")
+        made = told(*words, stdin=password + "\n", flags=flags)
+        assert (made["username"], made["email"], made["role"]) == (name, email, role), made
+
+    def login(name, password):
+        """His token."""
+        return told("login", name, "--password-stdin", "--print", stdin=password)["access_token"]
+
+    passwords = {"boss": "correct horse", "ann": "battery staple", "cem": "of a keeper!"}
+    create("boss", "SuperAdmin", passwords["boss"])
+    create("ann", "ReadOnlyViewer", passwords["ann"])
+    admin("role", "create", "keeper", "--action", "disk:*", "--action", "repair:read", "--action", "user:*")
+    create("cem", "keeper", passwords["cem"])
+    roles = {role["name"]: role["actions"] for role in admin("role", "list")}
+    assert roles == {"SuperAdmin": ["*:*"], "ReadOnlyViewer": ["*:read"], "keeper": ["disk:*", "repair:read", "user:*"]}, roles
+    for wrong, what in [("short", "8 to 256 bytes"), ("", "8 to 256 bytes")]:
+        refused(what, "user", "create", "eve", "--email", "e@f", "--role", "keeper", "--password-stdin", stdin=wrong, flags=("--data-dir", DATA))
+    assert ask("disk", "list").returncode == 2, "nobody is logged in"
+    passed("users are made")
+
+    refused("UNAUTHENTICATED", "login", "ann", "--password-stdin", stdin="not this one")
+    refused("UNAUTHENTICATED", "login", "nobody", "--password-stdin", stdin=passwords["ann"])
+    said = told("login", "ann", "--password-stdin", stdin=passwords["ann"])
+    assert (said["role"], said["expires_in"]) == ("ReadOnlyViewer", 3600), said
+    # Without --data-dir: with the token that the login kept.
+    for words in [("disk", "list"), ("repair", "status"), ("tenant", "list"), ("app", "list"), ("policy", "list"),
+                  ("user", "list"), ("user", "show", "ann"), ("role", "list"), ("audit", "list"), ("storage-class", "list")]:
+        told(*words)
+
+    def everything():
+        """Without the disks' sizes, which change by themselves."""
+        disks = [(disk["id"], disk["path"], disk["state"]) for disk in admin("disk", "list")]
+        return admin("tenant", "list"), admin("user", "list"), admin("role", "list"), disks
+
+    before = everything()
+    disk = before[3][0][0]
+    for words in [("tenant", "create", "x"), ("tenant", "delete", "default"), ("disk", "offline", disk), ("disk", "online", disk),
+                  ("disk", "replace", disk), ("disk", "adopt", "/x"), ("app", "create", "x", "--tenant-name", "default"),
+                  ("app", "delete", "x"), ("app", "reset-secret", "x"),
+                  ("policy", "grant", "--app-name", "x", "--action", "*", "--resource", "*"),
+                  ("policy", "revoke", "--app-name", "x", "--action", "*", "--resource", "*"),
+                  ("bucket", "set-public-access", "x-y-z", "--allow"), ("bucket", "update", "x-y-z", "--storage-class", "STANDARD"),
+                  ("user", "update", "ann", "--role", "SuperAdmin"), ("user", "delete", "boss"),
+                  ("role", "create", "x", "--action", "*:*"), ("role", "delete", "keeper")]:
+        refused("PERMISSION_DENIED", *words)
+    assert before == everything()
+    told("logout")
+    assert ask("disk", "list").returncode == 2, "nobody is logged in any more"
+    passed("a viewer sees everything and changes nothing")
+
+    boss, cem = login("boss", passwords["boss"]), login("cem", passwords["cem"])
+    told("tenant", "create", "of-boss", token=boss)
+    told("disk", "list", token=cem)
+    refused("PERMISSION_DENIED", "tenant", "list", token=cem)
+    refused("PERMISSION_DENIED", "user", "update", "cem", "--role", "SuperAdmin", token=cem)
+    refused("PERMISSION_DENIED", "user", "update", "boss", "--password-stdin", stdin="taken over now", token=cem)
+    refused("PERMISSION_DENIED", "user", "delete", "boss", token=cem)
+    # More than one disk cannot go: the attempt is in the audit all the same.
+    refused("FAILED_PRECONDITION", "disk", "offline", disk, token=cem)
+    told("disk", "online", disk, token=cem)
+    passed("nobody gives what he has not")
+
+    ann = login("ann", passwords["ann"])
+    told("user", "update", "ann", "--role", "SuperAdmin", token=boss)
+    told("tenant", "create", "of-ann", token=ann)
+    told("user", "update", "ann", "--password-stdin", stdin="another password", token=boss)
+    refused("UNAUTHENTICATED", "tenant", "list", token=ann)
+    refused("UNAUTHENTICATED", "login", "ann", "--password-stdin", stdin=passwords["ann"])
+    ann = login("ann", "another password")
+    told("tenant", "list", token=ann)
+    told("user", "delete", "ann", token=boss)
+    refused("UNAUTHENTICATED", "tenant", "list", token=ann)
+    refused("UNAUTHENTICATED", "tenant", "list", token=boss[:-4] + "AAAA")
+    passed("another role, another password and a user who is gone count at once")
+
+    records = admin("audit", "list")
+    did = {(record["who"], record["action"], record["about"]): record["result"] for record in records}
+    assert did["user:boss", "tenant create", "of-boss"] == "ok" and did["user:ann", "tenant create", "of-ann"] == "ok", did
+    assert did["user:cem", "disk online", disk] == "ok" and "profile" in did["user:cem", "disk offline", disk], did
+    assert "may do more" in did["user:cem", "user update", "cem: role SuperAdmin"], did
+    assert did["user:ann", "login", "ReadOnlyViewer"] == "ok" and did["user:boss", "user delete", "ann"] == "ok", did
+    assert not any(who == "user:ann" and action.startswith("disk") for who, action, _ in did), did
+    text = json.dumps(records)
+    assert not any(secret in text for secret in [*passwords.values(), "another password", "argon2", boss]), text
+    passed("everything that was done has a name in the audit")
+
+
+def grpc_of(action):
+    """How tokens of an app are got and used, by grpcio."""
+    import grpc
+    import grpc_kit
+
+    grpc_kit.generate(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../proto"))
+    from anvil.v1 import auth_pb2, auth_pb2_grpc, bucket_pb2, bucket_pb2_grpc
+
+    channel = grpc.insecure_channel(ENDPOINT.removeprefix("http://"))
+    buckets = bucket_pb2_grpc.BucketServiceStub(channel)
+
+    def get_token(app):
+        request = auth_pb2.GetAccessTokenRequest(client_id=app["client_id"], client_secret=app["client_secret"])
+        return auth_pb2_grpc.AuthServiceStub(channel).GetAccessToken(request, timeout=30).access_token
+
+    def use(token, create=None):
+        """The code that a call with this token ends with."""
+        bearer = [("authorization", f"Bearer {token}")]
+        try:
+            if create:
+                buckets.CreateBucket(bucket_pb2.CreateBucketRequest(bucket_name=create), metadata=bearer, timeout=30)
+            else:
+                buckets.ListBuckets(bucket_pb2.ListBucketsRequest(), metadata=bearer, timeout=30)
+            return "OK"
+        except grpc.RpcError as error:
+            return error.code().name
+
+    action(get_token, use)
+
+
+def tokens():
+    """Tokens are made, denied, and signed with another key, while apps go on."""
+    grpc_of(tokens_with)
+
+
+def tokens_with(get_token, use):
+    (app,) = make("mint", "minter")
+    first = get_token(app)
+    assert use(first) == "OK"
+    minted = admin("mint-token", "--app-name", "minter", "--scope", "bucket:list|*", "--lifetime", "60")
+    assert minted["expires_in"] == 60 and use(minted["access_token"]) == "OK", minted
+    assert use(minted["access_token"], create="not-with-this") == "PERMISSION_DENIED"
+    assert "3600 seconds at most" in complaint("mint-token", "--app-name", "minter", "--lifetime", "3601")
+    assert "there is no app" in complaint("mint-token", "--app-name", "gone")
+    passed("an administrator makes a token that is good for less")
+
+    before = admin("cache-stats")
+    assert admin("revoke-token", minted["token_id"]) == {"revoked": minted["token_id"]}
+    assert (use(minted["access_token"]), use(first)) == ("UNAUTHENTICATED", "OK")
+    second = get_token(app)
+    arguments = [ANVIL, "admin", "revoke-token", "--token-stdin", "--endpoint", ENDPOINT, "--data-dir", DATA]
+    subprocess.run(arguments, input=second + "\n", text=True, check=True, timeout=60, capture_output=True)
+    assert (use(second), use(first)) == ("UNAUTHENTICATED", "OK")
+    denied_tokens = admin("denylist")
+    assert minted["token_id"] in [token["token_id"] for token in denied_tokens] and len(denied_tokens) == 2, denied_tokens
+    assert admin("prune-denylist") == {"pruned": 0, "left": 2}, "none of them has ended"
+    after = admin("cache-stats")
+    assert after["known"] and after["revision"] == before["revision"] + 3 and after["revoked_tokens"] == 2, (before, after)
+    assert after["published"] > before["published"] and after["apps"] == len(admin("app", "list")), (before, after)
+    assert (after["ttl_seconds"] is None) == ("GLOBAL_DATABASE_URL" not in os.environ), after
+    passed("a token that was denied is good no more, and no other")
+
+    assert admin("rotate-key", "--kind", "jwt")["old_good_for"] == 3660
+    third = get_token(app)
+    key_id = lambda token: json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))["kid"]
+    assert key_id(first) != key_id(third) and (use(first), use(third), use(second)) == ("OK", "OK", "UNAUTHENTICATED")
+    assert admin("rotate-key", "--kind", "jwt", "--at-once")["old_good_for"] == 0
+    assert (use(first), use(third)) == ("UNAUTHENTICATED", "UNAUTHENTICATED")
+    fourth = get_token(app)
+    assert use(fourth) == "OK" and admin("tenant", "list"), "administration goes on"
+    assert "--at-once is of --kind jwt" in complaint("rotate-key", "--kind", "encryption", "--at-once", code=2)
+    passed("tokens are signed with another key, with an overlap or without")
+
+    records = json.dumps(admin("audit", "list"))
+    for action in ["token mint", "token revoke", "rotate-key jwt", "denylist prune"]:
+        assert f'"{action}"' in records, (action, records)
+    assert not any(token in records for token in [first, second, third, fourth, minted["access_token"]])
+    admin("app", "delete", "minter")
+    assert use(fourth) == "UNAUTHENTICATED"
+    passed("a token ends with its app")
+
+
+def prepare_token():
+    """A token, signed with a key that was drawn, that is to be good after a restart, and one that is not."""
+
+    def prepare_with(get_token, use):
+        admin("rotate-key", "--kind", "jwt")
+        (app,) = make("signed", "signed")
+        kept, gone = get_token(app), admin("mint-token", "--app-name", "signed")
+        admin("revoke-token", gone["token_id"])
+        with open(os.path.join(DATA, "kept-tokens.json"), "w") as file:
+            json.dump([app, kept, gone["access_token"]], file)
+        passed("prepared")
+
+    grpc_of(prepare_with)
+
+
+def kept_token():
+    """It is, and the other one is not."""
+
+    def kept_with(get_token, use):
+        with open(os.path.join(DATA, "kept-tokens.json")) as file:
+            app, kept, gone = json.load(file)
+        assert (use(kept), use(gone), use(get_token(app))) == ("OK", "UNAUTHENTICATED", "OK")
+        passed("kept")
+
+    grpc_of(kept_with)
+
+
+def reseal():
+    """All secrets are sealed anew while apps come and go on."""
+    with open(os.path.join(DATA, "kept-app.json")) as file:
+        app = json.load(file)
+    s3, done = client(app), threading.Event()
+    answers = []
+
+    def go_on():
+        while not done.is_set():
+            answers.append(outcome(s3.get_object, Bucket="kept", Key="k"))
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    told = admin("rotate-key", "--kind", "encryption")
+    assert told["key_name"] == "2027" and told["resealed"] >= 3 and told["unreadable"] == 0, told
+    assert admin("rotate-key", "--kind", "encryption")["resealed"] == 0, "nothing is left to do"
+    done.set()
+    thread.join()
+    assert set(answers) == {"ok"}, answers
+    passed(f"sealed anew, and {len(answers)} requests were answered meanwhile")
+
+
+{"tokens": tokens, "prepare_token": prepare_token, "kept_token": kept_token, "reseal": reseal, "users": users, "actions": actions, "isolation": isolation, "public": public, "secrets": secrets, "prepare": prepare, "kept": kept, "unknown": unknown}[GROUP]()

@@ -14,13 +14,19 @@ pub(crate) struct Place {
     scratch: tempfile::TempDir,
     pub(crate) data: PathBuf,
     pub(crate) disks: Vec<PathBuf>,
+    encrypts: bool,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
         let scratch = scratch();
         let disks = (0..4).map(|number| scratch.path().join(format!("disk-{number}"))).collect();
-        Self { data: scratch.path().join("data"), disks, scratch }
+        Self { data: scratch.path().join("data"), disks, encrypts: false, scratch }
+    }
+
+    /// The node encrypts what it stores: a disk that joins must get the keys before anything else.
+    pub(crate) fn encrypting() -> Self {
+        Self { encrypts: true, ..Self::new() }
     }
 
     /// A path beside the disks.
@@ -31,7 +37,10 @@ impl Place {
     pub(crate) fn options(&self) -> Options {
         let disks = self.disks.iter().flat_map(|disk| ["--disk".to_owned(), format!("{}:4GiB", disk.display())]);
         let class = ["--storage-class".to_owned(), "STANDARD=2+2".to_owned()];
-        Options { arguments: disks.chain(class).collect(), ..Options::default() }
+        let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let encryption = [variable("ANVIL_ENCRYPT_AT_REST", "true"), variable("ANVIL_SECRET_ENCRYPTION_KEY", SECRET)];
+        let environment = if self.encrypts { encryption.to_vec() } else { Vec::new() };
+        Options { arguments: disks.chain(class).collect(), environment, ..Options::default() }
     }
 
     pub(crate) fn start(&self) -> Node {
@@ -119,4 +128,5 @@ pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("the tests' paths are UTF-8")
 }
 
+const SECRET: &str = "2026:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 const WHOLE_TIME_MAX: Duration = Duration::from_secs(180);

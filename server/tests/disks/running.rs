@@ -1,6 +1,7 @@
 //! Goal: disks are replaced and taken in while clients write and read, and what they held is made again so that as many
-//! others may be lost as before. Method: directories are removed under the running node, others are put into their place by
-//! `anvil admin`, with and without SIGKILL on the way; then the disks that were there all the time are removed too.
+//! others may be lost as before, with and without encryption. Method: directories are removed under the running node,
+//! others are put into their place by `anvil admin`, with and without SIGKILL on the way; then the disks that were there all
+//! the time are removed too.
 
 use std::fs;
 use std::path::Path;
@@ -67,7 +68,7 @@ fn until_failed(place: &Place, node: &Node, disks: &[usize]) {
 
 #[test]
 fn two_disks_are_replaced_while_clients_write_and_read() {
-    let mut place = Place::new();
+    let mut place = Place::encrypting();
     let node = place.start();
     write(&node);
     node.client().put(&format!("/{BUCKET}"), b"").unwrap().succeeded();
@@ -158,7 +159,7 @@ fn a_refill_goes_on_after_a_crash() {
 
 #[test]
 fn a_disk_that_was_moved_is_adopted() {
-    let mut place = Place::new();
+    let mut place = Place::encrypting();
     let node = place.start();
     write(&node);
     node.stop();

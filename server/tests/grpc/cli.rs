@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::support::command::{complaint, told};
 use crate::support::node::{self, Node, Options, scratch};
 
 fn anvil(words: &[&str]) -> Command {
@@ -19,21 +20,6 @@ fn anvil(words: &[&str]) -> Command {
 
 fn ask(node: &Node, data: &Path, words: &[&str]) -> Output {
     anvil(words).arg("--endpoint").arg(node.endpoint()).arg("--data-dir").arg(data).output().unwrap()
-}
-
-#[track_caller]
-fn told(output: Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// The one sentence of a failure.
-#[track_caller]
-fn complaint(output: &Output, code: i32) -> String {
-    let sentence = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{sentence}");
-    assert!(sentence.starts_with("anvil: ") && sentence.trim_end().lines().count() == 1, "{sentence}");
-    sentence
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod cli;
 mod foreign;
+mod interop;
 mod raw;
 #[path = "../support/mod.rs"]
 mod support;

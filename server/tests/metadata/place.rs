@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+pub(crate) use crate::support::command::{complaint, told};
 use crate::support::node::{self, Node, Options, scratch, start_to_fail};
 
 pub(crate) struct Place {
@@ -101,22 +102,6 @@ fn anvil(words: &[&str]) -> Output {
         command.env_remove(name);
     }
     command.args(words).output().expect("the binary can be started")
-}
-
-/// What a command that went well says.
-#[track_caller]
-pub(crate) fn told(output: Output) -> String {
-    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
-    text(&output.stdout)
-}
-
-/// The one sentence of a command that did not.
-#[track_caller]
-pub(crate) fn complaint(output: &Output, code: i32) -> String {
-    let sentence = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{}{sentence}", text(&output.stdout));
-    assert!(sentence.starts_with("anvil: ") && sentence.trim_end().lines().count() == 1, "{sentence}");
-    sentence
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {

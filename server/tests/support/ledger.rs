@@ -100,6 +100,8 @@ impl Ledger {
                 Outcome::Acknowledged { changed }
             }
             Ok(answer) => {
+                let says_when = answer.head.header("retry-after").is_some();
+                assert!(answer.status() != 503 || says_when, "503 without when to come back: {}", answer.text());
                 known.possible.push(written);
                 Outcome::Refused { status: answer.status(), text: answer.text() }
             }

@@ -3,9 +3,11 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod clients;
+pub mod command;
 pub mod content;
 pub mod ledger;
 pub mod node;
 pub mod postgres;
+pub mod relay;
 pub mod s3;
 pub mod tree;

@@ -16,16 +16,43 @@ pub struct Postgres {
     /// Its end tells the shell that keeps the server to stop it.
     keeper: Option<ChildStdin>,
     shell: Child,
+    /// Where its programs are.
+    bin: PathBuf,
     directory: PathBuf,
     port: u16,
+    settings: Vec<String>,
     databases: AtomicU32,
 }
 
 impl Postgres {
     /// Makes a new cluster of databases and starts a server on it.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same, with settings like `max_connections=40`.
+    pub fn start_with(settings: &[&str]) -> Self {
+        Self::make(programs(), settings)
+    }
+
+    /// One that has `pg_dump` and `pg_restore` beside it; `None` where there is none. Not every package of a server has them.
+    pub fn start_with_tools() -> Option<Self> {
+        let has_tools = |bin: &PathBuf| bin.join("initdb").exists() && bin.join("pg_dump").exists();
+        let named = |name| std::env::var_os(name).map(PathBuf::from);
+        let named = [named("ANVIL_PG_BIN"), named("ANVIL_PG_TOOLS_BIN")].into_iter().flatten();
+        let bin = named.chain(installed().into_iter().rev()).find(has_tools)?;
+        Some(Self::make(bin, &[]))
+    }
+
+    /// One of its programs, as its superuser on this database.
+    pub fn tool(&self, name: &str, database: &str) -> Command {
+        let mut command = Command::new(self.bin.join(name));
+        command.args(["-h", "127.0.0.1", "-U", "postgres", "-p"]).arg(self.port.to_string()).args(["-d", database]);
+        command
+    }
+
+    fn make(bin: PathBuf, settings: &[&str]) -> Self {
         let directory = make_directory();
-        let bin = programs();
         run(as_nobody(bin.join("initdb"), &directory).arg("-D").arg(directory.join("data")).args([
             "-U",
             "postgres",
@@ -36,11 +63,54 @@ impl Postgres {
             "UTF8",
             "--locale=C",
         ]));
+        Self::on(bin, directory, settings)
+    }
+
+    /// Starts a server on the files of this directory.
+    fn on(bin: PathBuf, directory: PathBuf, settings: &[&str]) -> Self {
         let port = free_port();
-        let (keeper, shell) = keep(&bin, &directory, port);
-        let server = Self { keeper: Some(keeper), shell, directory, port, databases: AtomicU32::new(0) };
+        let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+        let (keeper, shell) = keep(&bin, &directory, port, &settings);
+        let databases = AtomicU32::new(0);
+        let server = Self { keeper: Some(keeper), shell, bin, directory, port, settings, databases };
         server.wait_until_up();
         server
+    }
+
+    /// Starts a standby that follows this server, from a copy of its files that is taken while it runs, by the low-level
+    /// way (PostgreSQL documentation, "Making a Base Backup Using the Low Level API").
+    pub fn standby(&self) -> Self {
+        let directory = make_directory();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an executor");
+        let label = runtime.block_on(async {
+            let connected = tokio_postgres::connect(&self.url("postgres"), tokio_postgres::NoTls).await;
+            let (client, connection) = connected.expect("the server takes connections");
+            let driver = tokio::spawn(connection);
+            client.batch_execute("SELECT pg_backup_start('standby', true)").await.expect("it can be copied");
+            // What it writes ahead comes from the server itself.
+            let copy = "mkdir -m 700 \"$1\"; tar -C \"$0\" --exclude='./postmaster.*' --exclude='./pg_wal/*' -c . | tar -C \"$1\" -x";
+            run(Command::new("sh").args(["-c", copy]).arg(self.directory.join("data")).arg(directory.join("data")));
+            let row = client.query_one("SELECT labelfile FROM pg_backup_stop(false)", &[]).await;
+            driver.abort();
+            row.expect("the copy is whole").get::<_, String>(0)
+        });
+        let data = directory.join("data");
+        let source = format!("primary_conninfo = 'host=127.0.0.1 port={} user=postgres'\n", self.port);
+        for (name, text) in
+            [("backup_label", label), ("standby.signal", String::new()), ("postgresql.auto.conf", source)]
+        {
+            fs::write(data.join(name), text).expect("the directory takes files");
+        }
+        if nix::unistd::Uid::effective().is_root() {
+            run(Command::new("chown").args(["-R", "nobody:nogroup"]).arg(&data));
+        }
+        let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
+        Self::on(self.bin.clone(), directory, &settings)
+    }
+
+    /// Who may connect, and how they prove it: lines of `pg_hba.conf`, from the next reload on.
+    pub fn allow(&self, lines: &str) {
+        fs::write(self.directory.join("data/pg_hba.conf"), lines).expect("the file is there");
     }
 
     /// The URL of a database of this server.
@@ -59,13 +129,13 @@ impl Postgres {
 
     /// Stops the server as an operator would, its files stay: `fast` (clients are thrown out) or `immediate` (as a crash).
     pub fn stop(&self, mode: &str) {
-        let mut command = as_nobody(programs().join("pg_ctl"), &self.directory);
+        let mut command = as_nobody(self.bin.join("pg_ctl"), &self.directory);
         run(command.arg("-D").arg(self.directory.join("data")).args(["-w", "-m", mode, "stop"]));
     }
 
     /// Starts it again on the same port.
     pub fn start_again(&mut self) {
-        let (keeper, shell) = keep(&programs(), &self.directory, self.port);
+        let (keeper, shell) = keep(&self.bin, &self.directory, self.port, &self.settings);
         if let Some(mut before) = self.keeper.replace(keeper) {
             before.write_all(b"keep").expect("the shell waits for its orders");
         }
@@ -108,7 +178,7 @@ fn answers(port: u16) -> bool {
 }
 
 /// A shell that runs the server until its own input ends, which is when the test's process does, however that ends.
-fn keep(bin: &Path, directory: &Path, port: u16) -> (ChildStdin, Child) {
+fn keep(bin: &Path, directory: &Path, port: u16, more: &[String]) -> (ChildStdin, Child) {
     let script = r#"
         "$@" </dev/null &
         server=$!
@@ -127,7 +197,8 @@ fn keep(bin: &Path, directory: &Path, port: u16) -> (ChildStdin, Child) {
         "autovacuum_naptime=5s".to_owned(),
     ];
     server.arg("-D").arg(directory.join("data"));
-    for setting in &settings {
+    // Of two that say something about one the last one counts.
+    for setting in settings.iter().chain(more) {
         server.args(["-c", setting]);
     }
     let log =
@@ -145,12 +216,18 @@ fn programs() -> PathBuf {
     if let Some(bin) = std::env::var_os("ANVIL_PG_BIN").filter(|bin| !bin.is_empty()) {
         return bin.into();
     }
+    installed()
+        .pop()
+        .expect("tests of PostgreSQL need one: run .ci/test, or name the directory of its programs in ANVIL_PG_BIN")
+}
+
+/// Debian's, the newest last.
+fn installed() -> Vec<PathBuf> {
     let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path());
     let mut bins: Vec<PathBuf> =
         installed.map(|path| path.join("bin")).filter(|bin| bin.join("initdb").exists()).collect();
     bins.sort();
-    bins.pop()
-        .expect("tests of PostgreSQL need one: run .ci/test, or name the directory of its programs in ANVIL_PG_BIN")
+    bins
 }
 
 /// PostgreSQL refuses to run as root.

@@ -21,6 +21,7 @@ pub struct Credentials {
 pub struct Client {
     address: SocketAddr,
     credentials: Credentials,
+    region: String,
     connection: Option<BufReader<TcpStream>>,
 }
 
@@ -109,7 +110,12 @@ impl Answer {
 
 impl Client {
     pub fn new(address: SocketAddr, credentials: Credentials) -> Self {
-        Self { address, credentials, connection: None }
+        Self { address, credentials, region: REGION.to_owned(), connection: None }
+    }
+
+    /// The same for a node of another region.
+    pub fn in_region(self, region: &str) -> Self {
+        Self { region: region.to_owned(), ..self }
     }
 
     pub fn put(&mut self, path: &str, bytes: &[u8]) -> io::Result<Answer> {
@@ -263,7 +269,7 @@ impl Client {
             .expect("a time of today")
             .strftime("%Y%m%dT%H%M%SZ")
             .to_string();
-        let scope = format!("{}/{REGION}/s3/aws4_request", &time[..8]);
+        let scope = format!("{}/{}/s3/aws4_request", &time[..8], self.region);
         let (hash, length) = match body {
             Body::Signed(bytes) => (hex::encode(sha256(bytes)), bytes.len() as u64),
             Body::Streamed { length, .. } => ("UNSIGNED-PAYLOAD".to_owned(), length),
@@ -284,7 +290,8 @@ impl Client {
         let canonical = format!("{}\n{}\n{}\n{lines}\n{names}\n{hash}", target.method, target.path, target.query);
         let to_sign = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", hex::encode(sha256(canonical.as_bytes())));
         let date_key = hmac_sha256(format!("AWS4{}", self.credentials.secret_key).as_bytes(), &time.as_bytes()[..8]);
-        let key = [REGION, "s3", "aws4_request"].iter().fold(date_key, |key, word| hmac_sha256(&key, word.as_bytes()));
+        let words = [self.region.as_str(), "s3", "aws4_request"];
+        let key = words.iter().fold(date_key, |key, word| hmac_sha256(&key, word.as_bytes()));
         let signature = hex::encode(hmac_sha256(&key, to_sign.as_bytes()));
 
         let question = if target.query.is_empty() { "" } else { "?" };

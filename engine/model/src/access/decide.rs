@@ -129,6 +129,17 @@ impl Rights {
         }
     }
 
+    /// Whether one grant allows all of these actions on all of these resources.
+    #[must_use]
+    pub fn cover(&self, action: ActionPattern, resource: &Pattern) -> bool {
+        match self {
+            Self::All => true,
+            Self::Granted(grants) => {
+                grants.iter().any(|grant| grant.action.covers(action) && grant.resource.covers(resource))
+            }
+        }
+    }
+
     /// Whether the action is allowed on anything at all.
     #[must_use]
     pub fn allow_somewhere(&self, action: Action) -> bool {

@@ -9,8 +9,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::action::{Action, ActionPattern};
+use super::admin::AdminPattern;
 use super::decide::{Grant, Rights};
 use super::pattern::Pattern;
+use super::tokens::{NewTokenKey, Resealed, TokenKey};
+use super::users::{PasswordHash, Role, User, UserChange};
 use crate::ids::{BucketId, TenantId};
 use crate::object::BucketName;
 use crate::time::WallTime;
@@ -30,6 +33,18 @@ pub struct State {
     pub grants: BTreeSet<GivenGrant>,
     /// Buckets whose objects everybody may read.
     pub public: BTreeMap<BucketId, PublicBucket>,
+    /// Who administrates with a password, by name.
+    #[serde(default)]
+    pub users: BTreeMap<String, User>,
+    /// Roles of users, beside those that every node has, by name.
+    #[serde(default)]
+    pub roles: BTreeMap<String, Role>,
+    /// What tokens are signed with, oldest first, then by id; none while that is what the configuration says.
+    #[serde(default)]
+    pub token_keys: Vec<TokenKey>,
+    /// Tokens that are good no more, by their ids, and until when that needs saying.
+    #[serde(default)]
+    pub denied: BTreeMap<String, WallTime>,
 }
 
 /// The owner of buckets and apps.
@@ -130,6 +145,50 @@ pub enum Command {
         bucket: PublicBucket,
         public: bool,
     },
+    /// `by`, here and below, is the user who asks; `None` for the node's own app, which may do everything.
+    CreateUser {
+        username: String,
+        email: String,
+        role: String,
+        password: PasswordHash,
+        by: Option<String>,
+    },
+    UpdateUser {
+        username: String,
+        change: UserChange,
+        by: Option<String>,
+    },
+    DeleteUser {
+        username: String,
+        by: Option<String>,
+    },
+    CreateRole {
+        name: String,
+        actions: Vec<AdminPattern>,
+        by: Option<String>,
+    },
+    /// Only of a role that no user has.
+    DeleteRole {
+        name: String,
+        by: Option<String>,
+    },
+    /// What the older ones signed is believed until `old_until`. `configured` is the one of the configuration, which the
+    /// first rotation keeps.
+    RotateTokenKey {
+        configured: NewTokenKey,
+        new: NewTokenKey,
+        old_until: WallTime,
+    },
+    DenyToken {
+        id: String,
+        until: WallTime,
+    },
+    PruneDenylist,
+    /// The same secrets under another key.
+    Reseal {
+        apps: Vec<Resealed>,
+        token_keys: Vec<Resealed>,
+    },
 }
 
 /// What an administrator did or tried.
@@ -137,7 +196,7 @@ pub enum Command {
 pub struct AuditRecord {
     /// When.
     pub at: WallTime,
-    /// The access key of who.
+    /// The access key of who, or `user:` and his name.
     pub who: String,
     /// From which address.
     pub from: String,
@@ -177,6 +236,26 @@ pub enum Refused {
         "an app passes on what it may do itself, to apps of its own tenant, and may itself grant: {action} on {resource} is more"
     )]
     BeyondRights { action: ActionPattern, resource: Pattern },
+    #[error("there is no user {0}")]
+    NoSuchUser(String),
+    #[error("there is a user {0} already")]
+    UserExists(String),
+    #[error("there is no role {0}")]
+    NoSuchRole(String),
+    #[error("there is a role {0} already")]
+    RoleExists(String),
+    #[error("a role has 1 to 100 actions")]
+    RoleSize,
+    #[error("users have the role {0}: give them another one first")]
+    RoleInUse(String),
+    #[error("every node has the role {0}, and it stays")]
+    BuiltInRole(String),
+    #[error("an e-mail address is NAME@HOST, of at most 254 characters, and {0:?} is none")]
+    Email(String),
+    #[error("the role {0} may do more than who asks: nobody gives what he has not")]
+    BeyondRole(String),
+    #[error("the id of a token has 1 to 64 visible characters")]
+    TokenId,
     #[error("there are {max} {what} already, and no more are kept")]
     TooMany { what: &'static str, max: usize },
 }
@@ -334,6 +413,21 @@ impl State {
                     self.public.retain(|other, known| other != id && known.name != bucket.name);
                 }
             }
+            Command::CreateUser { username, email, role, password, by } => {
+                let (email, role, password) = (email.clone(), role.clone(), password.clone());
+                let user = User { email, role, password, credential: self.revision + 1, created_at: at };
+                self.create_user(username, user, by.as_deref())?;
+            }
+            Command::UpdateUser { username, change, by } => self.update_user(username, change, by.as_deref())?,
+            Command::DeleteUser { username, by } => self.delete_user(username, by.as_deref())?,
+            Command::CreateRole { name, actions, by } => self.create_role(name, actions, by.as_deref(), at)?,
+            Command::DeleteRole { name, by } => self.delete_role(name, by.as_deref())?,
+            Command::RotateTokenKey { configured, new, old_until } => {
+                self.rotate_token_key(configured, new, *old_until, at)?;
+            }
+            Command::DenyToken { id, until } => self.deny_token(id, *until, at)?,
+            Command::PruneDenylist => self.prune_denied(at),
+            Command::Reseal { apps, token_keys } => self.reseal(apps, token_keys),
         }
         Ok(())
     }
@@ -382,6 +476,25 @@ impl Command {
             Self::Revoke { app, action, resource, .. } => ("policy revoke", grant(app, action, resource)),
             Self::SetPublic { bucket, public: true, .. } => ("bucket make-public", bucket.name.to_string()),
             Self::SetPublic { bucket, public: false, .. } => ("bucket make-private", bucket.name.to_string()),
+            Self::CreateUser { username, role, .. } => ("user create", format!("{username} {role}")),
+            Self::UpdateUser { username, change: UserChange { email, role, password }, .. } => {
+                let role = role.as_ref().map(|role| format!("role {role}"));
+                let rest = [email.as_ref().map(|_| "email"), password.as_ref().map(|_| "password")];
+                let changed: Vec<_> = role.into_iter().chain(rest.into_iter().flatten().map(str::to_owned)).collect();
+                ("user update", format!("{username}: {}", changed.join(", ")))
+            }
+            Self::DeleteUser { username, .. } => ("user delete", username.clone()),
+            Self::CreateRole { name, actions, .. } => {
+                let actions: Vec<String> = actions.iter().map(ToString::to_string).collect();
+                ("role create", format!("{name}: {}", actions.join(" ")))
+            }
+            Self::DeleteRole { name, .. } => ("role delete", name.clone()),
+            Self::RotateTokenKey { new, .. } => ("rotate-key jwt", new.id.clone()),
+            Self::DenyToken { id, .. } => ("token revoke", id.clone()),
+            Self::PruneDenylist => ("denylist prune", String::new()),
+            Self::Reseal { apps, token_keys } => {
+                ("rotate-key encryption", format!("{} secrets", apps.len() + token_keys.len()))
+            }
         }
     }
 }
@@ -403,13 +516,13 @@ impl GivenGrant {
     }
 }
 
-fn check_name(name: &str) -> Result<(), Refused> {
+pub(super) fn check_name(name: &str) -> Result<(), Refused> {
     let valid = (1..=NAME_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     if valid { Ok(()) } else { Err(Refused::Name(name.chars().take(NAME_BYTES_MAX).collect())) }
 }
 
-fn check_room(count: usize, max: usize, what: &'static str) -> Result<(), Refused> {
+pub(super) fn check_room(count: usize, max: usize, what: &'static str) -> Result<(), Refused> {
     if count < max { Ok(()) } else { Err(Refused::TooMany { what, max }) }
 }
 

@@ -6,14 +6,17 @@ use std::time::Duration;
 use anvil_model::ids::{BlobId, BucketId, DiskId, Generation, TenantId, UploadId, WriteId};
 use anvil_model::io::World;
 use anvil_model::object::{BucketName, Key};
-use anvil_model::time::Moment;
+use anvil_model::time::{Moment, WallTime};
 use futures_util::future::{self, Either};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::MetadataError;
 use super::mutation::{Change, Mutation, Outcome};
-use super::query::{Answer, BlobsOnDisk, BucketPath, FoundObject, FoundParts, FoundUpload, Prepared, Query, ReadFrom};
+use super::query::{
+    Answer, BlobsOnDisk, BucketPath, FoundObject, FoundParts, FoundUpload, Holdings, Prepared, Progress, Query,
+    ReadFrom, StaleUploads,
+};
 use super::rows::{BlobRow, BucketRow, Counters, GarbageRow, SegmentRow};
 use crate::list::{ListObjects, Page};
 use crate::multipart::{ListUploads, PartsPage, UploadsPage};
@@ -302,6 +305,19 @@ impl<W: World> Client<W> {
         }
     }
 
+    /// [`Query::Progress`].
+    pub async fn progress(
+        &self,
+        bucket: BucketPath,
+        key: Key,
+        upload: UploadId,
+    ) -> Result<Box<Progress>, MetadataError> {
+        match self.look_up(Query::Progress { bucket, key, upload }).await? {
+            Answer::Progress(progress) => Ok(progress),
+            other => mismatch(&other),
+        }
+    }
+
     /// [`Query::Garbage`].
     pub async fn garbage(
         &self,
@@ -339,6 +355,40 @@ impl<W: World> Client<W> {
     ) -> Result<BlobsOnDisk, MetadataError> {
         match self.look_up(Query::BlobsOnDisk { disk, after, max }).await? {
             Answer::BlobsOnDisk(page) => Ok(page),
+            other => mismatch(&other),
+        }
+    }
+
+    /// [`Query::AnyBucket`].
+    pub async fn any_bucket(&self, name: BucketName) -> Result<Option<BucketRow>, MetadataError> {
+        match self.look_up(Query::AnyBucket(name)).await? {
+            Answer::AnyBucket(row) => Ok(row),
+            other => mismatch(&other),
+        }
+    }
+
+    /// [`Query::Holdings`].
+    pub async fn holdings(
+        &self,
+        bucket: BucketId,
+        from: Vec<u8>,
+        max: usize,
+    ) -> Result<Option<Box<Holdings>>, MetadataError> {
+        match self.look_up(Query::Holdings { bucket, from, max }).await? {
+            Answer::Holdings(holdings) => Ok(holdings),
+            other => mismatch(&other),
+        }
+    }
+
+    /// [`Query::StaleUploads`].
+    pub async fn stale_uploads(
+        &self,
+        before: WallTime,
+        after: Option<UploadId>,
+        max: usize,
+    ) -> Result<StaleUploads, MetadataError> {
+        match self.look_up(Query::StaleUploads { before, after, max }).await? {
+            Answer::StaleUploads(page) => Ok(page),
             other => mismatch(&other),
         }
     }

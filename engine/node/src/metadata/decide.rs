@@ -185,6 +185,7 @@ impl<R: Rows> One<'_, R> {
             }
             Change::CreateBucket { tenant, name, region } => self.create_bucket(*tenant, name, region),
             Change::DeleteBucket { bucket } => self.delete_bucket(*bucket),
+            Change::CloseBucket { bucket } => self.close_bucket(*bucket),
             Change::PutObject { bucket, key, object, conditions } => self.put_object(*bucket, key, object, conditions),
             Change::DeleteObject { bucket, key, conditions } => self.delete_object(*bucket, key, conditions),
             Change::CreateUpload { bucket, key, upload, about } => self.create_upload(*bucket, key, *upload, about),
@@ -204,6 +205,10 @@ impl<R: Rows> One<'_, R> {
             }
             Change::MoveShard { blob, shard, from, to } => self.move_shard(*blob, *shard, *from, *to),
             Change::SpreadAnew { blob, from, to } => self.spread_anew(*blob, from, to),
+            Change::AppendPart { bucket, key, upload, part } => self.append_part(*bucket, key, *upload, part),
+            Change::CompleteWrite { bucket, key, upload, size, checksum, conditions } => {
+                self.complete_write(*bucket, key, *upload, (*size, checksum), conditions)
+            }
         }
     }
 
@@ -216,6 +221,10 @@ impl<R: Rows> One<'_, R> {
 impl<R: Rows> One<'_, R> {
     fn create_bucket(&mut self, tenant: TenantId, name: &BucketName, region: &str) -> Result<Decided, No> {
         match self.rows.bucket_named(name)? {
+            // It is not there for its tenant, and will be gone.
+            Some(row) if row.tenant == tenant && row.state == BucketState::Closed => {
+                return Err(Refusal::BucketBeingDeleted.into());
+            }
             Some(row) if row.tenant == tenant => return Err(Refusal::BucketAlreadyOwnedByYou.into()),
             Some(_) => return Err(Refusal::BucketAlreadyExists.into()),
             None => {}
@@ -244,13 +253,22 @@ impl<R: Rows> One<'_, R> {
     }
 
     fn delete_bucket(&mut self, bucket: BucketRef) -> Result<Decided, No> {
-        let row = self.usable(bucket)?;
+        let row = self.usable_or_closed(bucket)?;
         let uploads = self.rows.open_uploads(row.id, (&[], UploadId(0)), None, 1)?;
         if self.rows.has_versions(row.id)? || !uploads.is_empty() {
             return Err(Refusal::BucketNotEmpty.into());
         }
         self.rows.delete_bucket(row.id)?;
         Ok(changed(Outcome::BucketDeleted))
+    }
+
+    /// What was decided before is refused from here on: by its state, and by its generation once it is gone.
+    fn close_bucket(&mut self, bucket: BucketRef) -> Result<Decided, No> {
+        let mut row = self.usable(bucket)?;
+        row.generation = self.stamp.generation;
+        row.state = BucketState::Closed;
+        self.rows.put_bucket(&row)?;
+        Ok(changed(Outcome::BucketClosed(BucketRef { generation: row.generation, ..bucket })))
     }
 
     /// What was decided under the configuration before is refused from here on, and asks again.
@@ -263,6 +281,17 @@ impl<R: Rows> One<'_, R> {
         row.storage_class = storage_class.clone();
         self.rows.put_bucket(&row)?;
         Ok(changed(Outcome::BucketUpdated(BucketRef { generation: row.generation, ..bucket })))
+    }
+
+    /// As [`Self::usable`], also for who names a bucket as it is since it was closed.
+    fn usable_or_closed(&self, bucket: BucketRef) -> Result<BucketRow, No> {
+        let closed = |row: &BucketRow| {
+            row.state == BucketState::Closed && (row.tenant, row.generation) == (bucket.tenant, bucket.generation)
+        };
+        match self.rows.bucket(bucket.id)?.filter(closed) {
+            Some(row) => Ok(row),
+            None => self.usable(bucket),
+        }
     }
 
     /// The bucket, if it still is what the request was decided under.
@@ -326,7 +355,7 @@ impl<R: Rows> One<'_, R> {
     }
 
     fn delete_object(&mut self, bucket: BucketRef, key: &Key, conditions: &WriteConditions) -> Result<Decided, No> {
-        self.usable(bucket)?;
+        self.usable_or_closed(bucket)?;
         let head = self.rows.head(bucket.id, key.as_bytes())?;
         check(head.as_ref(), conditions)?;
         if head.is_none() {
@@ -533,6 +562,20 @@ impl<R: Rows> One<'_, R> {
         Ok(changed(Outcome::PartStored(self.written())))
     }
 
+    fn append_part(&mut self, bucket: BucketRef, key: &Key, upload: UploadId, part: &NewPart) -> Result<Decided, No> {
+        let row = self.open_upload(bucket, key, upload)?;
+        check_part(&row, part)?;
+        let follows = part.number == 1 || self.rows.part(upload, part.number - 1)?.is_some();
+        if !follows || self.rows.part(upload, part.number)?.is_some() {
+            return Err(Refusal::OtherWriter.into());
+        }
+        let slice = self.claimable(part.blob.as_ref(), part.size)?;
+
+        self.claim(part.blob.as_ref())?;
+        self.store_part(upload, part, slice.into_iter().collect())?;
+        Ok(changed(Outcome::PartStored(self.written())))
+    }
+
     /// Puts a part in the place of the one with its number. Its slices are held already.
     fn store_part(&mut self, upload: UploadId, part: &NewPart, slices: Vec<Slice>) -> Result<(), RowsError> {
         if let Some(replaced) = self.rows.part(upload, part.number)? {
@@ -564,19 +607,57 @@ impl<R: Rows> One<'_, R> {
         wish: Completion<'_>,
     ) -> Result<Decided, No> {
         self.usable(bucket)?;
-        let mut row = self.named_upload(bucket, key, upload)?;
+        let row = self.named_upload(bucket, key, upload)?;
         let list = sums::fingerprint(wish.parts);
         if let Some(done) = row.completed {
-            return if done.list == list {
-                Ok(unchanged(Outcome::UploadCompleted(done.result)))
-            } else {
-                Err(Refusal::NoSuchUpload(upload).into())
-            };
+            return repeated(upload, done, list);
         }
         let head = self.rows.head(bucket.id, key.as_bytes())?;
         check(head.as_ref(), wish.conditions)?;
         let uploaded = self.rows.parts(upload, 0, usize::from(PART_NUMBER_MAX))?;
-        let Chosen { listed, unlisted } = choose(&uploaded, wish.parts)?;
+        let chosen = choose(&uploaded, wish.parts)?;
+        self.complete(bucket, key, (row, list), head.as_ref(), chosen, wish.checksum)
+    }
+
+    fn complete_write(
+        &mut self,
+        bucket: BucketRef,
+        key: &Key,
+        upload: UploadId,
+        (size, checksum): (u64, &Checksum),
+        conditions: &WriteConditions,
+    ) -> Result<Decided, No> {
+        self.usable(bucket)?;
+        let row = self.named_upload(bucket, key, upload)?;
+        let list = sums::fingerprint_of_all(size, checksum);
+        if let Some(done) = row.completed {
+            return repeated(upload, done, list);
+        }
+        let head = self.rows.head(bucket.id, key.as_bytes())?;
+        check(head.as_ref(), conditions)?;
+        let uploaded = self.rows.parts(upload, 0, usize::from(PART_NUMBER_MAX))?;
+        if uploaded.is_empty() {
+            return Err(Refusal::InvalidRequest("an object has at least one part").into());
+        }
+        let is_whole = uploaded.iter().zip(1..).all(|(part, number)| part.number == number);
+        if !is_whole || uploaded.iter().map(|part| part.size).sum::<u64>() != size {
+            return Err(Refusal::OtherWriter.into());
+        }
+        let chosen = Chosen { listed: uploaded.iter().collect(), unlisted: Vec::new() };
+        self.complete(bucket, key, (row, list), head.as_ref(), chosen, Some(checksum))
+    }
+
+    /// Makes the object of the chosen parts of an upload that is under way, and notes what they were chosen by.
+    fn complete(
+        &mut self,
+        bucket: BucketRef,
+        key: &Key,
+        (mut row, list): (UploadRow, [u8; 16]),
+        head: Option<&VersionRow>,
+        Chosen { listed, unlisted }: Chosen<'_>,
+        wanted: Option<&Checksum>,
+    ) -> Result<Decided, No> {
+        let upload = row.upload;
         let size = listed.iter().map(|part| part.size).sum();
         if size > OBJECT_BYTES_MAX {
             return Err(Refusal::EntityTooLarge.into());
@@ -586,11 +667,11 @@ impl<R: Rows> One<'_, R> {
         }
         let (algorithm, of) = row.checksum.unwrap_or((ChecksumAlgorithm::Crc64Nvme, ChecksumType::FullObject));
         let checksum = object_checksum(&listed, algorithm, of)?;
-        if wish.checksum.is_some_and(|wanted| wanted.algorithm != algorithm || wanted.value != checksum.value) {
+        if wanted.is_some_and(|wanted| wanted.algorithm != algorithm || wanted.value != checksum.value) {
             return Err(Refusal::BadDigest.into());
         }
 
-        self.drop_content(bucket.id, head.as_ref())?;
+        self.drop_content(bucket.id, head)?;
         unlisted.iter().try_for_each(|part| self.release_all(part))?;
         self.rows.delete_parts(upload)?;
         let mut start = 0;
@@ -628,7 +709,8 @@ impl<R: Rows> One<'_, R> {
     }
 
     fn abort_upload(&mut self, bucket: BucketRef, key: &Key, upload: UploadId) -> Result<Decided, No> {
-        self.open_upload(bucket, key, upload)?;
+        self.usable_or_closed(bucket)?;
+        self.upload_under_way(bucket, key, upload)?;
         for part in self.rows.parts(upload, 0, usize::from(PART_NUMBER_MAX))? {
             self.release_all(&part)?;
         }
@@ -639,6 +721,10 @@ impl<R: Rows> One<'_, R> {
 
     fn open_upload(&self, bucket: BucketRef, key: &Key, upload: UploadId) -> Result<UploadRow, No> {
         self.usable(bucket)?;
+        self.upload_under_way(bucket, key, upload)
+    }
+
+    fn upload_under_way(&self, bucket: BucketRef, key: &Key, upload: UploadId) -> Result<UploadRow, No> {
         let row = self.named_upload(bucket, key, upload)?;
         if row.completed.is_some() { Err(Refusal::NoSuchUpload(upload).into()) } else { Ok(row) }
     }
@@ -647,6 +733,15 @@ impl<R: Rows> One<'_, R> {
     fn named_upload(&self, bucket: BucketRef, key: &Key, upload: UploadId) -> Result<UploadRow, No> {
         let row = self.rows.upload(upload)?.filter(|row| row.bucket == bucket.id && row.key == key.as_bytes());
         Ok(row.ok_or(Refusal::NoSuchUpload(upload))?)
+    }
+}
+
+/// The answer to a completion that comes again; another one finds no upload any more.
+fn repeated(upload: UploadId, done: CompletedUpload, list: [u8; 16]) -> Result<Decided, No> {
+    if done.list == list {
+        Ok(unchanged(Outcome::UploadCompleted(done.result)))
+    } else {
+        Err(Refusal::NoSuchUpload(upload).into())
     }
 }
 

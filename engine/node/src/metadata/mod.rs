@@ -81,6 +81,9 @@ pub enum Refusal {
     BucketAlreadyExists,
     #[error("the bucket is already yours")]
     BucketAlreadyOwnedByYou,
+    /// `OperationAborted` in S3.
+    #[error("a bucket of this name is being deleted: try again later")]
+    BucketBeingDeleted,
     #[error("the bucket holds objects or uploads under way")]
     BucketNotEmpty,
     #[error("the tenant has as many buckets as it may have")]
@@ -114,6 +117,9 @@ pub enum Refusal {
     TooManyPieces,
     #[error("the bucket's configuration changed while the request ran")]
     OperationAborted,
+    /// Somebody else appended to the upload. No S3 operation meets it.
+    #[error("another writer has gone on with the upload: ask how far it is")]
+    OtherWriter,
     #[error("{0}")]
     InvalidRequest(&'static str),
     /// The life of the node that wrote the blob is over: what it wrote belongs to the sweep. `InternalError` in S3.

@@ -185,6 +185,39 @@ pub enum Change {
         /// How it is: wider, on disks that differ, one for each shard.
         to: BlobSpread,
     },
+    /// Closes a bucket, whatever it holds: no client sees it any more. Whoever names it as the outcome does may delete its
+    /// objects, abort its uploads and at last delete the bucket, and nothing else.
+    CloseBucket {
+        /// Which.
+        bucket: BucketRef,
+    },
+    /// Stores a part behind those that are there: a slice of a resumable write. Refused where a part of this number is
+    /// there already or the one before it is not, so that of two writers one goes on, and what was acknowledged stays.
+    AppendPart {
+        /// The upload's bucket.
+        bucket: BucketRef,
+        /// The upload's key.
+        key: Key,
+        /// The upload.
+        upload: UploadId,
+        /// The part.
+        part: Box<NewPart>,
+    },
+    /// Makes the object of all parts of an upload, which have the numbers from 1 on and may be of any size.
+    CompleteWrite {
+        /// The upload's bucket.
+        bucket: BucketRef,
+        /// The upload's key.
+        key: Key,
+        /// The upload.
+        upload: UploadId,
+        /// Bytes of all parts; refused when they are not as many.
+        size: u64,
+        /// Of all bytes, by the upload's algorithm.
+        checksum: Checksum,
+        /// What must hold of the key.
+        conditions: WriteConditions,
+    },
 }
 
 /// How a blob is spread.
@@ -324,6 +357,8 @@ pub enum Outcome {
     BucketUpdated(BucketRef),
     /// The blob is spread as the change said.
     BlobSpread,
+    /// The bucket is closed, and named like this from here on.
+    BucketClosed(BucketRef),
 }
 
 impl Outcome {
@@ -383,7 +418,9 @@ impl Mutation {
             | Change::MoveShard { .. }
             | Change::SpreadAnew { .. } => (0, &[]),
             Change::CreateBucket { name, .. } => (0, name.as_str().as_bytes()),
-            Change::DeleteBucket { bucket } | Change::UpdateBucket { bucket, .. } => (bucket.id.0, &[]),
+            Change::DeleteBucket { bucket } | Change::UpdateBucket { bucket, .. } | Change::CloseBucket { bucket } => {
+                (bucket.id.0, &[])
+            }
             Change::PutObject { bucket, key, .. }
             | Change::DeleteObject { bucket, key, .. }
             | Change::CreateUpload { bucket, key, .. }
@@ -391,7 +428,9 @@ impl Mutation {
             | Change::CompleteUpload { bucket, key, .. }
             | Change::AbortUpload { bucket, key, .. }
             | Change::CopyObject { bucket, key, .. }
-            | Change::CopyPart { bucket, key, .. } => (bucket.id.0, key.as_bytes()),
+            | Change::CopyPart { bucket, key, .. }
+            | Change::AppendPart { bucket, key, .. }
+            | Change::CompleteWrite { bucket, key, .. } => (bucket.id.0, key.as_bytes()),
         }
     }
 
@@ -400,7 +439,7 @@ impl Mutation {
     pub fn claim(&self) -> Option<&BlobClaim> {
         match &self.change {
             Change::PutObject { object, .. } => object.blob.as_ref(),
-            Change::PutPart { part, .. } => part.blob.as_ref(),
+            Change::PutPart { part, .. } | Change::AppendPart { part, .. } => part.blob.as_ref(),
             _ => None,
         }
     }
@@ -409,7 +448,7 @@ impl Mutation {
     pub(super) fn claim_mut(&mut self) -> Option<&mut BlobClaim> {
         match &mut self.change {
             Change::PutObject { object, .. } => object.blob.as_mut(),
-            Change::PutPart { part, .. } => part.blob.as_mut(),
+            Change::PutPart { part, .. } | Change::AppendPart { part, .. } => part.blob.as_mut(),
             _ => None,
         }
     }

@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use anvil_model::ids::{BlobId, BucketId, DiskId, Generation, TenantId, UploadId, WriteId};
-use anvil_model::limits::PAGE_KEYS_MAX;
-use anvil_model::object::{BucketName, Etag, Key};
+use anvil_model::limits::{PAGE_KEYS_MAX, PART_NUMBER_MAX};
+use anvil_model::object::{BucketName, ChecksumAlgorithm, ChecksumType, Etag, Key};
+use anvil_model::time::WallTime;
 
-use super::mutation::{BucketRef, Outcome};
+use super::mutation::{BucketRef, Completed, Outcome};
 use super::rows::{
     BlobRow, BucketRow, BucketState, Content, Counters, GarbageRow, Rows, RowsError, SegmentPart, SegmentRow,
     StorageClass, UploadRow, VersionRow,
@@ -111,6 +112,15 @@ pub enum Query {
         /// At most, up to `PAGE_KEYS_MAX`.
         max: usize,
     },
+    /// How far a resumable write is: an upload whose parts are appended, under way or completed.
+    Progress {
+        /// In which bucket.
+        bucket: BucketPath,
+        /// Under which key.
+        key: Key,
+        /// Which upload.
+        upload: UploadId,
+    },
     /// What became of a write.
     Write(WriteId),
     /// Lines of the garbage list.
@@ -140,6 +150,26 @@ pub enum Query {
     },
     /// Where the metadata stands.
     Counters,
+    /// A bucket, whoever's it is and also a closed one: for administrators.
+    AnyBucket(BucketName),
+    /// What a bucket holds, also a closed one: for who empties it.
+    Holdings {
+        /// Which.
+        bucket: BucketId,
+        /// From this key on.
+        from: Vec<u8>,
+        /// At most so many keys and so many uploads, up to `PAGE_KEYS_MAX`.
+        max: usize,
+    },
+    /// Uploads under way that began before a time, by id; not those of closed buckets.
+    StaleUploads {
+        /// That time.
+        before: WallTime,
+        /// Those after this one.
+        after: Option<UploadId>,
+        /// Uploads that are looked at, at most, up to `PAGE_KEYS_MAX`.
+        max: usize,
+    },
 }
 
 /// Where a read will begin.
@@ -167,12 +197,40 @@ pub enum Answer {
     Upload(Box<FoundUpload>),
     Uploads(UploadsPage),
     Parts(PartsPage),
+    Progress(Box<Progress>),
     Write(Option<Outcome>),
     Garbage(Vec<GarbageRow>),
     Blob(Option<BlobRow>),
     Blobs(Vec<BlobRow>),
     BlobsOnDisk(BlobsOnDisk),
     Counters(Counters),
+    AnyBucket(Option<BucketRow>),
+    Holdings(Option<Box<Holdings>>),
+    StaleUploads(StaleUploads),
+}
+
+/// A part of what a bucket holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    /// To be named by the changes.
+    pub bucket: BucketRef,
+    /// Whether it is closed.
+    pub closed: bool,
+    /// Keys with a current version, in order.
+    pub keys: Vec<Key>,
+    /// Uploads under way, by key and id.
+    pub uploads: Vec<(Key, UploadId)>,
+    /// From which key on there may be more than these; `None` at the end.
+    pub next: Option<Vec<u8>>,
+}
+
+/// A page of uploads that are under way for too long.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StaleUploads {
+    /// By id. May be none although more follow.
+    pub uploads: Vec<(BucketRef, Key, UploadId)>,
+    /// Behind which the next page begins; `None` at the end.
+    pub next: Option<UploadId>,
 }
 
 /// A page of the blobs on a disk.
@@ -226,6 +284,21 @@ pub struct Prepared {
     pub current: Option<(Etag, Generation)>,
     /// The bucket's, for a request that names none.
     pub storage_class: StorageClass,
+}
+
+/// How far a resumable write is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What its parts are summed with, when its client asked for something.
+    pub checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
+    /// Its parts; none any more when it was completed.
+    pub parts: u16,
+    /// Bytes of them, all durable.
+    pub size: u64,
+    /// Whether they have the numbers from 1 on, so that another one can be appended.
+    pub is_in_order: bool,
+    /// What it came to, for as long as a repeat is answered.
+    pub completed: Option<Completed>,
 }
 
 /// An upload under way.
@@ -295,7 +368,7 @@ fn answer(rows: &impl Rows, query: &Query) -> Result<Answer, No> {
         Query::Bucket(bucket) => Answer::Bucket(usable(rows, bucket)?),
         Query::Buckets { tenant, after, max } => {
             let max = (*max).min(BUCKETS_PER_PAGE_MAX);
-            Answer::Buckets(rows.buckets(*tenant, after.as_deref().unwrap_or(""), max)?)
+            Answer::Buckets(active_buckets(rows, *tenant, after.as_deref().unwrap_or(""), max)?)
         }
         Query::List { bucket, list } => Answer::List(pages::objects(rows, usable(rows, bucket)?.id, list)?),
         Query::Upload { bucket, key, upload: id } => {
@@ -308,6 +381,7 @@ fn answer(rows: &impl Rows, query: &Query) -> Result<Answer, No> {
             let upload = upload(rows, &usable(rows, bucket)?, key, *id)?;
             Answer::Parts(pages::parts(rows, &upload, *after, (*max).min(PAGE_KEYS_MAX))?)
         }
+        Query::Progress { bucket, key, upload } => Answer::Progress(Box::new(progress(rows, bucket, key, *upload)?)),
         Query::Write(write) => Answer::Write(rows.write(*write)?.map(|row| row.outcome)),
         Query::Garbage { after, max } => Answer::Garbage(rows.garbage(*after, (*max).min(PAGE_KEYS_MAX))?),
         Query::Blob(blob) => Answer::Blob(rows.blob(*blob)?),
@@ -316,7 +390,76 @@ fn answer(rows: &impl Rows, query: &Query) -> Result<Answer, No> {
             Answer::BlobsOnDisk(blobs_on_disk(rows, *disk, *after, (*max).clamp(1, PAGE_KEYS_MAX))?)
         }
         Query::Counters => Answer::Counters(rows.counters()?),
+        Query::AnyBucket(name) => Answer::AnyBucket(rows.bucket_named(name)?),
+        Query::Holdings { bucket, from, max } => {
+            Answer::Holdings(holdings(rows, *bucket, from, (*max).clamp(1, PAGE_KEYS_MAX))?.map(Box::new))
+        }
+        Query::StaleUploads { before, after, max } => {
+            Answer::StaleUploads(stale_uploads(rows, *before, *after, (*max).clamp(1, PAGE_KEYS_MAX))?)
+        }
     })
+}
+
+fn active_buckets(rows: &impl Rows, tenant: TenantId, after: &str, max: usize) -> Result<Vec<BucketRow>, RowsError> {
+    let (mut active, mut after) = (Vec::new(), after.to_owned());
+    while active.len() < max {
+        let page = rows.buckets(tenant, &after, max)?;
+        let is_last = page.len() < max;
+        if let Some(last) = page.last() {
+            last.name.as_str().clone_into(&mut after);
+        }
+        active.extend(page.into_iter().filter(|bucket| bucket.state == BucketState::Active));
+        if is_last {
+            break;
+        }
+    }
+    active.truncate(max);
+    Ok(active)
+}
+
+fn holdings(rows: &impl Rows, bucket: BucketId, from: &[u8], max: usize) -> Result<Option<Holdings>, RowsError> {
+    let Some(row) = rows.bucket(bucket)? else { return Ok(None) };
+    let heads = rows.heads(bucket, from, None, max);
+    let uploads = rows.open_uploads(bucket, (from, UploadId(0)), None, max);
+    let (heads, uploads) = (heads?, uploads?);
+    let more_heads = heads.last().filter(|_| heads.len() == max).map(|head| head.key.clone());
+    let more_uploads = uploads.last().filter(|_| uploads.len() == max).map(|upload| upload.key.clone());
+    let next = [more_heads, more_uploads].into_iter().flatten().min();
+    let keys = heads.into_iter().map(|head| readable(head.key)).collect::<Result<_, _>>()?;
+    let uploads = uploads.into_iter().map(|upload| Ok((readable(upload.key)?, upload.upload)));
+    Ok(Some(Holdings {
+        bucket: reference(&row),
+        closed: row.state == BucketState::Closed,
+        keys,
+        uploads: uploads.collect::<Result<_, RowsError>>()?,
+        next,
+    }))
+}
+
+/// A list by age would cost every upload a row, for a question that is asked now and then about what is rare.
+fn stale_uploads(
+    rows: &impl Rows,
+    before: WallTime,
+    after: Option<UploadId>,
+    max: usize,
+) -> Result<StaleUploads, RowsError> {
+    let scanned = rows.uploads(after, max)?;
+    let next = scanned.last().map(|row| row.upload).filter(|_| scanned.len() == max);
+    let stale: Vec<UploadRow> =
+        scanned.into_iter().filter(|row| row.completed.is_none() && row.initiated_at < before).collect();
+    // All are asked for before the first error counts, so that rows which are loaded on demand are loaded at once.
+    let buckets: Vec<_> = stale.iter().map(|row| rows.bucket(row.bucket)).collect();
+    let mut uploads = Vec::with_capacity(stale.len());
+    for (row, bucket) in stale.into_iter().zip(buckets) {
+        if let Some(bucket) = bucket?.filter(|bucket| bucket.state == BucketState::Active) {
+            uploads.push((reference(&bucket), readable(row.key)?, row.upload));
+        }
+    }
+    Ok(StaleUploads { uploads, next })
+}
+
+fn readable(key: Vec<u8>) -> Result<Key, RowsError> {
+    Key::new(key).map_err(|_| RowsError::Inconsistent("a key is not one".to_owned()))
 }
 
 /// A list by disk would cost every write a row per shard, for a question that is asked when a disk is lost: then most
@@ -410,4 +553,22 @@ fn upload(rows: &impl Rows, bucket: &BucketRow, key: &Key, upload: UploadId) -> 
         .upload(upload)?
         .filter(|row| row.bucket == bucket.id && row.key == key.as_bytes() && row.completed.is_none());
     Ok(row.ok_or(Refusal::NoSuchUpload(upload))?)
+}
+
+fn progress(rows: &impl Rows, bucket: &BucketPath, key: &Key, upload: UploadId) -> Result<Progress, No> {
+    let bucket = usable(rows, bucket)?;
+    let row = rows.upload(upload)?.filter(|row| row.bucket == bucket.id && row.key == key.as_bytes());
+    let row = row.ok_or(Refusal::NoSuchUpload(upload))?;
+    if let Some(completed) = row.completed.map(|done| done.result) {
+        let size = completed.size;
+        return Ok(Progress { checksum: row.checksum, parts: 0, size, is_in_order: true, completed: Some(completed) });
+    }
+    let parts = rows.parts(upload, 0, usize::from(PART_NUMBER_MAX))?;
+    Ok(Progress {
+        checksum: row.checksum,
+        parts: u16::try_from(parts.len()).expect("as many as part numbers, at most"),
+        size: parts.iter().map(|part| part.size).sum(),
+        is_in_order: parts.iter().zip(1..).all(|(part, number)| part.number == number),
+        completed: None,
+    })
 }

@@ -46,14 +46,13 @@ pub struct BucketRow {
     pub storage_class: StorageClass,
 }
 
-/// Whether a bucket takes writes. One regional transaction creates and deletes a bucket where names and buckets are in
-/// one database; where they are in two, a bucket is closed first and its name released last.
+/// Whether a bucket takes reads and writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BucketState {
     /// Takes reads and writes.
     Active,
-    /// Found empty and closed; nothing may be written any more, its name is still taken.
-    Deleted,
+    /// No client sees it any more. What it holds is being deleted; until then its name is taken.
+    Closed,
 }
 
 /// Versioning state of a bucket.
@@ -500,6 +499,8 @@ pub trait Rows {
         until: Option<&[u8]>,
         max: usize,
     ) -> Result<Vec<UploadRow>, RowsError>;
+    /// Uploads by id, also completed ones, after that one.
+    fn uploads(&self, after: Option<UploadId>, max: usize) -> Result<Vec<UploadRow>, RowsError>;
     /// Completed uploads whose result was given before that time, oldest first.
     fn uploads_completed_before(&self, before: WallTime, max: usize) -> Result<Vec<UploadId>, RowsError>;
 

@@ -65,6 +65,12 @@ pub(super) fn fingerprint(parts: &[PartName]) -> [u8; 16] {
     md5(&bytes)
 }
 
+/// The same of a completion of all parts.
+pub(super) fn fingerprint_of_all(size: u64, checksum: &Checksum) -> [u8; 16] {
+    // No list of parts begins so: none has the number 0.
+    md5(&[&[0, 0][..], &size.to_le_bytes(), &checksum.value].concat())
+}
+
 fn md5_of(etag: &Etag) -> Option<u128> {
     let digits = etag.0.len() == 32 && etag.0.bytes().all(|byte| byte.is_ascii_hexdigit());
     if digits { u128::from_str_radix(&etag.0, 16).ok() } else { None }

@@ -7,7 +7,7 @@ use anvil_node::repair::RepairFigures;
 use anvil_store::Stats;
 
 use crate::harness::{Machine, Running, disk_id, failing, set_gone};
-use crate::{check_all, put_all, sets};
+use crate::{check_all, check_without, put_all, sets};
 
 fn stats(running: &Running) -> Vec<Stats> {
     running.nodes.iter().map(|node| node.store().stats()).collect()
@@ -62,11 +62,7 @@ fn a_disk_that_returns_gives_up_what_was_repaired() {
         running.nodes.iter().for_each(|node| node.store().start_reclaim(anvil_store::ReclaimOptions::default()));
         running.until("the disk has its space back", |running| live_bytes(running, 1) == 0);
         drop(upkeep);
-        for set in sets(6, 2).into_iter().step_by(3) {
-            set.iter().for_each(|&disk| set_gone(&machine.disks[disk], true));
-            check_all(&running);
-            set.iter().for_each(|&disk| set_gone(&machine.disks[disk], false));
-        }
+        check_without(&machine, &running, sets(6, 2).into_iter().step_by(3));
         drop(running.nodes);
         running.life.power_cut();
 
@@ -137,11 +133,7 @@ fn records_that_are_gone_are_made_again() {
     drop(upkeep);
     let lacking: u64 = running.nodes.iter().map(|node| node.upkeep_figures().lacking).sum();
     assert_eq!(lacking, held as u64, "each shard is debt once");
-    for set in sets(5, 2) {
-        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], true));
-        check_all(&running);
-        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], false));
-    }
+    check_without(&machine, &running, sets(5, 2));
 }
 
 /// What no disk takes, or nothing is left to make it of, is counted and not read again and again. When a disk comes that takes it, it

@@ -7,7 +7,7 @@ use anvil_node::encryption::OperatorKey;
 
 use crate::harness::{Machine, Running, bytes_of, disk_id, set_gone};
 use crate::narrow::{is_as_wanted, set_out_of_use};
-use crate::{LENGTHS, check_all, name, put_all, sets};
+use crate::{LENGTHS, check_all, check_without, name, put_all, sets};
 
 fn key(byte: u8) -> OperatorKey {
     OperatorKey::new("", &[byte; 32])
@@ -78,11 +78,7 @@ fn what_is_spread_anew_stays_encrypted() {
     assert_eq!(is_plain_somewhere(&machine), None);
 
     let running = machine.start();
-    for set in sets(4, 2) {
-        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], true));
-        check_all(&running);
-        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], false));
-    }
+    check_without(&machine, &running, sets(4, 2));
 }
 
 #[test]
@@ -101,11 +97,7 @@ fn everything_reads_and_nothing_lies_plain() {
 
         let running = machine.start();
         check_all(&running);
-        for set in sets(disks, lost) {
-            set.iter().for_each(|&disk| set_gone(&machine.disks[disk], true));
-            check_all(&running);
-            set.iter().for_each(|&disk| set_gone(&machine.disks[disk], false));
-        }
+        check_without(&machine, &running, sets(disks, lost));
     }
     // The search finds what is there.
     let machine = Machine::new(20, 4, "2+2");
@@ -146,11 +138,7 @@ fn repair_needs_no_key_and_the_secret_brings_everything_back() {
 
     machine.encryption = (vec![key(8), key(7)], false);
     let running = machine.start();
-    for set in sets(6, 2) {
-        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], true));
-        check_all(&running);
-        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], false));
-    }
+    check_without(&machine, &running, sets(6, 2));
     running.check("plain", 700_000);
     running.settle();
     cut(running);

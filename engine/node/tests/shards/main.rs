@@ -36,6 +36,16 @@ fn sets(count: usize, lost: usize) -> Vec<Vec<usize>> {
     all.filter(|set| set.count_ones() as usize == lost).map(of).collect()
 }
 
+/// Reads everything without the disks of each set.
+fn check_without(machine: &Machine, running: &Running, sets: impl IntoIterator<Item: AsRef<[usize]>>) {
+    for set in sets {
+        let set = set.as_ref();
+        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], true));
+        check_all(running);
+        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], false));
+    }
+}
+
 /// Any m disks are lost, in the life that wrote and in a later one.
 #[test]
 fn everything_reads_without_any_m_disks() {
@@ -46,11 +56,7 @@ fn everything_reads_without_any_m_disks() {
         check_all(&running);
         assert_eq!(running.debt(), 0);
         let sets = sets(disks, lost);
-        for set in &sets {
-            set.iter().for_each(|&disk| set_gone(&machine.disks[disk], true));
-            check_all(&running);
-            set.iter().for_each(|&disk| set_gone(&machine.disks[disk], false));
-        }
+        check_without(&machine, &running, &sets);
         running.nodes.iter().for_each(drop);
         drop(running.nodes);
         running.life.power_cut();
@@ -106,12 +112,8 @@ fn fails_on_the_way(seed: u64, flush: bool) -> u64 {
     running.until("all debt is paid", |running| running.debt() == 0);
     drop(upkeep);
 
-    for set in sets(5, 2).into_iter().filter(|set| !set.contains(&1)) {
-        machine.disks[1].set_faults(failing(|_| {}));
-        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], true));
-        check_all(&running);
-        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], false));
-    }
+    machine.disks[1].set_faults(failing(|_| {}));
+    check_without(&machine, &running, sets(5, 2).into_iter().filter(|set| !set.contains(&1)));
     running.nodes.iter().map(|node| node.repair_figures().shards).sum()
 }
 
@@ -162,11 +164,7 @@ fn a_lost_disk_is_emptied() {
         places.dedup();
         assert_eq!(places.len(), row.profile.shards().into(), "two shards are on one disk: {row:?}");
     }
-    for set in sets(6, 2).into_iter().filter(|set| !set.contains(&2)) {
-        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], true));
-        check_all(&running);
-        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], false));
-    }
+    check_without(&machine, &running, sets(6, 2).into_iter().filter(|set| !set.contains(&2)));
 }
 
 /// A read that meets a damaged record answers right, and the record is made again.
@@ -195,11 +193,7 @@ fn a_damaged_record_is_read_around_and_repaired() {
     running.until("all debt is paid", |running| found() > 0 && running.debt() == 0);
     drop(upkeep);
     check_all(&running);
-    for set in [[0, 1], [0, 2], [1, 2]] {
-        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], true));
-        check_all(&running);
-        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], false));
-    }
+    check_without(&machine, &running, [[0, 1], [0, 2], [1, 2]]);
 }
 
 /// A disk that is 200 times slower than the others does not make reads slow for long, and is told of.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anvil_model::geometry::stored_as;
 
-use crate::harness::{Machine, Running, disk_id, set_gone};
-use crate::{check_all, put_all, sets};
+use crate::harness::{Machine, Running, disk_id};
+use crate::{check_all, check_without, put_all, sets};
 
 pub(crate) fn set_out_of_use(running: &Running, disks: &[usize], out: bool) {
     for (node, &disk) in running.nodes.iter().flat_map(|node| disks.iter().map(move |disk| (node, disk))) {
@@ -57,11 +57,7 @@ fn narrow_blobs_are_spread_anew() {
         });
         drop(upkeep);
         assert_eq!((running.debt(), running.misplaced()), (0, 0), "{profile}");
-        for set in sets(disks, 2) {
-            set.iter().for_each(|&disk| set_gone(&machine.disks[disk], true));
-            check_all(&running);
-            set.iter().for_each(|&disk| set_gone(&machine.disks[disk], false));
-        }
+        check_without(&machine, &running, sets(disks, 2));
         drop(running.nodes);
         running.life.power_cut();
         let running = machine.start();
@@ -104,11 +100,7 @@ fn a_crash_while_blobs_are_spread_anew_loses_nothing() {
     let upkeep = running.keep();
     running.until("all is where it should be", |running| running.misplaced() == 0);
     drop(upkeep);
-    for set in sets(4, 2) {
-        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], true));
-        check_all(&running);
-        set.iter().for_each(|&disk| set_gone(&machine.disks[disk], false));
-    }
+    check_without(&machine, &running, sets(4, 2));
 }
 
 /// Changes of rows that never arrive, arrive when everybody has given up, or whose answers get lost: whatever the row says in the
@@ -131,10 +123,6 @@ fn a_bad_line_to_the_metadata_loses_nothing() {
         running.until("all are as wide as they should be", |running| is_as_wanted(running, "2+2"));
         running.until("all is where it should be", |running| running.misplaced() == 0 && running.debt() == 0);
         drop(upkeep);
-        for set in sets(5, 2) {
-            set.iter().for_each(|&disk| set_gone(&machine.disks[disk], true));
-            check_all(&running);
-            set.iter().for_each(|&disk| set_gone(&machine.disks[disk], false));
-        }
+        check_without(&machine, &running, sets(5, 2));
     }
 }

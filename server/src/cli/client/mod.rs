@@ -32,6 +32,7 @@ pub(super) use auth::AuthCommand;
 pub(super) use bucket::BucketCommand;
 pub(super) use configure::ConfigureArgs;
 pub(super) use object::ObjectCommand;
+pub(super) use token_cache::TokenCache;
 
 pub(super) use auth::run as auth;
 pub(super) use bucket::run as bucket;

@@ -15,7 +15,7 @@ use crate::config::Environment;
 
 /// Where the token of a profile lies; nowhere without a home.
 #[derive(Debug)]
-pub(super) struct TokenCache(Option<PathBuf>);
+pub(in crate::cli) struct TokenCache(Option<PathBuf>);
 
 #[derive(Deserialize, Serialize)]
 struct Kept {
@@ -27,24 +27,28 @@ struct Kept {
 impl TokenCache {
     /// Below `$XDG_CACHE_HOME` or `~/.cache` (XDG Base Directory Specification), by what the token was got with.
     pub(super) fn of(profile: &Profile, environment: &Environment) -> Self {
+        let Profile { endpoint, client_id, client_secret, .. } = profile;
+        Self::named(&format!("{endpoint}\n{client_id}\n{}", client_secret.expose()), environment)
+    }
+
+    /// The same for whatever tells one token from others.
+    pub(in crate::cli) fn named(whose: &str, environment: &Environment) -> Self {
         let home = || environment.value("HOME").map(|home| Path::new(home).join(".cache"));
         let directory = environment.value("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
-        let Profile { endpoint, client_id, client_secret, .. } = profile;
-        let whose = format!("{endpoint}\n{client_id}\n{}", client_secret.expose());
         let name: String =
             anvil_digest::sha256(whose.as_bytes())[..16].iter().map(|byte| format!("{byte:02x}")).collect();
         Self(directory.map(|directory| directory.join("anvil/tokens").join(name)))
     }
 
     /// A token that is still good, and for how long.
-    pub(super) fn read(&self) -> Option<(String, Duration)> {
+    pub(in crate::cli) fn read(&self) -> Option<(String, Duration)> {
         let Kept { token, until } = serde_json::from_slice(&fs::read(self.0.as_ref()?).ok()?).ok()?;
         let left = until.checked_sub(seconds_now()).filter(|left| (1..=LEFT_MAX_SECONDS).contains(left))?;
         Some((token, Duration::from_secs(left)))
     }
 
     /// Keeps a token that is good for so long.
-    pub(super) fn keep(&self, token: &str, good_for: Duration) {
+    pub(in crate::cli) fn keep(&self, token: &str, good_for: Duration) {
         let Some(path) = &self.0 else { return };
         let kept = Kept { token: token.to_owned(), until: seconds_now() + good_for.as_secs() };
         let new = path.with_extension(std::process::id().to_string());
@@ -62,7 +66,7 @@ impl TokenCache {
     }
 
     /// The node does not take it any more.
-    pub(super) fn forget(&self) {
+    pub(in crate::cli) fn forget(&self) {
         if let Some(path) = &self.0 {
             // It may be gone already.
             let _ = fs::remove_file(path);

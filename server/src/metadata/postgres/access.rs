@@ -10,7 +10,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anvil_model::access::{App, AuditRecord, Command, GivenGrant, PublicBucket, State, Tenant};
+use anvil_model::access::{
+    AdminPattern, App, AuditRecord, Command, GivenGrant, PasswordHash, PublicBucket, Role, State, Tenant, TokenKey,
+    User,
+};
 use anvil_model::ids::{BucketId, TenantId};
 use anvil_model::object::BucketName;
 use anvil_model::time::WallTime;
@@ -27,6 +30,7 @@ use crate::auth::Directory;
 #[derive(Debug)]
 pub struct AccessDatabase {
     jobs: mpsc::Sender<Job>,
+    ttl: Duration,
 }
 
 /// What the thread needs to know.
@@ -48,6 +52,7 @@ pub struct AccessPlan {
 enum Job {
     Change(By, Command, oneshot::Sender<Result<(), KeepError>>),
     Audit(usize, oneshot::Sender<Result<Vec<AuditRecord>, KeepError>>),
+    Note(AuditRecord, oneshot::Sender<Result<(), KeepError>>),
 }
 
 impl AccessDatabase {
@@ -60,6 +65,7 @@ impl AccessDatabase {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (read, was_read) = std::sync::mpsc::channel();
+        let ttl = plan.ttl;
         plan.directory.forget();
         let thread = std::thread::Builder::new().name("access-postgres".to_owned());
         thread.spawn(move || {
@@ -68,7 +74,13 @@ impl AccessDatabase {
         })?;
         // Late or never: then the thread goes on trying.
         let _ = was_read.recv_timeout(FIRST_READ_MAX);
-        Ok(Self { jobs })
+        Ok(Self { jobs, ttl })
+    }
+
+    /// For how long what was read may be used when the database does not answer.
+    #[must_use]
+    pub fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     /// Makes a change.
@@ -78,6 +90,16 @@ impl AccessDatabase {
     pub async fn change(&self, by: By, command: Command) -> Result<(), KeepError> {
         let (reply, answer) = oneshot::channel();
         self.jobs.send(Job::Change(by, command, reply)).await.map_err(|_| stopping())?;
+        answer.await.unwrap_or(Err(KeepError::Unknown))
+    }
+
+    /// Keeps a record of the audit.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn note(&self, record: AuditRecord) -> Result<(), KeepError> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(Job::Note(record, reply)).await.map_err(|_| stopping())?;
         answer.await.unwrap_or(Err(KeepError::Unknown))
     }
 
@@ -134,7 +156,7 @@ impl Work {
                     Some(job) => self.serve(job).await,
                     None => return,
                 },
-                () = self.heard.notified() => {}
+                () = self.heard.notified() => self.plan.directory.was_notified(),
                 () = sleep(pause) => {}
             }
         }
@@ -146,6 +168,7 @@ impl Work {
         match self.refresh().await {
             Ok(()) => {
                 self.confirmed = Instant::now();
+                self.plan.directory.was_confirmed();
                 self.complained = false;
                 if let Some(read) = self.read.take() {
                     // Nobody may wait any more.
@@ -204,6 +227,7 @@ impl Work {
         match job {
             Job::Change(by, command, reply) => drop(reply.send(self.change(&by, &command).await)),
             Job::Audit(max, reply) => drop(reply.send(self.audit(max).await)),
+            Job::Note(record, reply) => drop(reply.send(self.note(record).await)),
         }
     }
 
@@ -227,6 +251,13 @@ impl Work {
                 })
             }
         }
+    }
+
+    async fn note(&mut self, record: AuditRecord) -> Result<(), KeepError> {
+        let session = self.session().await.map_err(KeepError::Away)?;
+        let noted = timeout(ANSWERED_WITHIN, note(session, &record)).await;
+        let noted = noted.map_err(|_| KeepError::Unknown)?;
+        noted.map_err(|error| KeepError::Away(error.to_string()))
     }
 
     async fn audit(&mut self, max: usize) -> Result<Vec<AuditRecord>, KeepError> {
@@ -275,13 +306,31 @@ async fn change(
     if let Ok(after) = &decided {
         save(session, &before, after).await?;
     }
-    let AuditRecord { who, from, action, about, result, .. } = record(at, by, command, decided.as_ref().err());
-    session.execute(NOTE, &[&at.unix_ms.cast_signed(), &who, &from, &action, &about, &result]).await?;
+    note(session, &record(at, by, command, decided.as_ref().err())).await?;
     match session.run("COMMIT").await {
         Ok(()) => Ok(decided.map_err(KeepError::from)),
         Err(error) if error.is_an_answer() => Err(error.into()),
         Err(_) => Err(Failed::Unknown),
     }
+}
+
+async fn note(session: &Session, record: &AuditRecord) -> Result<(), SqlError> {
+    let AuditRecord { at, who, from, action, about, result } = record;
+    session.execute(NOTE, &[&at.unix_ms.cast_signed(), who, from, action, about, result]).await.map(drop)
+}
+
+/// Keeps the state of a node that had no database, in one where nobody kept any yet, or this one.
+pub(super) async fn take_in(session: &Session, state: &State, audit: &[AuditRecord]) -> Result<(), SqlError> {
+    session.run("BEGIN").await?;
+    session.query(HOLD, &[]).await?;
+    let before = load(session).await?;
+    if before != *state {
+        save(session, &before, state).await?;
+        for record in audit {
+            note(session, record).await?;
+        }
+    }
+    session.run("COMMIT").await
 }
 
 /// Everything, in the view of the transaction.
@@ -314,6 +363,31 @@ async fn load(session: &Session) -> Result<State, SqlError> {
             let bucket = PublicBucket { name, tenant: TenantId(number(&row, 2)) };
             state.public.insert(BucketId(number(&row, 0)), bucket);
         }
+    }
+    for row in session.query(ROLES, &[]).await? {
+        let actions: Vec<String> = row.get(1);
+        // An action that a newer program wrote is none to this one.
+        let actions = actions.iter().filter_map(|action| action.parse().ok()).collect();
+        let role = Role { actions, created_at: WallTime { unix_ms: number(&row, 2) } };
+        state.roles.insert(row.get(0), role);
+    }
+    for row in session.query(USERS, &[]).await? {
+        let user = User {
+            email: row.get(1),
+            role: row.get(2),
+            password: PasswordHash(row.get(3)),
+            credential: number(&row, 4),
+            created_at: WallTime { unix_ms: number(&row, 5) },
+        };
+        state.users.insert(row.get(0), user);
+    }
+    for row in session.query(TOKEN_KEYS, &[]).await? {
+        let good_until = row.get::<_, Option<i64>>(3).map(|ms| WallTime { unix_ms: ms.cast_unsigned() });
+        let made_at = WallTime { unix_ms: number(&row, 2) };
+        state.token_keys.push(TokenKey { id: row.get(0), sealed: row.get(1), made_at, good_until });
+    }
+    for row in session.query(DENIED, &[]).await? {
+        state.denied.insert(row.get(0), WallTime { unix_ms: number(&row, 1) });
     }
     Ok(state)
 }
@@ -353,6 +427,39 @@ async fn save(session: &Session, before: &State, after: &State) -> Result<(), Sq
         let (bucket, tenant) = (bucket.0.cast_signed(), tenant.0.cast_signed());
         session.execute(ADD_PUBLIC, &[&bucket, &name.as_str(), &tenant]).await?;
     }
+    for (name, _) in gone(&before.roles, &after.roles) {
+        session.execute(DROP_ROLE, &[name]).await?;
+    }
+    for (name, Role { actions, created_at }) in gone(&after.roles, &before.roles) {
+        let actions: Vec<String> = actions.iter().map(AdminPattern::to_string).collect();
+        session.execute(ADD_ROLE, &[name, &actions, &created_at.unix_ms.cast_signed()]).await?;
+    }
+    for (name, _) in gone(&before.users, &after.users) {
+        session.execute(DROP_USER, &[name]).await?;
+    }
+    for (name, User { email, role, password, credential, created_at }) in gone(&after.users, &before.users) {
+        let (credential, at) = (credential.cast_signed(), created_at.unix_ms.cast_signed());
+        session.execute(ADD_USER, &[name, email, role, &password.0, &credential, &at]).await?;
+    }
+    let by_id = |state: &State| -> BTreeMap<String, TokenKey> {
+        state.token_keys.iter().map(|key| (key.id.clone(), key.clone())).collect()
+    };
+    let (keys_before, keys_after) = (by_id(before), by_id(after));
+    for (id, _) in gone(&keys_before, &keys_after) {
+        if !keys_after.contains_key(id) {
+            session.execute(DROP_TOKEN_KEY, &[id]).await?;
+        }
+    }
+    for (id, TokenKey { sealed, made_at, good_until, .. }) in gone(&keys_after, &keys_before) {
+        let until = good_until.map(|until| until.unix_ms.cast_signed());
+        session.execute(SET_TOKEN_KEY, &[id, sealed, &made_at.unix_ms.cast_signed(), &until]).await?;
+    }
+    for (id, _) in gone(&before.denied, &after.denied) {
+        session.execute(DROP_DENIED, &[id]).await?;
+    }
+    for (id, until) in gone(&after.denied, &before.denied) {
+        session.execute(ADD_DENIED, &[id, &until.unix_ms.cast_signed()]).await?;
+    }
     let (revision, next) = (after.revision.cast_signed(), after.next_tenant.cast_signed());
     session.execute(SET_ACCESS, &[&revision, &next]).await?;
     Ok(())
@@ -388,6 +495,20 @@ const DROP_GRANT: &str = "DELETE FROM grants WHERE app = $1 AND action = $2 AND 
 const PUBLIC: &str = "SELECT bucket, name, tenant FROM public_buckets";
 const ADD_PUBLIC: &str = "INSERT INTO public_buckets (bucket, name, tenant) VALUES ($1, $2, $3)";
 const DROP_PUBLIC: &str = "DELETE FROM public_buckets WHERE bucket = $1";
+const ROLES: &str = "SELECT name, actions, created_at_ms FROM roles";
+const ADD_ROLE: &str = "INSERT INTO roles (name, actions, created_at_ms) VALUES ($1, $2, $3)";
+const DROP_ROLE: &str = "DELETE FROM roles WHERE name = $1";
+const USERS: &str = "SELECT username, email, role, password, credential, created_at_ms FROM users";
+const ADD_USER: &str = "INSERT INTO users (username, email, role, password, credential, created_at_ms) \
+    VALUES ($1, $2, $3, $4, $5, $6)";
+const DROP_USER: &str = "DELETE FROM users WHERE username = $1";
+const TOKEN_KEYS: &str = "SELECT id, sealed, made_at_ms, good_until_ms FROM token_keys ORDER BY made_at_ms, id";
+const SET_TOKEN_KEY: &str = "INSERT INTO token_keys (id, sealed, made_at_ms, good_until_ms) VALUES ($1, $2, $3, $4) \
+    ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed, good_until_ms = excluded.good_until_ms";
+const DROP_TOKEN_KEY: &str = "DELETE FROM token_keys WHERE id = $1";
+const DENIED: &str = "SELECT id, until_ms FROM denied_tokens";
+const ADD_DENIED: &str = "INSERT INTO denied_tokens (id, until_ms) VALUES ($1, $2)";
+const DROP_DENIED: &str = "DELETE FROM denied_tokens WHERE id = $1";
 const NOTE: &str = "INSERT INTO audit (at_ms, who, come_from, action, about, result) VALUES ($1, $2, $3, $4, $5, $6)";
 const AUDIT: &str = "SELECT at_ms, who, come_from, action, about, result FROM audit ORDER BY id DESC LIMIT $1";
 
@@ -411,6 +532,18 @@ pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
         PUBLIC,
         ADD_PUBLIC,
         DROP_PUBLIC,
+        ROLES,
+        ADD_ROLE,
+        DROP_ROLE,
+        USERS,
+        ADD_USER,
+        DROP_USER,
+        TOKEN_KEYS,
+        SET_TOKEN_KEY,
+        DROP_TOKEN_KEY,
+        DENIED,
+        ADD_DENIED,
+        DROP_DENIED,
         NOTE,
         AUDIT
     ]

@@ -2,11 +2,13 @@
 //!
 //! `sslmode` and `sslrootcert` mean what they mean to libpq (PostgreSQL documentation, "SSL Support"): `prefer` and
 //! `require` encrypt without asking whom they speak to, `verify-ca` asks for a certificate of the named authority,
-//! `verify-full` for one that is also for this host.
+//! `verify-full` for one that is also for this host. So does `passfile`. Where the URL names several servers, the one that
+//! takes writes is the one that counts.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -17,15 +19,29 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_postgres::Config;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::password_file::PasswordFile;
 
 /// A database, and how it is spoken to. Shows neither user nor password.
 #[derive(Clone)]
 pub struct Database {
     name: &'static str,
-    config: Config,
+    /// One for each server that the URL names.
+    servers: Vec<Config>,
+    password_file: Option<PasswordFile>,
     encryption: Encryption,
+    reached: Arc<Reached>,
+}
+
+/// What the connections to one database know of each other.
+#[derive(Debug, Default)]
+struct Reached {
+    /// The server that was of use last: the next connection asks it first.
+    last: AtomicUsize,
+    /// Connections that came to be.
+    count: AtomicU64,
 }
 
 /// How the connection is protected.
@@ -51,18 +67,24 @@ impl Database {
             return Err(AddressError("it begins with postgres://".to_owned()));
         }
         let (plain, protection) = Protection::take(url)?;
-        let mut config: Config = plain.parse().map_err(|error: tokio_postgres::Error| {
-            let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            AddressError(format!("it is not a URL of PostgreSQL ({reason})"))
-        })?;
-        if config.get_dbname().is_none() {
+        let servers: Vec<Config> = each_server(&plain).map(|url| read(&url)).collect::<Result<_, _>>()?;
+        if servers.iter().any(|server| server.get_dbname().is_none()) {
             return Err(AddressError(
                 "it names the database behind the host, as in postgres://host/database".to_owned(),
             ));
         }
-        config.ssl_mode(protection.mode()).connect_timeout(CONNECT_TIMEOUT).tcp_user_timeout(UNHEARD_MAX);
-        config.keepalives_idle(KEEPALIVE).keepalives_interval(KEEPALIVE).keepalives_retries(3);
-        Ok(Self { name, config, encryption: protection.encryption()? })
+        let protected = |mut server: Config| {
+            server.ssl_mode(protection.mode()).tcp_user_timeout(UNHEARD_MAX);
+            server.keepalives_idle(KEEPALIVE).keepalives_interval(KEEPALIVE).keepalives_retries(3);
+            server
+        };
+        Ok(Self {
+            name,
+            servers: servers.into_iter().map(protected).collect(),
+            encryption: protection.encryption()?,
+            password_file: protection.password_file.map(PasswordFile::new),
+            reached: Arc::default(),
+        })
     }
 
     /// What it is called in errors and logs.
@@ -71,8 +93,31 @@ impl Database {
         self.name
     }
 
-    pub(super) fn config(&self) -> &Config {
-        &self.config
+    /// The servers, beginning with the one that was of use last, each with its number.
+    pub(super) fn servers(&self) -> impl Iterator<Item = (usize, &Config)> {
+        let (count, first) = (self.servers.len(), self.reached.last.load(Ordering::Relaxed));
+        (first..first + count).map(move |number| (number % count, &self.servers[number % count]))
+    }
+
+    /// How many servers there are, at least one.
+    pub(super) fn server_count(&self) -> u32 {
+        u32::try_from(self.servers.len()).expect("a URL is short")
+    }
+
+    /// Notes that a connection to this server came to be.
+    pub(super) fn reached(&self, server: usize) {
+        self.reached.last.store(server, Ordering::Relaxed);
+        self.reached.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many connections came to be, of whoever speaks to this database.
+    pub(super) fn times_reached(&self) -> u64 {
+        self.reached.count.load(Ordering::Relaxed)
+    }
+
+    /// Where passwords are that the URL does not have.
+    pub(super) fn password_file(&self) -> Option<&PasswordFile> {
+        self.password_file.as_ref()
     }
 
     pub(super) fn encryption(&self) -> &Encryption {
@@ -82,13 +127,30 @@ impl Database {
     /// Where it is, for people: hosts and database, never user or password.
     #[must_use]
     pub fn place(&self) -> String {
-        let hosts = self.config.get_hosts().iter().map(|host| match host {
-            tokio_postgres::config::Host::Tcp(name) => name.clone(),
-            tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
+        let hosts = self.servers.iter().flat_map(Config::get_hosts).map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
         });
         let hosts: Vec<String> = hosts.collect();
-        format!("{} on {}", self.config.get_dbname().unwrap_or_default(), hosts.join(", "))
+        let database = self.servers.first().and_then(Config::get_dbname);
+        format!("{} on {}", database.unwrap_or_default(), hosts.join(", "))
     }
+}
+
+fn read(url: &str) -> Result<Config, AddressError> {
+    url.parse().map_err(|error: tokio_postgres::Error| {
+        let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        AddressError(format!("it is not a URL of PostgreSQL ({reason})"))
+    })
+}
+
+/// The same URL for each of the servers that it names, `host:port,host:port`.
+fn each_server(url: &str) -> impl Iterator<Item = String> {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
+    let (user, rest) = rest.split_once('@').map_or(("", rest), |(user, rest)| (user, rest));
+    let (hosts, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let at = if user.is_empty() { "" } else { "@" };
+    hosts.split(',').map(move |host| format!("{scheme}://{user}{at}{host}{tail}"))
 }
 
 impl fmt::Debug for Database {
@@ -97,11 +159,12 @@ impl fmt::Debug for Database {
     }
 }
 
-/// `sslmode` and `sslrootcert`, which the client library does not know wholly.
+/// `sslmode`, `sslrootcert` and `passfile`, which the client library does not know wholly.
 #[derive(Debug)]
 struct Protection {
     mode: Mode,
     root: Option<PathBuf>,
+    password_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,10 +177,10 @@ enum Mode {
 }
 
 impl Protection {
-    /// Takes both out of a URL.
+    /// Takes them out of a URL.
     fn take(url: &str) -> Result<(String, Self), AddressError> {
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
-        let (mut mode, mut root, mut rest) = (Mode::Prefer, None, Vec::new());
+        let (mut mode, mut root, mut password_file, mut rest) = (Mode::Prefer, None, None, Vec::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = percent_decode_str(value).decode_utf8_lossy();
@@ -136,11 +199,12 @@ impl Protection {
                     }
                 }
                 "sslrootcert" => root = Some(PathBuf::from(&*value)),
+                "passfile" => password_file = Some(PathBuf::from(&*value)),
                 _ => rest.push(pair),
             }
         }
         let plain = if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) };
-        Ok((plain, Self { mode, root }))
+        Ok((plain, Self { mode, root, password_file }))
     }
 
     fn mode(&self) -> SslMode {
@@ -275,8 +339,6 @@ impl ServerCertVerifier for AnyName {
     }
 }
 
-/// To have a connection to one host.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// A peer that acknowledges nothing for so long is gone.
 const UNHEARD_MAX: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(5);
@@ -291,10 +353,24 @@ mod tests {
             Database::parse("regional", "postgres://u:pa55word@db:5433/r?sslmode=disable&application_name=x");
         let database = database.unwrap();
         assert!(matches!(database.encryption, Encryption::Off));
-        assert_eq!((database.place().as_str(), database.config.get_ports()), ("r on db", &[5433][..]));
+        assert_eq!((database.place().as_str(), database.servers[0].get_ports()), ("r on db", &[5433][..]));
         assert!(!format!("{database:?}").contains("pa55word"));
         let tls = Database::parse("global", "postgresql://db/g?sslmode=require").unwrap();
-        assert!(matches!(tls.encryption, Encryption::Tls(_)) && tls.config.get_ssl_mode() == SslMode::Require);
+        assert!(matches!(tls.encryption, Encryption::Tls(_)) && tls.servers[0].get_ssl_mode() == SslMode::Require);
+    }
+
+    /// Goal: a connection asks the servers in turn, first the one that was of use last.
+    #[test]
+    fn several_servers_are_asked_in_turn() {
+        let url = "postgres://u:p%40ss@one,two:5433,[::1]:5434/r?passfile=%2Fp%3A1&sslmode=disable";
+        let database = Database::parse("regional", url).unwrap();
+        let order = || -> Vec<usize> { database.servers().map(|(number, _)| number).collect() };
+        assert_eq!((database.place().as_str(), order()), ("r on one, two, ::1", vec![0, 1, 2]));
+        for (_, server) in database.servers() {
+            assert_eq!((server.get_hosts().len(), server.get_password()), (1, Some(&b"p@ss"[..])));
+        }
+        database.clone().reached(1);
+        assert_eq!((order(), database.times_reached()), (vec![1, 2, 0], 1));
     }
 
     /// Each wrong one is one sentence, and none shows the password.

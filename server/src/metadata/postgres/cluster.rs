@@ -1,6 +1,6 @@
 //! What a node says of itself in the databases: once that its region is there, and at each start that it is.
 
-use anvil_model::ids::{Generation, NodeId, TenantId, WriteId};
+use anvil_model::ids::{Generation, Incarnation, NodeId, TenantId, WriteId};
 use serde::{Deserialize, Serialize};
 
 use super::Seen;
@@ -57,8 +57,18 @@ pub enum JoinError {
          with another data directory and other disks"
     )]
     OtherCluster { node: NodeId },
-    #[error("{0}: put the database back as it was, or start this node with empty disks and another data directory")]
+    #[error("the metadata of this node is on its disks, and not in a database")]
+    NoDatabase,
+    #[error(
+        "the global database has nodes already, and not this one: a node that had no database needs a region of its own"
+    )]
+    NotAlone,
+    #[error(
+        "{0}: bring the database forward, or have the node go on with it as it is by `anvil admin metadata reconcile`"
+    )]
     Moved(String),
+    #[error("the global database does not know node {0}: it went back; bring back a copy that is newer than the node")]
+    Unknown(NodeId),
 }
 
 /// What a node knows of its place in the databases, in its data directory.
@@ -149,7 +159,7 @@ async fn join_async(databases: &Databases, data: &DataDir, region: &str, init: b
     };
     let known = global.query(KNOWS_NODE, &[&kept.identity.to_be_bytes().to_vec(), &region]).await?;
     if known.is_empty() {
-        return Err(JoinError::Moved(format!("the global database does not know node {}: it went back", kept.node)));
+        return Err(JoinError::Unknown(kept.node));
     }
     let seen = Seen { lineage: kept.regional, change: kept.generation.zip(kept.write) };
     if let Some(how) = has_moved(&regional, &seen).await? {
@@ -174,7 +184,66 @@ async fn register(global: &Session, identity: u128, region: &str) -> Result<Node
     Ok(NodeId(u32::try_from(id).map_err(|_| JoinError::Asking("no node number is left".to_owned()))?))
 }
 
-async fn make_region(global: &Session, regional: &Session, region: &str) -> Result<(), JoinError> {
+/// Has a node go on with a regional database that went back, as it is: what the node was told later is forgotten, and nothing
+/// that it wrote since is taken for something new. `last` is the latest life of the node of which its disks know. Says how the
+/// database is not what was seen of it; `None` when it is, and nothing was changed.
+///
+/// # Errors
+/// When the database is another one, or cannot be asked.
+pub fn reconcile(databases: &Databases, data: &DataDir, last: Incarnation) -> Result<Option<String>, JoinError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(JoinError::Executor)?;
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let mut kept = data.read::<Kept>(FILE)?.ok_or(JoinError::NoDatabase)?;
+        let regional = Session::open(&databases.regional).await?;
+        Status::read(&regional, REGIONAL).await?.check()?;
+        if lineage(&regional).await? != kept.regional {
+            return Err(JoinError::OtherCluster { node: kept.node });
+        }
+        let seen = Seen { lineage: kept.regional, change: kept.generation.zip(kept.write) };
+        let Some(how) = has_moved(&regional, &seen).await? else { return Ok(None) };
+        let (node, last) = (i64::from(kept.node.0), i64::from(last.0));
+        regional.execute(CLOSE_LIVES, &[&node, &last]).await?;
+        let generation = seen.change.map_or(0, |(generation, _)| super::columns::int(generation.0));
+        regional.query(SKIP_GENERATIONS, &[&generation]).await?;
+        (kept.generation, kept.write) = (None, None);
+        data.write(FILE, &kept)?;
+        Ok(Some(how))
+    })
+}
+
+/// Gives a node that had no database its place in these, under the number that it had: its blobs have it. As often as one
+/// likes, for the same node.
+pub(super) async fn take_in(global: &Session, identity: u128, node: NodeId, region: &str) -> Result<(), JoinError> {
+    let (identity, number) = (identity.to_be_bytes().to_vec(), i32::try_from(node.0).expect("it is the first one"));
+    global.run("BEGIN; LOCK TABLE nodes IN EXCLUSIVE MODE").await?;
+    let known = global.query(IDENTITIES, &[]).await?;
+    match known.iter().map(|row| row.get::<_, Vec<u8>>(0)).collect::<Vec<_>>().as_slice() {
+        [] => {
+            global.execute(TAKE_IN_NODE, &[&number, &identity, &region]).await?;
+            global.query(NUMBER_ON, &[&i64::from(number)]).await?;
+        }
+        [one] if *one == identity => {}
+        _ => return Err(JoinError::NotAlone),
+    }
+    Ok(global.run("COMMIT").await?)
+}
+
+/// Keeps in the data directory that the metadata is in these databases: from now on it is.
+pub(super) async fn move_to(
+    global: &Session,
+    regional: &Session,
+    data: &DataDir,
+    identity: u128,
+    node: NodeId,
+    change: Option<(Generation, WriteId)>,
+) -> Result<(), JoinError> {
+    let (global, regional) = (lineage(global).await?, lineage(regional).await?);
+    let (generation, write) = change.unzip();
+    let kept = Kept { version: FILE_VERSION, identity, node, global, regional, generation, write };
+    Ok(data.write(FILE, &kept)?)
+}
+
+pub(super) async fn make_region(global: &Session, regional: &Session, region: &str) -> Result<(), JoinError> {
     // Two nodes that do this at once do it one after the other.
     global.run("BEGIN; LOCK TABLE regions IN EXCLUSIVE MODE").await?;
     let known = global.query(REGIONS, &[]).await?;
@@ -190,7 +259,7 @@ async fn make_region(global: &Session, regional: &Session, region: &str) -> Resu
     Ok(global.run("COMMIT").await?)
 }
 
-async fn check_region(global: &Session, regional: &Session, region: &str) -> Result<(), JoinError> {
+pub(super) async fn check_region(global: &Session, regional: &Session, region: &str) -> Result<(), JoinError> {
     let row = regional.query(REGION, &[]).await?;
     let (lineage, found): (Vec<u8>, Option<String>) = match row.first() {
         Some(row) => (row.get(0), row.get(1)),
@@ -243,4 +312,13 @@ const MAKE_TENANT: &str = "INSERT INTO tenants (name) VALUES ('default') ON CONF
 const FIRST_TENANT: &str = "SELECT id FROM tenants WHERE name = 'default'";
 const NODES: &str = "SELECT id FROM nodes WHERE region = $1 ORDER BY id";
 const REGISTER_NODE: &str = "INSERT INTO nodes (identity, region) VALUES ($1, $2) RETURNING id";
+/// Lives of which the database does not know any more are over like those before them, and their names are not given again.
+const CLOSE_LIVES: &str = "INSERT INTO writers (node, incarnation, opened_at_ms) VALUES ($1, $2, 0) \
+    ON CONFLICT (node) DO UPDATE SET incarnation = greatest(writers.incarnation, excluded.incarnation)";
+/// Beyond all that can have been given since the node noted where they stood.
+const SKIP_GENERATIONS: &str =
+    "SELECT setval('generations', greatest((SELECT last_value FROM generations), $1) + 4294967296)";
+const IDENTITIES: &str = "SELECT identity FROM nodes";
+const TAKE_IN_NODE: &str = "INSERT INTO nodes (id, identity, region) OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3)";
+const NUMBER_ON: &str = "SELECT setval(pg_get_serial_sequence('nodes', 'id'), $1)";
 const KNOWS_NODE: &str = "SELECT 1 FROM nodes WHERE identity = $1 AND region = $2";

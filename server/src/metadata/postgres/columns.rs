@@ -271,7 +271,7 @@ pub(super) fn bucket(row: &Row) -> Read<BucketRow> {
         tenant: c.number().map(TenantId)?,
         region: c.take()?,
         state: c.one_of(|number| {
-            let all = [BucketState::Active, BucketState::Deleted];
+            let all = [BucketState::Active, BucketState::Closed];
             all.into_iter().find(|&state| sets::bucket_state_number(state) == number)
         })?,
         generation: c.generation()?,

@@ -45,6 +45,7 @@ fn is_alone(mutation: &Mutation) -> bool {
             | Change::CreateBucket { .. }
             | Change::DeleteBucket { .. }
             | Change::UpdateBucket { .. }
+            | Change::CloseBucket { .. }
     )
 }
 
@@ -169,7 +170,7 @@ fn needs_of(mutation: &Mutation) -> Vec<Need> {
             needs.extend([Need::BucketNamed(name.as_str().to_owned()), Need::BucketCount(*tenant)]);
         }
         Change::DeleteBucket { bucket } => needs.extend([Need::Bucket(bucket.id), Need::HasVersions(bucket.id)]),
-        Change::UpdateBucket { bucket, .. } => needs.push(Need::Bucket(bucket.id)),
+        Change::UpdateBucket { bucket, .. } | Change::CloseBucket { bucket } => needs.push(Need::Bucket(bucket.id)),
         Change::PutObject { bucket, key, .. } | Change::DeleteObject { bucket, key, .. } => {
             needs.extend(head(bucket.id, key.as_bytes(), true));
         }
@@ -182,11 +183,16 @@ fn needs_of(mutation: &Mutation) -> Vec<Need> {
         Change::PutPart { bucket, upload, part, .. } => {
             needs.extend([Need::Bucket(bucket.id), Need::Upload(*upload), Need::Part(*upload, part.number)]);
         }
+        Change::AppendPart { bucket, upload, part, .. } => {
+            let before = part.number.saturating_sub(1);
+            needs.extend([Need::Bucket(bucket.id), Need::Upload(*upload)]);
+            needs.extend([before, part.number].map(|number| Need::Part(*upload, number)));
+        }
         Change::CopyPart { bucket, upload, part, source, .. } => {
             needs.extend([Need::Bucket(bucket.id), Need::Upload(*upload), Need::Part(*upload, part.number)]);
             needs.extend(head(source.bucket.id, source.key.as_bytes(), true));
         }
-        Change::CompleteUpload { bucket, key, upload, .. } => {
+        Change::CompleteUpload { bucket, key, upload, .. } | Change::CompleteWrite { bucket, key, upload, .. } => {
             needs.extend(head(bucket.id, key.as_bytes(), true));
             needs.extend([Need::Upload(*upload), Need::Parts(*upload, 0, PARTS_MAX)]);
         }
@@ -225,7 +231,9 @@ impl Locks {
             match &mutation.change {
                 Change::OpenWriter { node } => take(of_writer(*node), false),
                 Change::CreateBucket { name, .. } => take(lock(b"name", 0, name.as_str().as_bytes()), false),
-                Change::DeleteBucket { bucket } | Change::UpdateBucket { bucket, .. } => {
+                Change::DeleteBucket { bucket }
+                | Change::UpdateBucket { bucket, .. }
+                | Change::CloseBucket { bucket } => {
                     take(of_bucket(bucket.id), false);
                 }
                 Change::ClaimOrphans { blobs } => blobs.iter().for_each(|claim| take(of_writer(claim.blob.node), true)),
@@ -237,7 +245,9 @@ impl Locks {
                 | Change::DeleteObject { .. }
                 | Change::CreateUpload { .. }
                 | Change::PutPart { .. }
+                | Change::AppendPart { .. }
                 | Change::CompleteUpload { .. }
+                | Change::CompleteWrite { .. }
                 | Change::AbortUpload { .. } => {}
             }
             if is_of_key(&mutation.change) {
@@ -265,7 +275,9 @@ fn is_of_key(change: &Change) -> bool {
             | Change::CreateUpload { .. }
             | Change::PutPart { .. }
             | Change::CopyPart { .. }
+            | Change::AppendPart { .. }
             | Change::CompleteUpload { .. }
+            | Change::CompleteWrite { .. }
             | Change::AbortUpload { .. }
     )
 }

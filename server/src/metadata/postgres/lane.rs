@@ -17,11 +17,13 @@ pub(super) struct Lane {
     session: Option<Session>,
     not_before: Instant,
     failures: u32,
+    /// How often the database had been reached when this lane failed to.
+    reached_before: u64,
 }
 
 impl Lane {
     pub(super) fn new(database: Rc<Database>) -> Self {
-        Self { database, session: None, not_before: Instant::now(), failures: 0 }
+        Self { database, session: None, not_before: Instant::now(), failures: 0, reached_before: 0 }
     }
 
     /// Whether a connection must be made before anything can be asked.
@@ -33,7 +35,8 @@ impl Lane {
     pub(super) async fn session(&mut self) -> Option<&Session> {
         if self.is_down() {
             self.session = None;
-            if Instant::now() < self.not_before {
+            // Where another lane has reached it meanwhile, nobody waits for the end of the pause.
+            if Instant::now() < self.not_before && self.database.times_reached() == self.reached_before {
                 return None;
             }
             match Session::open(&self.database).await {
@@ -62,6 +65,7 @@ impl Lane {
         }
         self.not_before = Instant::now() + jittered(PAUSE_MIN * 2_u32.pow(self.failures.min(DOUBLINGS)));
         self.failures += 1;
+        self.reached_before = self.database.times_reached();
     }
 }
 

@@ -269,6 +269,11 @@ async fn scan(session: &Session, need: &Need, aim: Aim) -> Result<Scan, SqlError
             let parameters: [&(dyn ToSql + Sync); 5] = [&int(bucket.0), key, &id_bytes(upload.0), &until, &limit(max)];
             Scan::Uploads(read(&session.query(&UPLOADS_UNDER_WAY, &parameters).await?, columns::upload)?)
         }
+        Need::Uploads(after, max) => {
+            // No bytes are before all ids.
+            let after = after.map_or_else(Vec::new, |upload| id_bytes(upload.0));
+            Scan::Uploads(read(&session.query(&UPLOADS_AFTER, &[&after, &limit(max)]).await?, columns::upload)?)
+        }
         Need::CompletedBefore(before, max) => {
             let sql = if aim == Aim::Change { COMPLETED_LOCKED } else { COMPLETED };
             let rows = session.query(sql, &[&bound(before.unix_ms), &limit(max)]).await?;
@@ -385,6 +390,8 @@ static UPLOADS_UNDER_WAY: Sql = LazyLock::new(|| {
         names(UPLOAD, "")
     )
 });
+static UPLOADS_AFTER: Sql =
+    LazyLock::new(|| format!("SELECT {} FROM uploads WHERE upload > $1 ORDER BY upload LIMIT $2", names(UPLOAD, "")));
 const COMPLETED: &str =
     "SELECT upload FROM uploads WHERE completed_at_ms < $1 ORDER BY completed_at_ms, upload LIMIT $2";
 // Who forgets them does not matter: nobody waits for another one who does.
@@ -428,6 +435,7 @@ pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
         GARBAGE_AFTER,
         UPLOADS,
         UPLOADS_UNDER_WAY,
+        UPLOADS_AFTER,
         COMPLETED,
         COMPLETED_LOCKED,
         PARTS_NUMBERED,

@@ -1,11 +1,12 @@
 //! The metadata in PostgreSQL: a regional database for what is stored, a global one for what regions share.
 //!
-//! - `address`: where a database is; `session` and `lane`: a connection, and always having one.
+//! - `address`, `password_file`: where a database is; `session` and `lane`: a connection, and always having one.
 //! - `schema`: migrations, and which of them a program understands.
 //! - `commit`, `rows`, `load`, `save`: a batch as a transaction, decided by `anvil_node`'s decisions over rows that
 //!   were loaded and locked for them.
 //! - [`access`]: tenants, apps and grants, which are global.
 //! - `cluster`: what a node says of itself in the databases, once and at each start.
+//! - `moving`, `whole`: the metadata of a node without a database, brought into one, and all rows written out.
 //!
 //! Everything runs on one thread with an executor of its own, never on an engine core; cores send batches and get answers.
 //! Why it is like this stands in `docs/adr/0008-postgresql.md`.
@@ -25,10 +26,14 @@ mod columns;
 mod commit;
 mod lane;
 mod load;
+pub(crate) mod moving;
+mod password_file;
 mod rows;
 mod save;
 pub mod schema;
 mod session;
+pub mod tasks;
+mod whole;
 mod work;
 
 use std::io;

@@ -45,6 +45,7 @@ pub(super) enum Need {
     BlobsInDebt(Option<BlobId>, usize),
     Garbage(Option<(Generation, BlobId)>, usize),
     OpenUploads(BucketId, (Vec<u8>, UploadId), Option<Vec<u8>>, usize),
+    Uploads(Option<UploadId>, usize),
     CompletedBefore(WallTime, usize),
     Parts(UploadId, u16, usize),
 }
@@ -345,6 +346,11 @@ impl Rows for Loaded {
     ) -> Result<Vec<UploadRow>, RowsError> {
         let until = until.map(<[u8]>::to_vec);
         self.scan(Need::OpenUploads(bucket, (key.to_vec(), upload), until, max), rows_of!(Uploads))
+    }
+
+    // Asked by look-ups alone.
+    fn uploads(&self, after: Option<UploadId>, max: usize) -> Result<Vec<UploadRow>, RowsError> {
+        self.scan(Need::Uploads(after, max), rows_of!(Uploads))
     }
 
     fn uploads_completed_before(&self, before: WallTime, max: usize) -> Result<Vec<UploadId>, RowsError> {

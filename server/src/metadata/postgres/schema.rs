@@ -36,8 +36,11 @@ pub const GLOBAL: Schema = Schema {
     migrations: &[
         Migration { name: "0001_first", sql: include_str!("../../../../migrations/global/0001_first.sql"), needs: 1 },
         Migration { name: "0002_access", sql: include_str!("../../../../migrations/global/0002_access.sql"), needs: 1 },
+        Migration { name: "0003_users", sql: include_str!("../../../../migrations/global/0003_users.sql"), needs: 1 },
+        Migration { name: "0004_tasks", sql: include_str!("../../../../migrations/global/0004_tasks.sql"), needs: 1 },
+        Migration { name: "0005_tokens", sql: include_str!("../../../../migrations/global/0005_tokens.sql"), needs: 1 },
     ],
-    serves_from: 2,
+    serves_from: 5,
 };
 
 /// What is stored in a region.

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Row, Statement};
 
 use super::address::{Database, Encryption};
 
@@ -28,11 +28,13 @@ pub(super) struct Session {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each says itself what it is")]
 pub enum SessionError {
-    #[error("the {database} database cannot be reached: {source}")]
+    #[error("the {database} database cannot be reached: {}", told(source))]
     Connect { database: &'static str, source: tokio_postgres::Error },
-    #[error("the {database} database did not answer within {} s", CONNECT_TIME_MAX.as_secs())]
-    Late { database: &'static str },
-    #[error("the {database} database cannot be used: {source}")]
+    #[error("the {database} database did not answer within {time:?}")]
+    Late { database: &'static str, time: Duration },
+    #[error("the password of the {database} database cannot be read from {source}")]
+    Password { database: &'static str, source: std::io::Error },
+    #[error("the {database} database cannot be used: {}", told(source))]
     Sql { database: &'static str, source: tokio_postgres::Error },
     #[error("the {database} database takes no writes now: it is a standby, or read-only")]
     ReadOnly { database: &'static str },
@@ -114,27 +116,47 @@ impl Session {
         Self::open_with(database, Some(heard)).await
     }
 
+    /// Of several servers it takes the first one that is of use; the error is that of the one asked first.
     async fn open_with(database: &Database, heard: Option<Arc<Notify>>) -> Result<Self, SessionError> {
         let name = database.name();
-        let opened = tokio::time::timeout(CONNECT_TIME_MAX, async {
-            let session = Self::connect(database, heard)
-                .await
-                .map_err(|source| SessionError::Connect { database: name, source })?;
-            session.check(name).await?;
-            Ok(session)
-        });
-        opened.await.unwrap_or(Err(SessionError::Late { database: name }))
+        // A server that hangs leaves the others their time.
+        let time = CONNECT_TIME_MAX / database.server_count();
+        let mut first_error = None;
+        for (number, server) in database.servers() {
+            let opened = tokio::time::timeout(time, async {
+                let session = Self::connect(database, server, heard.clone()).await?;
+                session.check(name).await?;
+                Ok(session)
+            });
+            match opened.await.unwrap_or(Err(SessionError::Late { database: name, time })) {
+                Ok(session) => {
+                    database.reached(number);
+                    return Ok(session);
+                }
+                Err(error) => {
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        Err(first_error.expect("a URL names a server"))
     }
 
-    async fn connect(database: &Database, heard: Option<Arc<Notify>>) -> Result<Self, tokio_postgres::Error> {
-        let config = database.config();
+    async fn connect(database: &Database, server: &Config, heard: Option<Arc<Notify>>) -> Result<Self, SessionError> {
+        let name = database.name();
+        let mut server = server.clone();
+        if let (Some(file), None) = (database.password_file(), server.get_password()) {
+            let password = file.password_for(&server);
+            let password = password.map_err(|source| SessionError::Password { database: name, source })?;
+            password.map(|password| server.password(password));
+        }
+        let refused = |source| SessionError::Connect { database: name, source };
         let (client, driver) = match database.encryption() {
             Encryption::Off => {
-                let (client, connection) = config.connect(NoTls).await?;
+                let (client, connection) = server.connect(NoTls).await.map_err(refused)?;
                 (client, tokio::spawn(drive(connection, heard)).abort_handle())
             }
             Encryption::Tls(tls) => {
-                let (client, connection) = config.connect(tls.clone()).await?;
+                let (client, connection) = server.connect(tls.clone()).await.map_err(refused)?;
                 (client, tokio::spawn(drive(connection, heard)).abort_handle())
             }
         };
@@ -155,6 +177,11 @@ impl Session {
             return Err(SessionError::ReadOnly { database });
         }
         Ok(())
+    }
+
+    /// For what reads and writes whole tables: statements that are made for them and sent once.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Whether it can be used no more.
@@ -216,8 +243,9 @@ impl Drop for Session {
     }
 }
 
-/// A database that is there answers in milliseconds.
-pub(super) const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// A database that is there answers in milliseconds. All servers of a URL share it, and whoever waits for a connection waits
+/// a little longer.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(4);
 
 /// Every statement here finds its rows by an index, also where tables were never analysed and the planner would guess that
 /// they are small; a plan that was made once serves all parameters. Nothing waits for ever: neither for a lock nor for a

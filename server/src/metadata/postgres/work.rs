@@ -334,7 +334,10 @@ fn need_of(query: &Query) -> Option<Need> {
         | Query::List { bucket, .. }
         | Query::Upload { bucket, .. }
         | Query::Uploads { bucket, .. }
-        | Query::Parts { bucket, .. } => Some(Need::BucketNamed(bucket.name.as_str().to_owned())),
+        | Query::Parts { bucket, .. }
+        | Query::Progress { bucket, .. } => Some(Need::BucketNamed(bucket.name.as_str().to_owned())),
+        Query::AnyBucket(name) => Some(Need::BucketNamed(name.as_str().to_owned())),
+        Query::Holdings { bucket, .. } => Some(Need::Bucket(*bucket)),
         Query::Write(write) => Some(Need::Write(*write)),
         Query::Blob(blob) => Some(Need::Blob(*blob)),
         Query::Counters => Some(Need::Counters),
@@ -342,6 +345,7 @@ fn need_of(query: &Query) -> Option<Need> {
         | Query::Buckets { .. }
         | Query::Garbage { .. }
         | Query::Blobs { .. }
+        | Query::StaleUploads { .. }
         | Query::BlobsOnDisk { .. } => None,
     }
 }

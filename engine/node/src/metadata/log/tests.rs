@@ -140,6 +140,15 @@ fn storage_classes_are_frozen() {
 }
 
 #[test]
+fn a_bucket_that_is_closed_is_frozen() {
+    let bucket = BucketRef { id: BucketId(2), tenant: TenantId(1), generation: Generation(3) };
+    let mutation = Mutation { write: WriteId(1), change: Change::CloseBucket { bucket } };
+    let bytes = encode_mutation(&mutation);
+    assert_eq!(bytes, [1, 16, 2, 1, 3]);
+    assert_eq!(postcard::from_bytes(&bytes), Ok(mutation));
+}
+
+#[test]
 fn a_newer_format_is_refused_by_name() {
     let mut bytes = encoded(&sample());
     bytes[0] = FORMAT_VERSION + 1;

@@ -6,7 +6,7 @@ use futures_util::future;
 
 use super::kit::{Caller, TENANT, blob_of, bucket_name, key, path};
 use crate::metadata::mutation::{BucketRef, Change, NewObject, NewUpload, Outcome};
-use crate::metadata::query::{Answer, BucketPath, Query};
+use crate::metadata::query::{Answer, BucketPath, Holdings, Query};
 use crate::metadata::rows::{BucketRow, BucketState, Ownership, PublicAccessBlock, StorageClass, Versioning};
 use crate::metadata::{Metadata, Refusal};
 
@@ -186,4 +186,77 @@ pub async fn deletion_and_writes_exclude_each_other(metadata: &impl Metadata) {
             both => panic!("round {round}: {both:?}"),
         }
     }
+}
+
+async fn holdings(caller: &Caller<'_, impl Metadata>, bucket: BucketRef, from: &[u8]) -> Option<Holdings> {
+    match caller.ask(Query::Holdings { bucket: bucket.id, from: from.to_vec(), max: 2 }).await {
+        Ok(Answer::Holdings(holdings)) => holdings.map(|holdings| *holdings),
+        other => panic!("holdings are not {other:?}"),
+    }
+}
+
+/// No client sees a closed bucket, whatever it looks for and whatever it knew; its name is taken until it is gone, and
+/// what it held is garbage then.
+pub async fn a_closed_bucket_is_only_emptied(metadata: &impl Metadata) {
+    let caller = Caller::open(metadata).await;
+    let (before, open, after) =
+        (caller.create_bucket("abc").await, caller.create_bucket("bucket").await, caller.create_bucket("cde").await);
+    let mut dead = Vec::new();
+    for name in ["1", "2", "3"] {
+        dead.push(blob_of(&caller.put(open, name, 4).await));
+    }
+    let upload = caller.create_upload(open, "4", NewUpload::default()).await;
+    let part = caller.part(1, 9);
+    caller.put_part(open, "4", upload, &part).await.expect("the upload is open");
+    dead.push(part.blob.as_ref().expect("it has bytes").blob);
+
+    let closed = caller.commit(Change::CloseBucket { bucket: open }).await;
+    let Ok(Outcome::BucketClosed(closed)) = closed else { panic!("{closed:?}") };
+    assert!(closed.generation > open.generation && (closed.id, closed.tenant) == (open.id, open.tenant));
+    let conditions = WriteConditions::default();
+    let abort = |bucket| Change::AbortUpload { bucket, key: key("4"), upload };
+    for bucket in [open, closed] {
+        let object = Box::new(caller.object(1));
+        let put = Change::PutObject { bucket, key: key("k"), object, conditions: conditions.clone() };
+        assert_eq!(caller.commit(put).await, Err(Refusal::NoSuchBucket));
+        assert_eq!(caller.commit(Change::CloseBucket { bucket }).await, Err(Refusal::NoSuchBucket));
+        let late = super::uploads::completion(bucket, "4", upload, &[&part]);
+        assert_eq!(caller.commit(late).await, Err(Refusal::NoSuchBucket));
+        let late = caller.put_part(bucket, "4", upload, &caller.part(2, 1)).await;
+        assert_eq!(late, Err(Refusal::NoSuchBucket));
+    }
+    assert_eq!(caller.delete(open, "1").await, Err(Refusal::NoSuchBucket), "it was decided before");
+    assert_eq!(caller.commit(abort(open)).await, Err(Refusal::NoSuchBucket));
+    assert_eq!(caller.object_at("bucket", "1").await, Err(Refusal::NoSuchBucket));
+    assert_eq!(bucket(&caller, path("bucket")).await, Err(Refusal::NoSuchBucket));
+    for (after, expected) in [(None, vec![before.id, after.id]), (Some("abc".to_owned()), vec![after.id])] {
+        let list = caller.ask(Query::Buckets { tenant: TENANT, after, max: expected.len() }).await;
+        let Ok(Answer::Buckets(rows)) = list else { panic!("{list:?}") };
+        assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), expected);
+    }
+    let create = |tenant| Change::CreateBucket { tenant, name: bucket_name("bucket"), region: "here".to_owned() };
+    assert_eq!(caller.commit(create(TENANT)).await, Err(Refusal::BucketBeingDeleted));
+    assert_eq!(caller.commit(create(OTHER)).await, Err(Refusal::BucketAlreadyExists));
+    let Ok(Answer::AnyBucket(Some(row))) = caller.ask(Query::AnyBucket(bucket_name("bucket"))).await else {
+        panic!("it is still there for who empties it")
+    };
+    assert_eq!((row.id, row.state), (open.id, BucketState::Closed));
+
+    let first = holdings(&caller, closed, b"").await.expect("it is there");
+    assert_eq!((first.bucket, first.closed, first.next.as_deref()), (closed, true, Some(b"2".as_slice())));
+    assert_eq!((first.keys, first.uploads), (vec![key("1"), key("2")], vec![(key("4"), upload)]));
+    let delete = Change::DeleteBucket { bucket: closed };
+    for name in ["1", "2", "3"] {
+        assert_eq!(caller.commit(delete.clone()).await, Err(Refusal::BucketNotEmpty));
+        assert_eq!(caller.delete(closed, name).await, Ok(Outcome::ObjectDeleted));
+    }
+    let rest = holdings(&caller, closed, b"2").await.expect("it is there");
+    assert_eq!((rest.keys, rest.uploads.len(), rest.next), (vec![], 1, None));
+    assert_eq!(caller.commit(delete.clone()).await, Err(Refusal::BucketNotEmpty), "an upload is left");
+    assert_eq!(caller.commit(abort(closed)).await, Ok(Outcome::UploadAborted));
+    assert_eq!(caller.commit(delete).await, Ok(Outcome::BucketDeleted));
+    assert_eq!(holdings(&caller, closed, b"").await, None);
+    assert_eq!(caller.ask(Query::AnyBucket(bucket_name("bucket"))).await, Ok(Answer::AnyBucket(None)));
+    caller.audit([], dead).await;
+    assert!(caller.create_bucket("bucket").await.id > open.id);
 }

@@ -23,7 +23,7 @@ macro_rules! metadata_suite {
             buckets: names_are_unique_among_live_buckets, another_tenants_bucket_is_denied, lists_are_in_order_of_names,
                 a_bucket_that_holds_anything_is_not_deleted, a_stale_configuration_is_refused,
                 a_deleted_bucket_takes_no_write, deletion_and_writes_exclude_each_other,
-                a_configuration_counts_from_its_commit_on;
+                a_configuration_counts_from_its_commit_on, a_closed_bucket_is_only_emptied;
             objects: a_version_reads_as_it_was_written, an_overwritten_version_is_garbage, a_deleted_key_is_gone,
                 conditions_are_checked_under_the_lock, of_many_conditional_writes_one_wins,
                 writes_to_one_key_keep_their_order, every_row_has_its_own_verdict, a_repeated_write_answers_as_before,
@@ -35,7 +35,8 @@ macro_rules! metadata_suite {
                 the_last_part_of_a_number_wins, an_aborted_upload_leaves_garbage, an_upload_is_named_by_all_three,
                 checksums_follow_the_upload, completion_honours_conditions, completions_and_parts_exclude_each_other,
                 ten_thousand_parts_are_read_a_page_at_a_time, parts_are_listed_by_number,
-                parts_of_an_object_are_found_by_number;
+                parts_of_an_object_are_found_by_number, stale_uploads_are_found_by_their_age, appended_parts_stay,
+                a_write_is_completed_once;
             copies: a_copy_shares_the_bytes_of_its_source, a_copy_onto_itself_keeps_its_bytes,
                 a_copy_is_decided_over_what_is_there, a_part_is_a_range_of_what_is_there,
                 references_agree_with_a_map_of_holders;

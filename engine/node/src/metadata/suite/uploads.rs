@@ -3,11 +3,12 @@
 use anvil_model::ids::UploadId;
 use anvil_model::limits::PART_BYTES_MIN;
 use anvil_model::object::{Checksum, ChecksumAlgorithm, ChecksumType, Etag, Headers, WriteConditions};
+use anvil_model::time::WallTime;
 use futures_util::future;
 
 use super::kit::{Caller, TENANT, blob_of, crc, key, path};
 use crate::metadata::mutation::{BucketRef, Change, Completed, NewPart, NewUpload, Outcome};
-use crate::metadata::query::{Answer, Query, ReadFrom, SEGMENTS_PER_PAGE};
+use crate::metadata::query::{Answer, Query, ReadFrom, SEGMENTS_PER_PAGE, StaleUploads};
 use crate::metadata::rows::{Content, SegmentRow};
 use crate::metadata::{Metadata, Refusal};
 use crate::multipart::{PartName, PartsPage};
@@ -413,4 +414,132 @@ pub async fn parts_are_listed_by_number(metadata: &impl Metadata) {
     let rest = page(300, 2).await;
     assert!(!rest.more && rest.parts.len() == 1);
     assert!(page(0, 0).await.parts.is_empty());
+}
+
+/// Uploads that began before a time are found, a page at a time; not younger ones, completed ones, and those of closed buckets.
+pub async fn stale_uploads_are_found_by_their_age(metadata: &impl Metadata) {
+    let caller = Caller::open(metadata).await;
+    let (bucket, other) = (caller.create_bucket("bucket").await, caller.create_bucket("other").await);
+    let mut open = Vec::new();
+    for name in ["a", "b", "c"] {
+        open.push((bucket, key(name), caller.create_upload(bucket, name, NewUpload::default()).await));
+    }
+    let (done, parts) = uploaded(&caller, bucket, "d", &[(1, 5)]).await;
+    completed(caller.commit(completion(bucket, "d", done, &[&parts[0]])).await);
+    caller.create_upload(other, "e", NewUpload::default()).await;
+    caller.commit(Change::CloseBucket { bucket: other }).await.expect("it is there");
+    let initiated = match caller.ask(Query::Upload { bucket: path("bucket"), key: key("c"), upload: open[2].2 }).await {
+        Ok(Answer::Upload(found)) => found.upload.initiated_at,
+        other => panic!("an upload is not {other:?}"),
+    };
+    let later = WallTime { unix_ms: initiated.unix_ms + 1 };
+    open.sort_by_key(|(_, _, upload)| *upload);
+    for max in [1, 2, 1000] {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let StaleUploads { uploads, next } =
+                match caller.ask(Query::StaleUploads { before: later, after, max }).await {
+                    Ok(Answer::StaleUploads(page)) => page,
+                    other => panic!("uploads are not {other:?}"),
+                };
+            assert!(uploads.len() <= max);
+            found.extend(uploads);
+            after = next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, open, "in pages of {max}");
+    }
+    let before = WallTime { unix_ms: 1 };
+    let young = caller.ask(Query::StaleUploads { before, after: None, max: 1000 }).await;
+    assert_eq!(young, Ok(Answer::StaleUploads(StaleUploads::default())));
+}
+
+fn append(bucket: BucketRef, name: &str, upload: UploadId, part: &NewPart) -> Change {
+    Change::AppendPart { bucket, key: key(name), upload, part: Box::new(part.clone()) }
+}
+
+/// Parts are appended in order and never replaced: of two writers one goes on, and progress says how far.
+pub async fn appended_parts_stay(metadata: &impl Metadata) {
+    let caller = Caller::open(metadata).await;
+    let bucket = caller.create_bucket("bucket").await;
+    let upload = caller.create_upload(bucket, "k", NewUpload::default()).await;
+    let progress = async || match caller
+        .ask(Query::Progress { bucket: path("bucket"), key: key("k"), upload })
+        .await
+        .expect("the upload is there")
+    {
+        Answer::Progress(progress) => (progress.parts, progress.size, progress.is_in_order),
+        other => panic!("progress is not {other:?}"),
+    };
+    assert_eq!(progress().await, (0, 0, true));
+    let [one, two, three, four] = [(1, 3), (2, 1), (3, 2), (4, 5)].map(|(number, size)| caller.part(number, size));
+    assert_eq!(caller.commit(append(bucket, "k", upload, &two)).await, Err(Refusal::OtherWriter), "nothing before it");
+    assert!(matches!(caller.commit(append(bucket, "k", upload, &one)).await, Ok(Outcome::PartStored(_))));
+    let twin = caller.part(2, 1);
+    let (a, b) = (append(bucket, "k", upload, &two), append(bucket, "k", upload, &twin));
+    let (first, second) = future::join(caller.commit(a), caller.commit(b)).await;
+    assert!(first.is_ok() != second.is_ok(), "one of two writers: {first:?} {second:?}");
+    assert!(first == Err(Refusal::OtherWriter) || second == Err(Refusal::OtherWriter), "{first:?} {second:?}");
+    assert_eq!(caller.commit(append(bucket, "k", upload, &four)).await, Err(Refusal::OtherWriter), "a gap");
+    caller.commit(append(bucket, "k", upload, &three)).await.expect("it is the next");
+    assert_eq!(progress().await, (3, 6, true));
+    let kept = if first.is_ok() { &two } else { &twin };
+    caller.audit([&one, kept, &three].map(blob), []).await;
+    let unknown = Query::Progress { bucket: path("bucket"), key: key("other"), upload };
+    assert_eq!(caller.ask(unknown).await, Err(Refusal::NoSuchUpload(upload)));
+    // A part that was put elsewhere leaves the order.
+    caller.put_part(bucket, "k", upload, &caller.part(9, 1)).await.expect("the upload is open");
+    assert_eq!(progress().await, (4, 7, false));
+}
+
+/// All parts become the object, however small they are; a repeat answers the same, and what differs is refused.
+pub async fn a_write_is_completed_once(metadata: &impl Metadata) {
+    let caller = Caller::open(metadata).await;
+    let bucket = caller.create_bucket("bucket").await;
+    let of = (ChecksumAlgorithm::Crc32c, ChecksumType::FullObject);
+    let about = NewUpload { checksum: Some(of), ..NewUpload::default() };
+    let upload = caller.create_upload(bucket, "k", about).await;
+    let sum = |bytes: &[u8]| {
+        let mut digest = anvil_digest::Digest::new(anvil_digest::Algorithm::Crc32c);
+        digest.update(bytes);
+        Checksum { algorithm: of.0, of: of.1, value: digest.finish().to_vec() }
+    };
+    let parts = [(1, &b"abc"[..]), (2, b"d"), (3, b"ef")]
+        .map(|(number, bytes)| NewPart { checksum: sum(bytes), ..caller.part(number, bytes.len() as u64) });
+    let complete = |size, bytes: &[u8], conditions| Change::CompleteWrite {
+        bucket,
+        key: key("k"),
+        upload,
+        size,
+        checksum: sum(bytes),
+        conditions,
+    };
+    let plain = WriteConditions::default;
+    let empty = caller.commit(complete(0, b"", plain())).await;
+    assert!(matches!(empty, Err(Refusal::InvalidRequest(_))), "{empty:?}");
+    for part in &parts {
+        caller.commit(append(bucket, "k", upload, part)).await.expect("they come in order");
+    }
+    assert_eq!(caller.commit(complete(5, b"abcdef", plain())).await, Err(Refusal::OtherWriter));
+    assert_eq!(caller.commit(complete(6, b"abcdeX", plain())).await, Err(Refusal::BadDigest));
+    let wanted = WriteConditions { etag: Some(Etag("x".to_owned())), ..plain() };
+    assert_eq!(caller.commit(complete(6, b"abcdef", wanted)).await, Err(Refusal::NoSuchKey));
+    assert_eq!(caller.object_at("bucket", "k").await, Err(Refusal::NoSuchKey), "not yet");
+
+    let result = completed(caller.commit(complete(6, b"abcdef", plain())).await);
+    assert_eq!((result.size, &result.checksum), (6, &sum(b"abcdef")));
+    assert!(result.etag.0.ends_with("-3"), "{}", result.etag);
+    let version = caller.object_at("bucket", "k").await.expect("it is there").version;
+    assert_eq!((version.size, version.parts, version.etag), (6, Some(3), result.etag.clone()));
+    assert_eq!(completed(caller.commit(complete(6, b"abcdef", plain())).await), result, "a repeat");
+    assert_eq!(caller.commit(complete(6, b"abcdeX", plain())).await, Err(Refusal::NoSuchUpload(upload)));
+    let late = caller.commit(append(bucket, "k", upload, &caller.part(4, 1))).await;
+    assert_eq!(late, Err(Refusal::NoSuchUpload(upload)));
+    match caller.ask(Query::Progress { bucket: path("bucket"), key: key("k"), upload }).await {
+        Ok(Answer::Progress(progress)) => assert_eq!((progress.size, progress.completed), (6, Some(result))),
+        other => panic!("progress is not {other:?}"),
+    }
+    caller.audit(parts.iter().map(blob), []).await;
 }

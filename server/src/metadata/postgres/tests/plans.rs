@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio_postgres::types::{FromSql, Type};
 
 use super::super::session::Session;
-use super::super::{access, commit, load, save, work};
+use super::super::{access, commit, load, save, tasks, work};
 use super::*;
 
 /// A statement with its name.
@@ -22,7 +22,8 @@ fn regional() -> Vec<Named> {
 /// Goal: a statement that somebody adds is explained too. Method: the lists against the sources.
 #[test]
 fn no_statement_is_forgotten() {
-    let listed: BTreeSet<&str> = regional().into_iter().chain(access::statements()).map(|(name, _)| name).collect();
+    let global = access::statements().into_iter().chain(tasks::statements());
+    let listed: BTreeSet<&str> = regional().into_iter().chain(global).map(|(name, _)| name).collect();
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/metadata/postgres");
     for file in fs::read_dir(directory).unwrap() {
         let path = file.unwrap().path();
@@ -36,8 +37,8 @@ fn no_statement_is_forgotten() {
                 source.match_indices(call).filter(|(at, _)| source[at + call.len() - 1..].trim().starts_with('"'));
             assert_eq!(inline.count(), 0, "{name} has a statement without a name");
         }
-        // What a node asks once when it starts, of tables of a few rows.
-        if ["cluster.rs", "schema.rs", "session.rs"].contains(&name.as_str()) {
+        // What a node asks once when it starts, of tables of a few rows, and what reads whole tables because it is to.
+        if ["cluster.rs", "schema.rs", "session.rs", "whole.rs"].contains(&name.as_str()) {
             continue;
         }
         for statement in named_in(&source) {
@@ -113,6 +114,7 @@ fn a_statement_of_access_reads_what_it_answers() {
         session.run("SET statement_timeout = 0").await.unwrap();
         session.run(GLOBAL_ROWS).await.unwrap();
         look_at(&session, &access::statements(), access_calls).await;
+        look_at(&session, &tasks::statements(), task_calls).await;
     });
 }
 
@@ -273,6 +275,7 @@ fn regional_calls(name: &str) -> Vec<String> {
         "UPLOADS_UNDER_WAY" => {
             &["1, '', id(0), END, 1000", "1, key(50000), id(50000), END, 1000", "1, 'd0500/', id(0), 'd05000', 1000"]
         }
+        "UPLOADS_AFTER" => &["'', 1000", "id(50000), 1000"],
         "COMPLETED" | "COMPLETED_LOCKED" => &["60000, 1000"],
         "PARTS_NUMBERED" => &["ARRAY[id(1), id(500)], '{9990,5}'"],
         "PARTS" => &["id(1), 0, 1000", "id(1), 9000, 1000", "id(1), 0, 10000"],
@@ -293,20 +296,52 @@ fn regional_calls(name: &str) -> Vec<String> {
 
 fn access_calls(name: &str) -> Vec<String> {
     let call = match name {
-        "REVISION" | "HOLD" | "ACCESS" | "TENANTS" | "APPS" | "GRANTS" | "PUBLIC" => "",
+        "REVISION" | "HOLD" | "ACCESS" | "TENANTS" | "APPS" | "GRANTS" | "PUBLIC" | "ROLES" | "USERS"
+        | "TOKEN_KEYS" | "DENIED" => "",
         "SET_ACCESS" => "5, 5",
         "DROP_TENANT" => "1000",
         "DROP_APP" => "'app000500'",
         "DROP_GRANT" => "'app000500', 'object:read', 'bucket050000/*', ''",
         "DROP_PUBLIC" => "500",
+        "DROP_ROLE" => "'role50'",
+        "DROP_TOKEN_KEY" => "'key5'",
+        "DROP_DENIED" => "'token000500'",
+        "DROP_USER" => "'user000500'",
         "AUDIT" => "1000",
         other => panic!("{other} has no values to run with: give it some here"),
     };
     vec![call.to_owned()]
 }
 
+fn task_calls(name: &str) -> Vec<String> {
+    let calls: &[&str] = match name {
+        "NOW" => &[""],
+        "LISTED" | "COUNT" => &["'here'"],
+        "ALIKE" => &["'here', 'delete-bucket', '500/b'"],
+        // The next one in its turn, and one of which the lease has ended.
+        "DUE" => &["'here', '{delete-bucket}', 100, 1, 1", "'here', '{delete-bucket}', 0, 1, 2"],
+        "HELD" => &["'here', 500"],
+        "SAVE" => &["500, 2, 1, 5, 5, 1, 1, '', NULL, 5"],
+        "DROP" => &["500"],
+        other => panic!("{other} has no values to run with: give it some here"),
+    };
+    calls.iter().map(|call| (*call).to_owned()).collect()
+}
+
 /// Tables that are read whole: of one row, or those that are kept in memory and read when their revision is another one.
-const SMALL: [&str; 7] = ["timeline", "generations", "access", "tenants", "apps", "grants", "public_buckets"];
+const SMALL: [&str; 11] = [
+    "timeline",
+    "generations",
+    "access",
+    "tenants",
+    "apps",
+    "grants",
+    "public_buckets",
+    "roles",
+    "users",
+    "token_keys",
+    "denied_tokens",
+];
 
 /// Ids, blobs and keys by number.
 const FUNCTIONS: &str = r"
@@ -357,6 +392,16 @@ const GLOBAL_ROWS: &str = r"
         SELECT 'app' || lpad((1 + (i - 1) / 100)::text, 6, '0'), 'object:read', 'bucket' || lpad(i::text, 6, '0') || '/*', ''
         FROM generate_series(1, 100000) AS i;
     INSERT INTO public_buckets SELECT i, 'bucket' || lpad(i::text, 6, '0'), 1 + i % 999 FROM generate_series(1, 1000) AS i;
+    INSERT INTO roles SELECT 'role' || i, ARRAY['disk:read', 'repair:*'], i FROM generate_series(1, 100) AS i;
+    INSERT INTO users SELECT 'user' || lpad(i::text, 6, '0'), 'a@example.com', 'role1', 'hash', i, i FROM generate_series(1, 1000) AS i;
+    INSERT INTO regions (name, lineage) VALUES ('here', decode(repeat('00', 16), 'hex')), ('there', decode(repeat('01', 16), 'hex'));
+    INSERT INTO tasks (region, kind, about, priority, state, attempts, not_before_ms, leases, lease_node, lease_life, position,
+            created_at_ms, changed_at_ms)
+        SELECT CASE WHEN i <= 1000 THEN 'here' ELSE 'there' END, 'delete-bucket', i || '/b', 20, CASE WHEN i = 900 THEN 2 ELSE 1 END,
+            0, i, 0, CASE WHEN i = 900 THEN 1 END, CASE WHEN i = 900 THEN 1 END, '', i, i
+        FROM generate_series(1, 2000) AS i;
+    INSERT INTO token_keys SELECT 'key' || i, '\x01', i, i FROM generate_series(1, 30) AS i;
+    INSERT INTO denied_tokens SELECT 'token' || lpad(i::text, 6, '0'), i FROM generate_series(1, 1000) AS i;
     INSERT INTO audit (at_ms, who, come_from, action, about, result)
         SELECT i, 'who', '127.0.0.1', 'policy grant', 'app', 'ok' FROM generate_series(1, 100000) AS i;
     ANALYZE;

@@ -1,11 +1,16 @@
 //! Goal: a node with its metadata in PostgreSQL serves as one without does, and loses nothing that it acknowledged, whatever
-//! becomes of the node or the database. Method: the real binary on a real server; boto3; SIGKILL; the server stopped
-//! and killed under load, with a ledger of what was acknowledged.
+//! becomes of the node or the database. Method: the real binary on a real server; boto3; SIGKILL; all kinds of outages of the
+//! database, with a ledger of what was acknowledged.
 
+#[path = "../support/mod.rs"]
 mod support;
 
+mod moved;
+mod outages;
+mod restored;
+
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -133,13 +138,14 @@ fn apps_are_global() {
     let data = scratch.path().join("data");
     let mut options = options(&server, &["--init-cluster"]);
     options.environment.push(("ANVIL_SECRET_ENCRYPTION_KEY".to_owned(), "5a".repeat(32)));
+    options.environment.push(("ANVIL_LIMIT_LOGINS".to_owned(), "off".to_owned()));
     let check = |node: &Node, group: &str| {
         let mut command = python(node, "tenants_checks.py");
         command.env("GLOBAL_DATABASE_URL", "is set").arg(node::anvil()).arg(&data).arg(group);
         println!("{}", run(&mut command));
     };
     let mut node = Node::start_with(&data, &options);
-    for group in ["secrets", "isolation", "prepare"] {
+    for group in ["secrets", "isolation", "users", "tokens", "prepare"] {
         check(&node, group);
         node.kill();
         node = Node::start_with(&data, &options);
@@ -199,64 +205,6 @@ fn what_was_acknowledged_survives_kills_of_the_node() {
         });
         node = start();
         println!("round {round}: {} acknowledged, ready after {:.1?}", acknowledged.into_inner(), node.start_time);
-        verify(&node, &mut ledgers);
-    }
-    node.stop();
-}
-
-/// Goal: while the database is away requests are answered with 503 and when to come back, `/ready` follows it, nothing
-/// acknowledged is lost, and the node needs no restart. Method: the server is stopped and killed under load, and started
-/// again.
-#[test]
-fn what_was_acknowledged_survives_an_outage_of_the_database() {
-    let (mut server, scratch) = (server(), scratch());
-    let node = Node::start_with(&scratch.path().join("data"), &options(&server, &["--init-cluster"]));
-    let mut ledgers = ledgers(WRITERS);
-    let mut random = Random(0x0a7a);
-    node.client().put(&format!("/{BUCKET}"), b"").unwrap().succeeded();
-    for mode in ["fast", "immediate", "fast", "immediate"] {
-        let (acknowledged, refused, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-        thread::scope(|scope| {
-            for ledger in &mut ledgers {
-                let (node, mut client, mut random) = (&node, node.client(), Random(random.next()));
-                let (acknowledged, refused, done) = (&acknowledged, &refused, &done);
-                scope.spawn(move || {
-                    while !done.load(Ordering::Relaxed) {
-                        match ledger.step(&mut client, &mut random) {
-                            Outcome::Acknowledged { .. } => drop(acknowledged.fetch_add(1, Ordering::Relaxed)),
-                            Outcome::Refused { status, text } => {
-                                assert_eq!(status, 503, "{text}");
-                                refused.fetch_add(1, Ordering::Relaxed);
-                            }
-                            // A refused upload may close the connection that its body is still coming on.
-                            Outcome::Broken => client = node.client(),
-                        }
-                    }
-                });
-            }
-            until(|| acknowledged.load(Ordering::Relaxed) > 100, "writes are acknowledged");
-            server.stop(mode);
-            let begun = Instant::now();
-            until(|| node.ready() == 503, "/ready says that the metadata is away");
-            let away = begun.elapsed();
-            let answer = node.client().get(&format!("/{BUCKET}/none")).unwrap();
-            assert_eq!(answer.status(), 503, "{}", answer.text());
-            assert!(answer.head.header("retry-after").is_some(), "it says when to come back");
-            let before = refused.load(Ordering::Relaxed);
-            until(|| refused.load(Ordering::Relaxed) > before, "writes are refused");
-            server.start_again();
-            let begun = Instant::now();
-            until(|| node.ready() == 200, "/ready says that the metadata is back");
-            let back = begun.elapsed();
-            let before = acknowledged.load(Ordering::Relaxed);
-            until(|| acknowledged.load(Ordering::Relaxed) > before + 50, "writes are acknowledged again");
-            done.store(true, Ordering::Relaxed);
-            println!("{mode}: /ready followed after {away:.1?}, and back after {back:.1?}");
-        });
-        println!("{mode}: {} acknowledged, {} refused", acknowledged.into_inner(), refused.into_inner());
-        // Writes went on; a connection for reads may still find out that its session is gone.
-        let answered = || node.client().get(&format!("/{BUCKET}/none")).unwrap().status() == 404;
-        until(|| (0..50).all(|_| answered()), "reads are answered again");
         verify(&node, &mut ledgers);
     }
     node.stop();

@@ -1,0 +1,8 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| target(input));
+
+fn target(input: &[u8]) {
+    let (_, target) = anvil::fuzz::TARGETS.iter().find(|(name, _)| *name == "grpc_call").expect("it is one of them");
+    target(input);
+}
