@@ -24,6 +24,7 @@ pub mod identity;
 pub mod listener;
 pub mod metadata;
 pub mod node_object;
+pub mod regions;
 pub mod routes;
 pub mod s3;
 pub mod start;

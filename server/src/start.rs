@@ -41,6 +41,7 @@ use crate::disks::{MissingDisk, Taken};
 use crate::grpc::Gate;
 use crate::listener::BindError;
 use crate::metadata::threads::FILE_NAME;
+use crate::regions::Regions;
 use crate::routes::Readiness;
 use crate::s3::Domains;
 use crate::tasks::TaskKeeper;
@@ -78,6 +79,7 @@ struct Shared {
     metrics_allow: Arc<MetricsAllow>,
     keeper: Arc<AccessKeeper>,
     tasks: Arc<TaskKeeper>,
+    regions: Regions,
     task_figures: Arc<TaskFigures>,
     /// The core that works on tasks, besides.
     host: CoreId,
@@ -163,6 +165,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&Ready)) -> Result<(), StartError> 
     watch_admission(&metrics, Arc::clone(&plan.gate.admission));
     let keeper = Arc::new(plan.access.start(&plan.metadata)?);
     let tasks = Arc::new(plan::start_tasks(&plan.metadata, &plan.region)?);
+    let regions = plan::start_regions(&plan.metadata, &plan.region)?;
     let (source, metadata_threads) = MetadataSource::start(plan.metadata, &data, &readiness)?;
     let process = ProcessFigures::watched_by(&metrics, &data.path().join(FILE_NAME));
     let shared = Arc::new(Shared {
@@ -188,6 +191,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&Ready)) -> Result<(), StartError> 
         metrics_allow: plan.metrics_allow,
         keeper,
         tasks,
+        regions,
         task_figures: TaskFigures::watched_by(&metrics),
         host: plan.host,
         metadata_figures: MetadataFigures::watched_by(&metrics),

@@ -5,7 +5,7 @@ use anvil_model::io::World;
 use anvil_model::object::BucketName;
 use anvil_model::time::WallTime;
 
-use crate::metadata::mutation::Change;
+use crate::metadata::mutation::{BucketRef, Change, Mutation, Outcome};
 use crate::metadata::rows::{BucketRow, StorageClass};
 use crate::metadata::{MetadataError, Refusal};
 use crate::{Caller, Node, bucket_ref};
@@ -39,13 +39,29 @@ impl<W: World> Node<W> {
     /// Makes a bucket in the node's region.
     ///
     /// # Errors
-    /// When the name is taken, or kept for the node itself.
+    /// When the name is taken, in this region or in another one, or kept for the node itself.
     pub async fn create_bucket(&self, caller: Caller, name: BucketName) -> Result<(), MetadataError> {
-        if name.as_str() == NODE_BUCKET && caller != Caller::NODE {
+        let is_own = name.as_str() == NODE_BUCKET;
+        if is_own && caller != Caller::NODE {
             return Err(Refusal::BucketAlreadyExists.into());
         }
-        let change = Change::CreateBucket { tenant: caller.tenant, name, region: self.region().to_owned() };
-        self.metadata.commit(change).await.map(drop)
+        // Each region has a bucket of that name for its nodes.
+        let names = self.names.as_ref().filter(|_| !is_own);
+        let write = self.metadata.new_write();
+        if let Some(names) = names {
+            names.claim(&name, caller.tenant, write).await?;
+        }
+        let region = self.region().to_owned();
+        let change = Change::CreateBucket { tenant: caller.tenant, name: name.clone(), region };
+        let made = self.metadata.commit_as(Mutation { write, change }).await;
+        if let Some(names) = names {
+            names.settle(name, write);
+        }
+        match made? {
+            Outcome::BucketCreated(_) => Ok(()),
+            // The registry gave the write up for good: it took that long.
+            _ => Err(Refusal::OperationAborted.into()),
+        }
     }
 
     /// Looks at a bucket.
@@ -79,7 +95,15 @@ impl<W: World> Node<W> {
     /// When it is not there, another tenant's, or not empty.
     pub async fn delete_bucket(&self, caller: Caller, name: BucketName) -> Result<(), MetadataError> {
         let bucket = bucket_ref(&self.metadata.bucket(caller.path(name)).await?);
-        self.metadata.commit(Change::DeleteBucket { bucket }).await.map(drop)
+        self.delete_empty(bucket).await
+    }
+
+    pub(crate) async fn delete_empty(&self, bucket: BucketRef) -> Result<(), MetadataError> {
+        self.metadata.commit(Change::DeleteBucket { bucket }).await?;
+        if let Some(names) = &self.names {
+            names.gone(bucket.id);
+        }
+        Ok(())
     }
 
     /// The caller's buckets by name, at most `max` after `after`.

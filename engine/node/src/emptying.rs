@@ -93,8 +93,8 @@ impl<W: World> Node<W> {
         if let Some(from) = held.next {
             return Ok(Emptied::More { from, deleted });
         }
-        match self.metadata.commit(Change::DeleteBucket { bucket: held.bucket }).await {
-            Ok(_) | Err(MetadataError::Refused(Refusal::NoSuchBucket)) => Ok(Emptied::Gone),
+        match self.delete_empty(held.bucket).await {
+            Ok(()) | Err(MetadataError::Refused(Refusal::NoSuchBucket)) => Ok(Emptied::Gone),
             // Something is in front of where this slice began.
             Err(MetadataError::Refused(Refusal::BucketNotEmpty)) => Ok(Emptied::More { from: Vec::new(), deleted }),
             Err(error) => Err(error),

@@ -21,6 +21,7 @@ pub mod hedge;
 pub mod list;
 pub mod metadata;
 pub mod multipart;
+pub mod names;
 mod payload;
 pub mod put;
 mod reclaim;
@@ -48,6 +49,7 @@ use metadata::Client;
 use metadata::mutation::BucketRef;
 use metadata::query::BucketPath;
 use metadata::rows::BucketRow;
+use names::BucketNames;
 
 /// Who asks, as authentication found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +77,7 @@ pub struct Node<W: World> {
     region: Rc<str>,
     classes: Arc<Classes>,
     keys: Arc<Keys>,
+    names: Option<Arc<dyn BucketNames>>,
     encoding: anvil_erasure::Kernel,
     digesting: digests::DigestQueue<W>,
     gathering: gather::Gathering,
@@ -97,6 +100,7 @@ impl<W: World> Node<W> {
             region: region.into(),
             classes,
             keys: Arc::default(),
+            names: None,
             encoding: anvil_erasure::Kernel::best(),
             digesting,
             gathering: gather::Gathering::default(),
@@ -112,6 +116,12 @@ impl<W: World> Node<W> {
     #[must_use]
     pub fn with_keys(self, keys: Arc<Keys>) -> Self {
         Self { keys, ..self }
+    }
+
+    /// Shares the names of buckets with other regions, by this registry.
+    #[must_use]
+    pub fn with_names(self, names: Option<Arc<dyn BucketNames>>) -> Self {
+        Self { names, ..self }
     }
 
     /// Digests with this kernel and no other, so that nothing depends on the CPU: for simulations.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::client::TokenCache;
 use super::keys::{self, MintTokenArgs, RevokeTokenArgs, RotateKeyArgs};
+use super::regions::{self, RegionCommand};
 use super::tasks::{self, TaskCommand};
 use super::tenants::{self, AppCommand, AuditCommand, BucketArgument, PolicyCommand, TenantCommand};
 use super::users::{self, LoginArgs, RoleCommand, UserCommand};
@@ -33,6 +34,9 @@ pub(super) enum AdminCommand {
     /// The settings of buckets
     #[command(subcommand, alias = "buckets")]
     Bucket(BucketCommand),
+    /// Regions, which share tenants, apps and the names of buckets
+    #[command(subcommand, alias = "regions")]
+    Region(RegionCommand),
     /// Tenants, the owners of buckets and apps
     #[command(subcommand, alias = "tenants")]
     Tenant(TenantCommand),
@@ -218,6 +222,7 @@ pub(super) fn run(command: AdminCommand) -> Result<(), Failure> {
             tasks::delete_bucket(bucket, force, &common)
         }
         AdminCommand::Task(command) => tasks::task(command),
+        AdminCommand::Region(command) => regions::region(command),
         AdminCommand::Tenant(command) => tenants::tenant(command),
         AdminCommand::App(command) => tenants::app(command),
         AdminCommand::Policy(command) => tenants::policy(command),

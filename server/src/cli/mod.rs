@@ -11,6 +11,7 @@ mod migrate;
 mod node;
 mod offline;
 mod ready;
+mod regions;
 mod store;
 mod tasks;
 mod tenants;

@@ -11,6 +11,7 @@ use anvil_node::repair::{Remaining, RepairFigures};
 use anvil_proto::v1;
 
 use super::call::{Call, Wire};
+use super::regions::RegionsOf;
 use super::services::Services;
 use super::status::{Code, Status};
 use super::tasks::TasksOf;
@@ -62,12 +63,14 @@ pub enum Method {
     ListRevokedTokens,
     PruneDenylist,
     CacheStats,
+    CreateRegion,
+    ListRegions,
 }
 
 /// What the paths of its methods begin with.
 pub const PREFIX: &str = "/anvil.v1.AdminService/";
 
-const METHODS: [(Method, &str); 39] = [
+const METHODS: [(Method, &str); 41] = [
     (Method::ListDisks, "ListDisks"),
     (Method::OfflineDisk, "OfflineDisk"),
     (Method::OnlineDisk, "OnlineDisk"),
@@ -107,6 +110,8 @@ const METHODS: [(Method, &str); 39] = [
     (Method::ListRevokedTokens, "ListRevokedTokens"),
     (Method::PruneDenylist, "PruneDenylist"),
     (Method::CacheStats, "CacheStats"),
+    (Method::CreateRegion, "CreateRegion"),
+    (Method::ListRegions, "ListRegions"),
 ];
 
 impl Method {
@@ -139,7 +144,7 @@ impl Method {
     #[must_use]
     pub fn needs(self) -> Option<AdminAction> {
         use AdminArea::{
-            App, Audit, Bucket, Cache, Disk, Key, Policy, Repair, Role, StorageClass, Task, Tenant, Token, User,
+            App, Audit, Bucket, Cache, Disk, Key, Policy, Region, Repair, Role, StorageClass, Task, Tenant, Token, User,
         };
         Some(match self {
             Self::Login => return None,
@@ -165,6 +170,8 @@ impl Method {
             Self::MintToken | Self::RevokeToken | Self::PruneDenylist => Token.write(),
             Self::ListRevokedTokens => Token.read(),
             Self::CacheStats => Cache.read(),
+            Self::ListRegions => Region.read(),
+            Self::CreateRegion => Region.write(),
         })
     }
 
@@ -177,6 +184,7 @@ impl Method {
         let disks = &services.disks;
         let tasks = TasksOf { services, by: services.by(&administrator, call.head) };
         let tenants = TenantsOf { services, by: services.by(&administrator, call.head) };
+        let regions = RegionsOf { services, by: services.by(&administrator, call.head) };
         let noted = async |about: String, result: Result<DiskReport, DiskControlError>| {
             let outcome = result.as_ref().err().map_or_else(|| "ok".to_owned(), ToString::to_string);
             services.keeper.note(&services.node, &tenants.by, self.words(), about, &outcome).await;
@@ -334,6 +342,16 @@ impl Method {
             Self::ListTasks => {
                 let request = call.only_message().await?;
                 let answer = tasks.list(request).await?;
+                call.answer(&answer).await
+            }
+            Self::ListRegions => {
+                let request = call.only_message().await?;
+                let answer = regions.list(request).await?;
+                call.answer(&answer).await
+            }
+            Self::CreateRegion => {
+                let request = call.only_message().await?;
+                let answer = regions.create(request).await?;
                 call.answer(&answer).await
             }
             Self::RetryTask => {
@@ -548,6 +566,8 @@ mod tests {
             ("ListRevokedTokens", "token:read"),
             ("PruneDenylist", "token:write"),
             ("CacheStats", "cache:read"),
+            ("CreateRegion", "region:write"),
+            ("ListRegions", "region:read"),
         ];
         let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, METHODS.map(|(_, name)| name));

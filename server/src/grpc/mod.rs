@@ -41,6 +41,7 @@ mod multipart;
 pub mod object;
 mod outcome;
 pub mod reflection;
+mod regions;
 pub mod request;
 pub mod rope;
 pub mod services;
@@ -53,7 +54,7 @@ mod users;
 mod words;
 
 pub use access::Tokens;
-pub use services::{Gate, Services};
+pub use services::{Gate, Keepers, Services};
 pub use session::Sessions;
 pub use status::{Code, Status};
 pub use token::{AdminFrom, Administrator, Authority};

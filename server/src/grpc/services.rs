@@ -20,6 +20,7 @@ use crate::access::{self, AccessKeeper, By};
 use crate::admission::Admission;
 use crate::disk_control::DiskControl;
 use crate::http::Head;
+use crate::regions::Regions;
 use crate::routes::{Readiness, Ready};
 use crate::tasks::TaskKeeper;
 use crate::telemetry::RepairBoard;
@@ -31,10 +32,26 @@ pub struct Services {
     pub(super) repair: Arc<RepairBoard>,
     pub(super) keeper: Arc<AccessKeeper>,
     pub(super) tasks: Arc<TaskKeeper>,
+    pub(super) regions: Regions,
     pub(super) readiness: Arc<Readiness>,
     pub(super) gate: Gate,
     /// For writes that are gathered.
     pub(super) slices: bidi_write::Room,
+}
+
+/// What administrators look after.
+#[derive(Debug)]
+pub struct Keepers {
+    /// The disks.
+    pub disks: Arc<DiskControl>,
+    /// What is being made again.
+    pub repair: Arc<RepairBoard>,
+    /// Who may do what.
+    pub access: Arc<AccessKeeper>,
+    /// What is done in the background.
+    pub tasks: Arc<TaskKeeper>,
+    /// The regions.
+    pub regions: Regions,
 }
 
 /// Who is let in.
@@ -132,16 +149,9 @@ impl Method {
 impl Services {
     /// The services on this core.
     #[must_use]
-    pub fn new(
-        node: Node<Core>,
-        disks: Arc<DiskControl>,
-        repair: Arc<RepairBoard>,
-        keeper: Arc<AccessKeeper>,
-        tasks: Arc<TaskKeeper>,
-        readiness: Arc<Readiness>,
-        gate: Gate,
-    ) -> Self {
-        Self { node, disks, repair, keeper, tasks, readiness, gate, slices: bidi_write::Room::default() }
+    pub fn new(node: Node<Core>, keepers: Keepers, readiness: Arc<Readiness>, gate: Gate) -> Self {
+        let Keepers { disks, repair, access: keeper, tasks, regions } = keepers;
+        Self { node, disks, repair, keeper, tasks, regions, readiness, gate, slices: bidi_write::Room::default() }
     }
 
     /// Ends when the node stops: for calls that would wait for their clients until then.

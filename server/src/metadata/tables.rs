@@ -144,20 +144,7 @@ pub(crate) fn compare(
             if !go_on() {
                 return Ok(None);
             }
-            let order = match (&left, &right) {
-                (Some(left), Some(right)) => table.key_of(left).cmp(table.key_of(right)),
-                (Some(_), None) => Ordering::Less,
-                (None, _) => Ordering::Greater,
-            };
-            // The row whose key comes first, or both.
-            let one = if order.is_le() { left.take() } else { None };
-            let other = if order.is_ge() { right.take() } else { None };
-            compared.old_rows += u64::from(one.is_some());
-            compared.new_rows += u64::from(other.is_some());
-            if let Some(difference) = table.difference(one.as_deref(), other.as_deref()) {
-                compared.differences += 1;
-                tell(difference);
-            }
+            let order = compared.step(&table, &mut left, &mut right, &mut tell);
             if order.is_le() {
                 left = table.next(&mut old_rows)?;
             }
@@ -168,6 +155,34 @@ pub(crate) fn compare(
         all.push(compared);
     }
     Ok(Some(all))
+}
+
+impl Compared {
+    /// Compares the row whose key comes first with that of the other side, if that has one, takes what was compared out of
+    /// its place and tells how they differ. Says where the next row is to be read: below or equal, on the old side; above
+    /// or equal, on the new one.
+    pub(crate) fn step(
+        &mut self,
+        table: &Table,
+        old: &mut Option<Vec<Value>>,
+        new: &mut Option<Vec<Value>>,
+        mut tell: impl FnMut(Difference),
+    ) -> Ordering {
+        let order = match (&*old, &*new) {
+            (Some(old), Some(new)) => table.key_of(old).cmp(table.key_of(new)),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        let one = if order.is_le() { old.take() } else { None };
+        let other = if order.is_ge() { new.take() } else { None };
+        self.old_rows += u64::from(one.is_some());
+        self.new_rows += u64::from(other.is_some());
+        if let Some(difference) = table.difference(one.as_deref(), other.as_deref()) {
+            self.differences += 1;
+            tell(difference);
+        }
+        order
+    }
 }
 
 impl Table {
@@ -189,12 +204,12 @@ impl Table {
     }
 
     /// What tells a row apart from others.
-    pub(crate) fn key_of<'r>(&self, row: &'r [Value]) -> impl Iterator<Item = &'r Value> {
+    fn key_of<'r>(&self, row: &'r [Value]) -> impl Iterator<Item = &'r Value> {
         self.key.iter().map(|&at| &row[at])
     }
 
     /// How two rows of one key differ, if they do.
-    pub(crate) fn difference(&self, old: Option<&[Value]>, new: Option<&[Value]>) -> Option<Difference> {
+    fn difference(&self, old: Option<&[Value]>, new: Option<&[Value]>) -> Option<Difference> {
         let (row, what) = match (old, new) {
             (Some(old), Some(new)) => {
                 let both = self.columns.iter().zip(old.iter().zip(new));

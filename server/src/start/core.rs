@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::host::{Opening, open};
 use super::{Host, Place, Seat, Shared, Stage};
 use crate::disks::Taken;
-use crate::grpc::Services;
+use crate::grpc::{Keepers, Services};
 use crate::http1::Settings;
 use crate::listener::Frontend;
 use crate::routes::Routes;
@@ -75,7 +75,9 @@ pub(super) fn node_of(core: &Core, shared: &Shared, store: &Store<Core>, mailbox
     let client = Client::new(core.clone(), mailboxes);
     let keys = shared.keys.get().expect("opened before any core has its seat");
     let classes = shared.classes.get().expect("known before any core has its seat");
-    Node::new(core.clone(), store.clone(), client, &shared.region, Arc::clone(classes)).with_keys(Arc::clone(keys))
+    Node::new(core.clone(), store.clone(), client, &shared.region, Arc::clone(classes))
+        .with_keys(Arc::clone(keys))
+        .with_names(shared.regions.names())
 }
 
 /// Serves clients, and keeps the disks, until the node is told to stop.
@@ -96,10 +98,13 @@ pub(super) async fn welcome(
     let _keeping = keep(shared, &node, life);
     let grpc = Services::new(
         node.clone(),
-        Arc::clone(&shared.disk_control),
-        Arc::clone(&shared.repair),
-        Arc::clone(&shared.keeper),
-        Arc::clone(&shared.tasks),
+        Keepers {
+            disks: Arc::clone(&shared.disk_control),
+            repair: Arc::clone(&shared.repair),
+            access: Arc::clone(&shared.keeper),
+            tasks: Arc::clone(&shared.tasks),
+            regions: shared.regions.clone(),
+        },
         Arc::clone(&shared.readiness),
         shared.gate.clone(),
     );

@@ -24,8 +24,10 @@ use crate::grpc::Gate;
 use crate::listener::BindError;
 use crate::metadata::postgres::access::{AccessDatabase, AccessPlan as GlobalAccess};
 use crate::metadata::postgres::cluster::{Databases, Place as Membership};
+use crate::metadata::postgres::registry::Registry;
 use crate::metadata::postgres::tasks::TaskDatabase;
 use crate::metadata::threads::StartError as IndexError;
+use crate::regions::Regions;
 use crate::s3::Domains;
 use crate::tasks::TaskKeeper;
 use crate::telemetry::MetricsAllow;
@@ -114,6 +116,17 @@ pub(super) fn start_tasks(metadata: &MetadataPlan, region: &str) -> Result<TaskK
         MetadataPlan::Database { databases, .. } => {
             let database = TaskDatabase::start(databases.global.clone(), region.to_owned());
             Ok(TaskKeeper::in_database(database.map_err(StartError::Thread)?))
+        }
+    }
+}
+
+/// Who knows the regions that share names with this one.
+pub(super) fn start_regions(metadata: &MetadataPlan, region: &str) -> Result<Regions, StartError> {
+    match metadata {
+        MetadataPlan::Embedded => Ok(Regions::Own(region.to_owned())),
+        MetadataPlan::Database { databases, .. } => {
+            let registry = Registry::start((**databases).clone(), region.to_owned());
+            Ok(Regions::Shared(registry.map_err(StartError::Thread)?))
         }
     }
 }

@@ -7,6 +7,7 @@ mod support;
 
 mod moved;
 mod outages;
+mod regions;
 mod restored;
 
 use std::process::{Command, Output};

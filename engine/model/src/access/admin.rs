@@ -24,6 +24,7 @@ pub enum AdminArea {
     Key,
     Cache,
     Task,
+    Region,
     Audit,
 }
 
@@ -76,7 +77,7 @@ pub const READ_ONLY_VIEWER: &str = "ReadOnlyViewer";
 
 impl AdminArea {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Disk,
         Self::Repair,
         Self::StorageClass,
@@ -90,6 +91,7 @@ impl AdminArea {
         Self::Key,
         Self::Cache,
         Self::Task,
+        Self::Region,
         Self::Audit,
     ];
 
@@ -110,6 +112,7 @@ impl AdminArea {
             Self::Key => "key",
             Self::Cache => "cache",
             Self::Task => "task",
+            Self::Region => "region",
             Self::Audit => "audit",
         }
     }

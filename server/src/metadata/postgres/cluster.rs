@@ -38,11 +38,6 @@ pub enum JoinError {
     #[error("REGIONAL_DATABASE_URL names the database of region {found}, and REGION is {region}")]
     OtherRegion { region: String, found: String },
     #[error(
-        "the global database has region {known} already, and this version serves one region: two could give one name to two \
-         buckets"
-    )]
-    SecondRegion { known: String },
-    #[error(
         "region {region} is known with another database than the one that REGIONAL_DATABASE_URL names: name the one that \
          it began with"
     )]
@@ -136,7 +131,7 @@ async fn join_async(databases: &Databases, data: &DataDir, region: &str, init: b
     let (global, regional) = (Session::open(global).await?, Session::open(regional).await?);
     Status::read(&global, GLOBAL).await?.check()?;
     Status::read(&regional, REGIONAL).await?.check()?;
-    if init {
+    if init || is_awaited(&global, region).await? {
         make_region(&global, &regional, region).await?;
     }
     check_region(&global, &regional, region).await?;
@@ -168,6 +163,12 @@ async fn join_async(databases: &Databases, data: &DataDir, region: &str, init: b
     let tenant = global.query(FIRST_TENANT, &[]).await?;
     let tenant: i64 = tenant.first().ok_or_else(|| JoinError::Asking("there is no tenant".to_owned()))?.get(0);
     Ok(Place { node: kept.node, tenant: TenantId(tenant.cast_unsigned()), seen, new })
+}
+
+/// Whether a region is known and its database has not joined it yet.
+async fn is_awaited(global: &Session, region: &str) -> Result<bool, JoinError> {
+    let known = global.query(REGIONS, &[]).await?;
+    Ok(known.iter().any(|row| row.get::<_, &str>(0) == region && !row.get::<_, bool>(3)))
 }
 
 /// Gives the node a number. Reclaim and repair go by a node's own disks and read whole lists: until nodes know of each
@@ -243,20 +244,42 @@ pub(super) async fn move_to(
     Ok(data.write(FILE, &kept)?)
 }
 
+/// Makes the region, if it is not there, and has this database be its own; makes the first tenant. As often as one likes.
 pub(super) async fn make_region(global: &Session, regional: &Session, region: &str) -> Result<(), JoinError> {
     // Two nodes that do this at once do it one after the other.
-    global.run("BEGIN; LOCK TABLE regions IN EXCLUSIVE MODE").await?;
-    let known = global.query(REGIONS, &[]).await?;
-    if let Some(known) = known.iter().map(|row| row.get::<_, String>(0)).find(|known| known != region) {
-        return Err(JoinError::SecondRegion { known });
-    }
-    regional.execute(NAME_REGION, &[&region]).await?;
-    let lineage = regional.query(LINEAGE, &[]).await?;
-    if let Some(lineage) = lineage.first() {
-        global.execute(MAKE_REGION, &[&region, &lineage.get::<_, Vec<u8>>(0)]).await?;
-    }
+    global.run(ONE_AT_A_TIME).await?;
+    name(global, region).await?;
+    join_region(global, regional, region).await?;
     global.execute(MAKE_TENANT, &[]).await?;
     Ok(global.run("COMMIT").await?)
+}
+
+/// Makes a region known, if it is not. Its database joins later.
+pub(super) async fn name_region(global: &Session, region: &str) -> Result<(), SqlError> {
+    global.run(ONE_AT_A_TIME).await?;
+    name(global, region).await?;
+    global.run("COMMIT").await
+}
+
+async fn name(global: &Session, region: &str) -> Result<(), SqlError> {
+    // Until its database is there, one that nobody has.
+    global.execute(NAME_IN_GLOBAL, &[&region, &random_id().to_be_bytes().to_vec()]).await.map(drop)
+}
+
+/// Has the database be that of a region which has none yet. What comes of its generations is its own from then on: ids of
+/// buckets are generations, and no two regions give the same.
+async fn join_region(global: &Session, regional: &Session, region: &str) -> Result<(), JoinError> {
+    let known = global.query(REGIONS, &[]).await?;
+    let known = known.iter().find(|row| row.get::<_, &str>(0) == region);
+    let known = known.map(|row| (row.get::<_, i32>(2), row.get::<_, bool>(3)));
+    let Some((number, false)) = known else { return Ok(()) };
+    regional.execute(NAME_REGION, &[&region]).await?;
+    regional.query(GENERATIONS_FROM, &[&(i64::from(number) << GENERATION_BITS)]).await?;
+    let found = regional.query(LINEAGE_OF, &[&region]).await?;
+    if let Some(lineage) = found.first() {
+        global.execute(JOIN, &[&region, &lineage.get::<_, Vec<u8>>(0)]).await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn check_region(global: &Session, regional: &Session, region: &str) -> Result<(), JoinError> {
@@ -306,8 +329,17 @@ const FILE: &str = "cluster.json";
 const LINEAGE: &str = "SELECT lineage FROM timeline";
 const REGION: &str = "SELECT lineage, region FROM timeline";
 const NAME_REGION: &str = "UPDATE timeline SET region = $1 WHERE region IS NULL";
-const MAKE_REGION: &str = "INSERT INTO regions (name, lineage) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-const REGIONS: &str = "SELECT name, lineage FROM regions ORDER BY name";
+const ONE_AT_A_TIME: &str = "BEGIN; LOCK TABLE regions IN EXCLUSIVE MODE";
+const NAME_IN_GLOBAL: &str = "INSERT INTO regions (name, lineage, number, joined) \
+    SELECT $1::text, $2::bytea, coalesce(max(number) + 1, 0), false FROM regions ON CONFLICT (name) DO NOTHING";
+const JOIN: &str = "UPDATE regions SET lineage = $2, joined = true WHERE name = $1 AND NOT joined";
+const REGIONS: &str = "SELECT name, lineage, number, joined FROM regions ORDER BY name";
+const LINEAGE_OF: &str = "SELECT lineage FROM timeline WHERE region = $1";
+const GENERATIONS_FROM: &str =
+    "SELECT setval('generations', $1::bigint) WHERE $1 > (SELECT last_value FROM generations)";
+/// A region gives so many generations, 2 to their power.
+const GENERATION_BITS: u32 = 48;
+
 const MAKE_TENANT: &str = "INSERT INTO tenants (name) VALUES ('default') ON CONFLICT DO NOTHING";
 const FIRST_TENANT: &str = "SELECT id FROM tenants WHERE name = 'default'";
 const NODES: &str = "SELECT id FROM nodes WHERE region = $1 ORDER BY id";

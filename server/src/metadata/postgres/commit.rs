@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use anvil_model::ids::{BucketId, Generation, NodeId};
+use anvil_model::object::BucketName;
 use anvil_model::time::WallTime;
 use anvil_node::metadata::decide::{Verdict, apply};
 use anvil_node::metadata::mutation::{Change, CopySource, Mutation, Stamp};
@@ -230,7 +231,7 @@ impl Locks {
             }
             match &mutation.change {
                 Change::OpenWriter { node } => take(of_writer(*node), false),
-                Change::CreateBucket { name, .. } => take(lock(b"name", 0, name.as_str().as_bytes()), false),
+                Change::CreateBucket { name, .. } => take(of_name(name), false),
                 Change::DeleteBucket { bucket }
                 | Change::UpdateBucket { bucket, .. }
                 | Change::CloseBucket { bucket } => {
@@ -286,6 +287,11 @@ fn of_bucket(bucket: BucketId) -> i64 {
     lock(b"bucket", bucket.0, &[])
 }
 
+/// The lock of a bucket's name.
+pub(super) fn of_name(name: &BucketName) -> i64 {
+    lock(b"name", 0, name.as_str().as_bytes())
+}
+
 fn of_writer(node: NodeId) -> i64 {
     lock(b"writer", node.0.into(), &[])
 }
@@ -315,7 +321,7 @@ pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
 #[cfg(test)]
 mod tests {
     use anvil_model::ids::{TenantId, UploadId, WriteId};
-    use anvil_model::object::{BucketName, Key};
+    use anvil_model::object::Key;
     use anvil_node::metadata::mutation::BucketRef;
 
     use super::*;

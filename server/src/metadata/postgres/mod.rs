@@ -6,6 +6,7 @@
 //!   were loaded and locked for them.
 //! - [`access`]: tenants, apps and grants, which are global.
 //! - `cluster`: what a node says of itself in the databases, once and at each start.
+//! - [`registry`]: what regions share of themselves: which there are, and which has a bucket's name.
 //! - `moving`, `whole`: the metadata of a node without a database, brought into one, and all rows written out.
 //!
 //! Everything runs on one thread with an executor of its own, never on an engine core; cores send batches and get answers.
@@ -28,6 +29,7 @@ mod lane;
 mod load;
 pub(crate) mod moving;
 mod password_file;
+pub mod registry;
 mod rows;
 mod save;
 pub mod schema;

@@ -39,8 +39,13 @@ pub const GLOBAL: Schema = Schema {
         Migration { name: "0003_users", sql: include_str!("../../../../migrations/global/0003_users.sql"), needs: 1 },
         Migration { name: "0004_tasks", sql: include_str!("../../../../migrations/global/0004_tasks.sql"), needs: 1 },
         Migration { name: "0005_tokens", sql: include_str!("../../../../migrations/global/0005_tokens.sql"), needs: 1 },
+        Migration {
+            name: "0006_bucket_names",
+            sql: include_str!("../../../../migrations/global/0006_bucket_names.sql"),
+            needs: 1,
+        },
     ],
-    serves_from: 5,
+    serves_from: 6,
 };
 
 /// What is stored in a region.

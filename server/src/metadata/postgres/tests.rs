@@ -113,14 +113,14 @@ fn a_schema_is_looked_at_before_it_is_used() {
         sql(server, "postgres", &format!("CREATE DATABASE {name}")).await;
         let database = Database::parse("global", &server.url(&name)).unwrap();
         let status = Status::of(&database, GLOBAL).await.unwrap();
-        assert_eq!(status.pending(), 5);
+        assert_eq!(status.pending(), 6);
         assert!(status.check().unwrap_err().to_string().contains("anvil migrate up"));
         // Two at once: one migrates, the other one waits and finds it done.
         let (one, other) = tokio::join!(migrate(&database, GLOBAL), migrate(&database, GLOBAL));
-        assert_eq!(one.unwrap() + other.unwrap(), 5);
+        assert_eq!(one.unwrap() + other.unwrap(), 6);
         let status = Status::of(&database, GLOBAL).await.unwrap();
         assert_eq!((status.pending(), status.check().is_ok()), (0, true));
-        sql(server, &name, "INSERT INTO schema_migrations VALUES (6, '0006_later', '', 6)").await;
+        sql(server, &name, "INSERT INTO schema_migrations VALUES (7, '0007_later', '', 7)").await;
         let refused = Status::of(&database, GLOBAL).await.unwrap().check().unwrap_err().to_string();
         assert!(refused.contains("newer version"), "{refused}");
     });

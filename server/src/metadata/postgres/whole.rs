@@ -4,7 +4,6 @@
 //! Knows columns by their names, which are the same in both schemas, and nothing of what they mean: but for where the
 //! generations stand, and one column that follows from others.
 
-use std::cmp::Ordering;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -128,20 +127,7 @@ pub(crate) async fn compare(
         let mut compared = Compared { table: table.name.clone(), ..Compared::default() };
         let (mut left, mut right) = (here.recv().await.transpose()?, next(there.as_mut()).await?);
         while left.is_some() || right.is_some() {
-            let order = match (&left, &right) {
-                (Some(left), Some(right)) => table.key_of(left).cmp(table.key_of(right)),
-                (Some(_), None) => Ordering::Less,
-                (None, _) => Ordering::Greater,
-            };
-            // The row whose key comes first, or both.
-            let one = if order.is_le() { left.take() } else { None };
-            let other = if order.is_ge() { right.take() } else { None };
-            compared.old_rows += u64::from(one.is_some());
-            compared.new_rows += u64::from(other.is_some());
-            if let Some(difference) = table.difference(one.as_deref(), other.as_deref()) {
-                compared.differences += 1;
-                tell(difference);
-            }
+            let order = compared.step(&table, &mut left, &mut right, &mut tell);
             if order.is_le() {
                 left = here.recv().await.transpose()?;
             }

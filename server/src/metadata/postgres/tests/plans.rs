@@ -9,20 +9,21 @@ use serde_json::Value;
 use tokio_postgres::types::{FromSql, Type};
 
 use super::super::session::Session;
-use super::super::{access, commit, load, save, tasks, work};
+use super::super::{access, commit, load, registry, save, tasks, work};
 use super::*;
 
 /// A statement with its name.
 type Named = (&'static str, &'static str);
 
 fn regional() -> Vec<Named> {
-    [load::statements(), save::statements(), work::statements(), commit::statements()].concat()
+    let of_registry = registry::regional_statements();
+    [load::statements(), save::statements(), work::statements(), commit::statements(), of_registry].concat()
 }
 
 /// Goal: a statement that somebody adds is explained too. Method: the lists against the sources.
 #[test]
 fn no_statement_is_forgotten() {
-    let global = access::statements().into_iter().chain(tasks::statements());
+    let global = [access::statements(), tasks::statements(), registry::global_statements()].concat();
     let listed: BTreeSet<&str> = regional().into_iter().chain(global).map(|(name, _)| name).collect();
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/metadata/postgres");
     for file in fs::read_dir(directory).unwrap() {
