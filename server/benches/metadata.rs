@@ -64,8 +64,8 @@ fn main() {
 fn measure(server: &server::Postgres, way: &'static str, limits: Limits, time: Duration) {
     let (database, seen) = make_database(server);
     let databases = Databases { global: database.clone(), regional: database };
-    let (postgres, thread) =
-        Postgres::start(databases, seen, Box::new(|_, _| {}), Box::new(|_| {})).expect("there is a thread to be had");
+    let (postgres, thread) = Postgres::start(databases, NodeId(1), seen, Box::new(|_, _| {}), Box::new(|_| {}))
+        .expect("there is a thread to be had");
     let postgres = Mutex::new(Some(postgres));
     let options = Options {
         cpus: anvil_runtime::available_cpus().into_iter().take(1).collect(),
@@ -124,8 +124,8 @@ fn list(rows: u64) {
     });
     println!("{rows} rows in {:.0?}, {}", begun.elapsed(), sizes.unwrap_or_default());
     let databases = Databases { global: database.clone(), regional: database };
-    let (postgres, thread) =
-        Postgres::start(databases, seen, Box::new(|_, _| {}), Box::new(|_| {})).expect("there is a thread to be had");
+    let (postgres, thread) = Postgres::start(databases, NodeId(1), seen, Box::new(|_, _| {}), Box::new(|_| {}))
+        .expect("there is a thread to be had");
     let after = |number: u64| After::Key(format!("{:04}/{number:012}", number / LISTED_TOGETHER).into_bytes());
     println!("| page of 1,000 | p50 ms | p99 ms |");
     println!("| --- | --: | --: |");

@@ -1,12 +1,14 @@
 //! Buckets: made, looked at, listed, deleted.
 
-use anvil_model::ids::BucketId;
+use anvil_model::ids::{BucketId, TenantId};
 use anvil_model::io::World;
 use anvil_model::object::BucketName;
 use anvil_model::time::WallTime;
 
 use crate::metadata::mutation::{BucketRef, Change, Mutation, Outcome};
+use crate::metadata::query::{BucketUsage, TenantUsage};
 use crate::metadata::rows::{BucketRow, StorageClass};
+use crate::metadata::usage::Quota;
 use crate::metadata::{MetadataError, Refusal};
 use crate::{Caller, Node, bucket_ref};
 
@@ -87,6 +89,46 @@ impl<W: World> Node<W> {
         let change = Change::UpdateBucket { bucket: bucket_ref(&row), storage_class: storage_class.clone() };
         self.metadata.commit(change).await?;
         Ok(BucketInfo { storage_class, ..row.into() })
+    }
+
+    /// What a bucket holds and may, whoever's it is and also a closed one; `None` when it is not there. For administrators.
+    ///
+    /// # Errors
+    /// When the metadata is away.
+    pub async fn bucket_usage(&self, name: BucketName) -> Result<Option<BucketUsage>, MetadataError> {
+        Ok(self.metadata.bucket_usage(name).await?.map(|found| *found))
+    }
+
+    /// What buckets hold and may, of all tenants and also closed ones, by id, at most `max` after `after`.
+    ///
+    /// # Errors
+    /// When the metadata is away.
+    pub async fn bucket_usages(&self, after: Option<BucketId>, max: usize) -> Result<Vec<BucketUsage>, MetadataError> {
+        self.metadata.bucket_usages(after, max).await
+    }
+
+    /// What a tenant's buckets hold and may.
+    ///
+    /// # Errors
+    /// When the metadata is away.
+    pub async fn tenant_usage(&self, tenant: TenantId) -> Result<TenantUsage, MetadataError> {
+        self.metadata.tenant_usage(tenant).await
+    }
+
+    /// Says how much a bucket may hold. What it holds stays, also when it is more.
+    ///
+    /// # Errors
+    /// When the bucket is gone or changed since, or the quota is not below 2^63.
+    pub async fn set_bucket_quota(&self, bucket: &BucketRow, quota: Quota) -> Result<(), MetadataError> {
+        self.metadata.commit(Change::SetBucketQuota { bucket: bucket_ref(bucket), quota }).await.map(drop)
+    }
+
+    /// Says how much a tenant's buckets in this region may hold, all together.
+    ///
+    /// # Errors
+    /// When the quota is not below 2^63.
+    pub async fn set_tenant_quota(&self, tenant: TenantId, quota: Quota) -> Result<(), MetadataError> {
+        self.metadata.commit(Change::SetTenantQuota { tenant, quota }).await.map(drop)
     }
 
     /// Deletes an empty bucket.

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::body::Body;
 use crate::metadata::mutation::{BucketRef, Change, NewPart, NewUpload, Outcome, Written};
-use crate::metadata::query::{BucketPath, Progress};
+use crate::metadata::query::{BucketPath, FoundUpload, Progress};
 use crate::metadata::rows::StorageClass;
+use crate::metadata::usage::Usage;
 use crate::metadata::{MetadataError, Refusal};
 use crate::put::{Expected, PutError, Stored};
 use crate::{Caller, Node, bucket_ref};
@@ -188,6 +189,7 @@ impl<W: World> Node<W> {
     ) -> Result<Stored, PutError<B::Error>> {
         let found = self.metadata.upload(upload.path(), upload.key.clone(), upload.upload).await?;
         let expected = expected.of_upload(found.upload.checksum)?;
+        self.admit_part(&upload, number, &found, body.length()).await?;
 
         let kind = OriginPayload::Part { length: body.length(), upload: upload.upload, number };
         let origin = self.origin(upload.caller, &upload.bucket, &upload.key, kind);
@@ -206,6 +208,24 @@ impl<W: World> Node<W> {
         let change = change(found.bucket, upload.key, upload.upload, Box::new(part));
         self.commit_claim(payload.unclaimed(), change).await?;
         Ok(stored)
+    }
+
+    /// Says no before the body, where the quotas leave no room for it.
+    async fn admit_part(
+        &self,
+        upload: &UploadName,
+        number: u16,
+        found: &FoundUpload,
+        length: u64,
+    ) -> Result<(), MetadataError> {
+        let part = Usage::of_parts([length]);
+        if found.room.admit(part).is_ok() {
+            return Ok(());
+        }
+        // Only now it matters what the part replaces.
+        let page = self.list_parts(upload.clone(), number.saturating_sub(1), 1).await?;
+        let replaced = page.parts.iter().filter(|part| part.number == number).map(|part| part.size);
+        Ok(found.room.admit(part - Usage::of_parts(replaced))?)
     }
 
     /// Parts after number `after`, at most `max`.

@@ -8,6 +8,7 @@ use anvil_store::{AppendError, OriginPayload};
 use crate::body::Body;
 use crate::metadata::mutation::{Change, NewObject, Outcome, Written};
 use crate::metadata::rows::StorageClass;
+use crate::metadata::usage::Usage;
 use crate::metadata::{MetadataError, Refusal, check_conditions};
 use crate::{Caller, Node};
 
@@ -110,6 +111,7 @@ impl<W: World> Node<W> {
         let prepared = self.metadata.prepare(put.caller.path(put.bucket.clone()), put.key.clone()).await?;
         let current = prepared.current.as_ref().map(|(etag, generation)| (etag, *generation));
         check_conditions(&put.conditions, current)?;
+        prepared.room.admit(Usage::of_object(body.length()))?;
 
         let storage_class = put.storage_class.unwrap_or(prepared.storage_class);
         let kind = OriginPayload::Object { length: body.length() };

@@ -12,6 +12,7 @@ use anvil_node::metadata::rows::{
     BlobRow, BucketRow, Counters, GarbageRow, ListedRow, PartRow, Rows, RowsError, SegmentRow, UploadRow, VersionRow,
     WriteRow, WriterRow,
 };
+use anvil_node::metadata::usage::{Quota, Usage, UsageOf};
 
 type Table<K, V> = Rc<BTreeMap<K, V>>;
 
@@ -28,6 +29,8 @@ pub struct MemoryRows {
     garbage: Table<(Generation, BlobId), GarbageRow>,
     uploads: Table<UploadId, UploadRow>,
     parts: Table<(UploadId, u16), PartRow>,
+    usage: Table<UsageOf, Usage>,
+    tenant_quotas: Table<TenantId, Quota>,
 }
 
 impl MemoryRows {
@@ -45,6 +48,8 @@ impl MemoryRows {
             garbage: Rc::default(),
             uploads: Rc::default(),
             parts: Rc::default(),
+            usage: Rc::default(),
+            tenant_quotas: Rc::default(),
         }
     }
 
@@ -88,11 +93,35 @@ impl MemoryRows {
                 return Err(format!("part {number} of {upload:?}, which is not under way"));
             }
         }
+        if self.counted() != *self.usage {
+            return Err(format!("usage is {:?} and counted anew {:?}", self.usage, self.counted()));
+        }
         let newest = self.heads.values().map(|head| head.generation).max();
         if newest >= Some(self.counters.generation) {
             return Err(format!("generation {newest:?} was given and {} is next", self.counters.generation));
         }
         Ok(())
+    }
+}
+
+impl MemoryRows {
+    /// Usage, counted anew from all rows. Who holds nothing has no entry.
+    fn counted(&self) -> BTreeMap<UsageOf, Usage> {
+        let versions = self.heads.iter().map(|((bucket, _), head)| (*bucket, Usage::of_version(Some(head))));
+        let parts = self
+            .parts
+            .iter()
+            .filter_map(|((upload, _), part)| Some((self.uploads.get(upload)?.bucket, Usage::of_parts([part.size]))));
+        let mut counted: BTreeMap<UsageOf, Usage> = BTreeMap::new();
+        for (bucket, usage) in versions.chain(parts) {
+            let tenant = self.buckets.get(&bucket).map(|row| UsageOf::Tenant(row.tenant));
+            for of in [Some(UsageOf::Bucket(bucket)), tenant].into_iter().flatten() {
+                let sum = counted.entry(of).or_default();
+                *sum = *sum + usage;
+            }
+        }
+        counted.retain(|_, usage| *usage != Usage::NONE);
+        counted
     }
 }
 
@@ -161,6 +190,38 @@ impl Rows for MemoryRows {
 
     fn bucket_count(&self, tenant: TenantId) -> Result<usize, RowsError> {
         Ok(self.buckets.values().filter(|row| row.tenant == tenant).count())
+    }
+
+    fn buckets_by_id(&self, after: Option<BucketId>, max: usize) -> Result<Vec<BucketRow>, RowsError> {
+        let range = (after.map_or(Unbounded, Excluded), Unbounded);
+        Ok(self.buckets.range(range).map(|(_, row)| row.clone()).take(max).collect())
+    }
+
+    fn usage(&self, of: UsageOf) -> Result<Usage, RowsError> {
+        Ok(self.usage.get(&of).copied().unwrap_or_default())
+    }
+
+    fn add_usage(&mut self, of: UsageOf, change: Usage) -> Result<(), RowsError> {
+        let sum = self.usage(of)? + change;
+        if sum == Usage::NONE {
+            return self.delete_usage(of);
+        }
+        Rc::make_mut(&mut self.usage).insert(of, sum);
+        Ok(())
+    }
+
+    fn delete_usage(&mut self, of: UsageOf) -> Result<(), RowsError> {
+        Rc::make_mut(&mut self.usage).remove(&of);
+        Ok(())
+    }
+
+    fn tenant_quota(&self, tenant: TenantId) -> Result<Quota, RowsError> {
+        Ok(self.tenant_quotas.get(&tenant).copied().unwrap_or_default())
+    }
+
+    fn put_tenant_quota(&mut self, tenant: TenantId, quota: &Quota) -> Result<(), RowsError> {
+        Rc::make_mut(&mut self.tenant_quotas).insert(tenant, *quota);
+        Ok(())
     }
 
     fn head(&self, bucket: BucketId, key: &[u8]) -> Result<Option<VersionRow>, RowsError> {

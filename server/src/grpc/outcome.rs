@@ -29,6 +29,12 @@ impl From<Refusal> for Status {
             Refusal::EntityTooSmall { .. } => (Code::InvalidArgument, "PART_TOO_SMALL"),
             Refusal::BadDigest => (Code::InvalidArgument, "CHECKSUM_MISMATCH"),
             Refusal::EntityTooLarge => (Code::InvalidArgument, "TOO_LARGE"),
+            // Nothing says when there will be room: no RetryInfo.
+            Refusal::QuotaExceeded(quota) => {
+                return Self::new(Code::ResourceExhausted, "QUOTA_EXCEEDED", message)
+                    .about("quota", format!("{}-{}", quota.owner, quota.unit))
+                    .about("maximum", quota.most);
+            }
             Refusal::SourceChanged => (Code::Aborted, "SOURCE_CHANGED"),
             Refusal::CopyTooLarge => (Code::FailedPrecondition, "TOO_LARGE"),
             Refusal::TooManyPieces => (Code::FailedPrecondition, "TOO_MANY_PIECES"),
@@ -115,6 +121,7 @@ impl From<StreamError> for Status {
 mod tests {
     use anvil_model::ids::UploadId;
     use anvil_model::io::DeviceError;
+    use anvil_node::metadata::usage::{QuotaExceeded, QuotaOwner, QuotaUnit};
 
     use super::*;
 
@@ -130,6 +137,10 @@ mod tests {
             let status = Status::from(refusal);
             assert_eq!((status.code, status.reason), (code, reason));
         }
+        let quota = QuotaExceeded { owner: QuotaOwner::Tenant, unit: QuotaUnit::Objects, most: 7 };
+        let status = Status::from(Refusal::QuotaExceeded(quota));
+        assert_eq!((status.code, status.reason, status.retry_after), (Code::ResourceExhausted, "QUOTA_EXCEEDED", None));
+        assert_eq!(status.about, [("quota", "tenant-objects".to_owned()), ("maximum", "7".to_owned())]);
         assert_eq!(Status::from(Refusal::SourceChanged).retry_after, Some(Duration::ZERO));
     }
 

@@ -10,6 +10,7 @@ use anvil_node::metadata::rows::{
     PublicAccessBlock, Retention, RetentionMode, SegmentPart, SegmentRow, Slice, StorageClass, UploadRow, VersionRow,
     Versioning,
 };
+use anvil_node::metadata::usage::{Quota, UsageOf};
 use rusqlite::types::{FromSql, Type};
 use rusqlite::{Error, Result, Row};
 
@@ -24,7 +25,8 @@ pub(super) const LISTED: &str = "key, etag, checksum_algorithm, checksum_of, che
     storage_class, storage_class_name";
 /// Columns of [`bucket`].
 pub(super) const BUCKET: &str = "id, name, tenant, region, state, generation, created_at_ms, versioning, ownership, \
-    public_access_block, lock_enabled, lock_mode, lock_days, encryption, storage_class_name";
+    public_access_block, lock_enabled, lock_mode, lock_days, encryption, storage_class_name, \
+    quota_bytes, quota_objects";
 /// Columns of [`segment`], behind the bucket and the version.
 pub(super) const SEGMENT: &str = "start, blob, blob_offset, blob_length, part, part_size, part_etag, \
     part_checksum_algorithm, part_checksum_of, part_checksum";
@@ -80,6 +82,11 @@ impl<'r> Columns<'r> {
 
     pub(super) fn time(&mut self) -> Result<WallTime> {
         self.number().map(|unix_ms| WallTime { unix_ms })
+    }
+
+    pub(super) fn quota(&mut self) -> Result<Quota> {
+        let mut most = || self.take::<Option<i64>>().map(|most| most.map(i64::cast_unsigned));
+        Ok(Quota { bytes: most()?, objects: most()? })
     }
 
     /// One of a listed set; `known` gives `None` for others.
@@ -367,7 +374,16 @@ pub(super) fn bucket(row: &Row<'_>) -> Result<BucketRow> {
             None => StorageClass::Standard,
             Some(name) => name.parse().map_err(|_| c.wrong("not a storage class's name"))?,
         },
+        quota: c.quota()?,
     })
+}
+
+/// What the columns `scope` and `id` of usage hold.
+pub(super) fn usage_scope(of: UsageOf) -> (i64, u64) {
+    match of {
+        UsageOf::Bucket(bucket) => (1, bucket.0),
+        UsageOf::Tenant(tenant) => (2, tenant.0),
+    }
 }
 
 pub(super) fn segment(row: &Row<'_>) -> Result<SegmentRow> {

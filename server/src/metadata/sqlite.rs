@@ -15,16 +15,18 @@ use anvil_node::metadata::rows::{
     BlobRow, BucketRow, Counters, GarbageRow, ListedRow, PartRow, Rows, RowsError, SegmentRow, UploadRow, VersionRow,
     WriteRow, WriterRow,
 };
+use anvil_node::metadata::usage::{Quota, Usage, UsageOf};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row, params};
 
 use super::columns::{self, Columns, blob_bytes};
 
 /// Every migration, in order; the schema's version is how many have run.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../../../migrations/embedded/0001_first.sql"),
     include_str!("../../../migrations/embedded/0002_slices_of_parts.sql"),
     include_str!("../../../migrations/embedded/0003_repair_debt.sql"),
     include_str!("../../../migrations/embedded/0004_storage_classes.sql"),
+    include_str!("../../../migrations/embedded/0005_usage.sql"),
 ];
 /// Bytes of a page. Rows of `heads` have some hundred bytes and lie in the tree itself, which wants more than the usual
 /// 4 KiB.
@@ -238,6 +240,12 @@ fn limit(max: usize) -> i64 {
     i64::try_from(max).unwrap_or(i64::MAX)
 }
 
+/// The columns `scope` and `id` of usage.
+fn params_of(of: UsageOf) -> (i64, i64) {
+    let (scope, id) = columns::usage_scope(of);
+    (scope, int(id))
+}
+
 /// Behind every key: bytes that no UTF-8 text has, longer than any key.
 const END: &[u8] = &[0xff; 1025];
 
@@ -308,7 +316,7 @@ impl Rows for Sqlite {
     fn put_bucket(&mut self, row: &BucketRow) -> Result<(), RowsError> {
         let sql = format!(
             "INSERT OR REPLACE INTO buckets ({}) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
             columns::BUCKET
         );
         let lock = row.object_lock;
@@ -330,6 +338,8 @@ impl Rows for Sqlite {
                 lock.map(|lock| lock.days),
                 row.encryption,
                 columns::storage_class_columns(&row.storage_class).1,
+                row.quota.bytes.map(int),
+                row.quota.objects.map(int),
             ],
         )
     }
@@ -347,6 +357,52 @@ impl Rows for Sqlite {
     fn bucket_count(&self, tenant: TenantId) -> Result<usize, RowsError> {
         let sql = "SELECT count(*) FROM buckets WHERE tenant = ?1";
         Ok(self.one(sql, [int(tenant.0)], |row| Columns::new(row).small())?.unwrap_or(0))
+    }
+
+    fn buckets_by_id(&self, after: Option<BucketId>, max: usize) -> Result<Vec<BucketRow>, RowsError> {
+        let sql = format!("SELECT {} FROM buckets WHERE id > ?1 ORDER BY id LIMIT ?2", columns::BUCKET);
+        // No bucket has the id 0: generations begin at 1.
+        self.many(&sql, params![after.map_or(0, |id| int(id.0)), limit(max)], columns::bucket)
+    }
+
+    fn usage(&self, of: UsageOf) -> Result<Usage, RowsError> {
+        let sql = "SELECT objects, object_bytes, upload_bytes FROM usage WHERE scope = ?1 AND id = ?2 AND node = 0";
+        let row = self.one(sql, params_of(of), |row| {
+            Ok(Usage { objects: row.get(0)?, object_bytes: row.get(1)?, upload_bytes: row.get(2)? })
+        })?;
+        Ok(row.unwrap_or_default())
+    }
+
+    fn add_usage(&mut self, of: UsageOf, change: Usage) -> Result<(), RowsError> {
+        let sum = self.usage(of)? + change;
+        if sum == Usage::NONE {
+            return self.delete_usage(of);
+        }
+        let (scope, id) = params_of(of);
+        self.run(
+            "INSERT OR REPLACE INTO usage (scope, id, node, objects, object_bytes, upload_bytes) \
+             VALUES (?1, ?2, 0, ?3, ?4, ?5)",
+            params![scope, id, sum.objects, sum.object_bytes, sum.upload_bytes],
+        )
+    }
+
+    fn delete_usage(&mut self, of: UsageOf) -> Result<(), RowsError> {
+        self.run("DELETE FROM usage WHERE scope = ?1 AND id = ?2", params_of(of))
+    }
+
+    fn tenant_quota(&self, tenant: TenantId) -> Result<Quota, RowsError> {
+        let sql = "SELECT quota_bytes, quota_objects FROM tenant_quotas WHERE tenant = ?1";
+        Ok(self.one(sql, [int(tenant.0)], |row| Columns::new(row).quota())?.unwrap_or_default())
+    }
+
+    fn put_tenant_quota(&mut self, tenant: TenantId, quota: &Quota) -> Result<(), RowsError> {
+        if *quota == Quota::NONE {
+            return self.run("DELETE FROM tenant_quotas WHERE tenant = ?1", [int(tenant.0)]);
+        }
+        self.run(
+            "INSERT OR REPLACE INTO tenant_quotas (tenant, quota_bytes, quota_objects) VALUES (?1, ?2, ?3)",
+            params![int(tenant.0), quota.bytes.map(int), quota.objects.map(int)],
+        )
     }
 
     fn head(&self, bucket: BucketId, key: &[u8]) -> Result<Option<VersionRow>, RowsError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-use anvil_node::metadata::suite::Logless;
+use anvil_node::metadata::suite::{Logless, histories};
 
 use super::*;
 
@@ -39,6 +39,32 @@ fn on_sqlite(case: impl AsyncFnOnce(Logless<SqliteIndex>)) {
 }
 
 anvil_node::metadata_suite!(super::on_sqlite);
+
+/// Goal: an index of a program that did not know usage gets what a program that does would have kept. Method: a random history,
+/// what the migration added taken away, and the migration.
+#[test]
+fn an_index_of_before_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (index, threads) = SqliteIndex::start(directory.path()).unwrap();
+    block_on(async {
+        histories::random_histories_agree_with_a_map(&Logless::new(index)).await;
+    });
+    threads.join();
+    let path = directory.path().join(threads::FILE_NAME);
+    let held = || {
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        let mut rows = connection.prepare("SELECT * FROM usage ORDER BY scope, id").unwrap();
+        let read = |row: &rusqlite::Row<'_>| (0..6).map(|at| row.get(at)).collect::<rusqlite::Result<Vec<i64>>>();
+        rows.query_map([], read).unwrap().collect::<rusqlite::Result<Vec<_>>>().unwrap()
+    };
+    let before = held();
+    assert!(before.len() >= 2, "something is left of the history: {before:?}");
+    let back = "DROP TABLE usage; DROP TABLE tenant_quotas; ALTER TABLE buckets DROP COLUMN quota_bytes; \
+                ALTER TABLE buckets DROP COLUMN quota_objects; PRAGMA user_version = 4";
+    rusqlite::Connection::open(&path).unwrap().execute_batch(back).unwrap();
+    drop(sqlite::Sqlite::open(&path).unwrap());
+    assert_eq!(held(), before);
+}
 
 /// Goal: no look-up and no decision reads more of a table than it answers. Method: SQLite's plan of each statement.
 #[test]
@@ -81,6 +107,7 @@ mod rows {
     use anvil_model::time::WallTime;
     use anvil_node::metadata::mutation::{Completed, Outcome, Written};
     use anvil_node::metadata::rows::*;
+    use anvil_node::metadata::usage::Quota;
     use proptest::prelude::*;
 
     use super::sqlite::Sqlite;
@@ -208,6 +235,7 @@ mod rows {
             ),
             encryption in envelope(),
             storage_class in storage_class(),
+            (bytes, objects) in (proptest::option::of(ordered()), proptest::option::of(ordered())),
         ) -> BucketRow {
             BucketRow {
                 id: BucketId(id),
@@ -228,6 +256,7 @@ mod rows {
                 object_lock,
                 encryption,
                 storage_class,
+                quota: Quota { bytes, objects },
             }
         }
     }

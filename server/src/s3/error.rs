@@ -89,6 +89,7 @@ codes! {
     NO_SUCH_UPLOAD = "NoSuchUpload", 404, "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed.";
     OPERATION_ABORTED = "OperationAborted", 409, "A conflicting conditional operation is currently in progress against this resource. Try again.";
     PRECONDITION_FAILED = "PreconditionFailed", 412, "At least one of the pre-conditions you specified did not hold";
+    QUOTA_EXCEEDED = "QuotaExceeded", 403, "The write would exceed a quota.";
     REQUEST_TIMEOUT = "RequestTimeout", 400, "Your socket connection to the server was not read from or written to within the timeout period. Idle connections will be closed.";
     SLOW_DOWN = "SlowDown", 503, "Please reduce your request rate.";
     TOO_OFTEN = "SlowDown", 429, "Please reduce your request rate.";
@@ -269,6 +270,13 @@ impl From<Refusal> for S3Error {
                 "The checksum you specified did not match the checksum calculated from the parts.",
             ),
             Refusal::EntityTooLarge => Self::new(Code::ENTITY_TOO_LARGE),
+            Refusal::QuotaExceeded(quota) => {
+                let message =
+                    format!("The write would exceed the {}'s quota of {} {}.", quota.owner, quota.most, quota.unit);
+                Self::saying(Code::QUOTA_EXCEEDED, message)
+                    .with("Quota", format!("{}-{}", quota.owner, quota.unit))
+                    .with("Maximum", quota.most.to_string())
+            }
             Refusal::OperationAborted | Refusal::BucketBeingDeleted | Refusal::SourceChanged | Refusal::OtherWriter => {
                 Self::new(Code::OPERATION_ABORTED)
             }
@@ -372,6 +380,7 @@ mod tests {
 
     use anvil_model::ids::UploadId;
     use anvil_model::io::DeviceError;
+    use anvil_node::metadata::usage::{QuotaExceeded, QuotaOwner, QuotaUnit};
 
     use super::*;
     use crate::s3::tests::head;
@@ -403,6 +412,8 @@ mod tests {
         assert!(matches!(response.body, Outgoing::Empty) && response.headers.is_empty());
     }
 
+    const QUOTA: QuotaExceeded = QuotaExceeded { owner: QuotaOwner::Bucket, unit: QuotaUnit::Bytes, most: 7 };
+
     #[test]
     fn every_refusal_has_the_code_and_status_of_aws() {
         for (refusal, code, status) in [
@@ -421,6 +432,7 @@ mod tests {
             (Refusal::EntityTooSmall { number: 1, length: 2 }, "EntityTooSmall", 400),
             (Refusal::BadDigest, "BadDigest", 400),
             (Refusal::EntityTooLarge, "EntityTooLarge", 400),
+            (Refusal::QuotaExceeded(QUOTA), "QuotaExceeded", 403),
             (Refusal::OperationAborted, "OperationAborted", 409),
             (Refusal::BucketBeingDeleted, "OperationAborted", 409),
             (Refusal::InvalidRequest("No."), "InvalidRequest", 400),

@@ -51,7 +51,7 @@ impl MetadataSource {
                     }
                 };
                 let on_health = Box::new(move |role, there| readiness.database(role, there));
-                let started = Postgres::start(*databases, place.seen, on_health, Box::new(on_seen));
+                let started = Postgres::start(*databases, place.node, place.seen, on_health, Box::new(on_seen));
                 let (postgres, thread) = started.map_err(StartError::Thread)?;
                 Ok((Self::Database { postgres, place }, MetadataThreads::Postgres(thread)))
             }

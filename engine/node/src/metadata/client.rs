@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::MetadataError;
 use super::mutation::{Change, Mutation, Outcome};
 use super::query::{
-    Answer, BlobsOnDisk, BucketPath, FoundObject, FoundParts, FoundUpload, Holdings, Prepared, Progress, Query,
-    ReadFrom, StaleUploads,
+    Answer, BlobsOnDisk, BucketPath, BucketUsage, FoundObject, FoundParts, FoundUpload, Holdings, Prepared, Progress,
+    Query, ReadFrom, StaleUploads, TenantUsage,
 };
 use super::rows::{BlobRow, BucketRow, Counters, GarbageRow, SegmentRow};
 use crate::list::{ListObjects, Page};
@@ -363,6 +363,30 @@ impl<W: World> Client<W> {
     pub async fn any_bucket(&self, name: BucketName) -> Result<Option<BucketRow>, MetadataError> {
         match self.look_up(Query::AnyBucket(name)).await? {
             Answer::AnyBucket(row) => Ok(row),
+            other => mismatch(&other),
+        }
+    }
+
+    /// [`Query::BucketUsage`].
+    pub async fn bucket_usage(&self, name: BucketName) -> Result<Option<Box<BucketUsage>>, MetadataError> {
+        match self.look_up(Query::BucketUsage(name)).await? {
+            Answer::BucketUsage(found) => Ok(found),
+            other => mismatch(&other),
+        }
+    }
+
+    /// [`Query::BucketUsages`].
+    pub async fn bucket_usages(&self, after: Option<BucketId>, max: usize) -> Result<Vec<BucketUsage>, MetadataError> {
+        match self.look_up(Query::BucketUsages { after, max }).await? {
+            Answer::BucketUsages(found) => Ok(found),
+            other => mismatch(&other),
+        }
+    }
+
+    /// [`Query::TenantUsage`].
+    pub async fn tenant_usage(&self, tenant: TenantId) -> Result<TenantUsage, MetadataError> {
+        match self.look_up(Query::TenantUsage(tenant)).await? {
+            Answer::TenantUsage(found) => Ok(found),
             other => mismatch(&other),
         }
     }

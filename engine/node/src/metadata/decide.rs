@@ -24,6 +24,7 @@ use super::rows::{
     PublicAccessBlock, Rows, RowsError, SEGMENTS_PER_VERSION_MAX, SegmentPart, SegmentRow, Slice, StorageClass,
     UploadRow, VersionRow, Versioning, WriteRow, WriterRow,
 };
+use super::usage::{Account, Quota, Usage, UsageOf};
 use super::{Refusal, check_conditions, sums};
 use crate::multipart::PartName;
 
@@ -79,14 +80,16 @@ pub fn decide(rows: &mut impl Rows, batch: &[Mutation], number: u64, now: WallTi
     counters.at = counters.at.max(now);
     let mut decision =
         Decision { verdicts: Vec::with_capacity(batch.len()), first: counters.generation, at: counters.at };
+    let mut account = Account::default();
     for mutation in batch {
-        let verdict = apply(rows, mutation, Stamp { generation: counters.generation, at: counters.at })?;
+        let verdict = apply(rows, &mut account, mutation, Stamp { generation: counters.generation, at: counters.at })?;
         if verdict.as_ref().is_ok_and(|decided| decided.changed) {
             counters.generation.0 += 1;
         }
         decision.verdicts.push(verdict);
     }
     if decision.changed() {
+        account.settle(rows)?;
         rows.forget_writes(Generation(counters.generation.0.saturating_sub(WRITES_KEPT)))?;
         counters.batch = number;
         rows.put_counters(&counters)?;
@@ -120,15 +123,21 @@ pub fn replay(rows: &mut impl Rows, batch: &Batch) -> Result<(), RowsError> {
     Ok(())
 }
 
-/// Decides one mutation and applies it to the rows. A refusal leaves them as they were.
+/// Decides one mutation and applies it to the rows. A refusal leaves them as they were. What it does to usage is noted in the
+/// account of its batch, which whoever decides the batch settles behind the last mutation.
 ///
 /// # Errors
 /// When the rows cannot be had; the transaction must be rolled back.
-pub fn apply(rows: &mut impl Rows, mutation: &Mutation, stamp: Stamp) -> Result<Verdict, RowsError> {
+pub fn apply(
+    rows: &mut impl Rows,
+    account: &mut Account,
+    mutation: &Mutation,
+    stamp: Stamp,
+) -> Result<Verdict, RowsError> {
     if let Some(known) = rows.write(mutation.write)? {
         return Ok(Ok(Decided { outcome: known.outcome, changed: false }));
     }
-    let mut one = One { rows, write: mutation.write, stamp };
+    let mut one = One { rows, account, write: mutation.write, stamp };
     match one.change(&mutation.change) {
         Ok(decided) => {
             if decided.changed {
@@ -162,6 +171,7 @@ impl From<RowsError> for No {
 
 struct One<'r, R: Rows> {
     rows: &'r mut R,
+    account: &'r mut Account,
     write: WriteId,
     stamp: Stamp,
 }
@@ -209,6 +219,8 @@ impl<R: Rows> One<'_, R> {
             Change::CompleteWrite { bucket, key, upload, size, checksum, conditions } => {
                 self.complete_write(*bucket, key, *upload, (*size, checksum), conditions)
             }
+            Change::SetBucketQuota { bucket, quota } => self.set_bucket_quota(*bucket, *quota),
+            Change::SetTenantQuota { tenant, quota } => self.set_tenant_quota(*tenant, *quota),
         }
     }
 
@@ -248,6 +260,7 @@ impl<R: Rows> One<'_, R> {
             object_lock: None,
             encryption: None,
             storage_class: StorageClass::Standard,
+            quota: Quota::NONE,
         })?;
         Ok(changed(Outcome::BucketCreated(BucketRef { id, tenant, generation })))
     }
@@ -259,6 +272,8 @@ impl<R: Rows> One<'_, R> {
             return Err(Refusal::BucketNotEmpty.into());
         }
         self.rows.delete_bucket(row.id)?;
+        self.rows.delete_usage(UsageOf::Bucket(row.id))?;
+        self.account.forget(row.id);
         Ok(changed(Outcome::BucketDeleted))
     }
 
@@ -281,6 +296,32 @@ impl<R: Rows> One<'_, R> {
         row.storage_class = storage_class.clone();
         self.rows.put_bucket(&row)?;
         Ok(changed(Outcome::BucketUpdated(BucketRef { generation: row.generation, ..bucket })))
+    }
+
+    fn set_bucket_quota(&mut self, bucket: BucketRef, quota: Quota) -> Result<Decided, No> {
+        let mut row = self.usable(bucket)?;
+        check_quota(quota)?;
+        let is_other = row.quota != quota;
+        row.quota = quota;
+        if is_other {
+            self.rows.put_bucket(&row)?;
+        }
+        Ok(Decided { outcome: Outcome::QuotaSet, changed: is_other })
+    }
+
+    fn set_tenant_quota(&mut self, tenant: TenantId, quota: Quota) -> Result<Decided, No> {
+        check_quota(quota)?;
+        let is_other = self.rows.tenant_quota(tenant)? != quota;
+        if is_other {
+            self.rows.put_tenant_quota(tenant, &quota)?;
+            self.account.set_tenant_quota(tenant, quota);
+        }
+        Ok(Decided { outcome: Outcome::QuotaSet, changed: is_other })
+    }
+
+    /// Whether the quotas leave room for what a change makes of a bucket.
+    fn admit(&mut self, bucket: &BucketRow, change: Usage) -> Result<(), No> {
+        Ok(self.account.admit(self.rows, bucket, change)??)
     }
 
     /// As [`Self::usable`], also for who names a bucket as it is since it was closed.
@@ -314,6 +355,10 @@ impl<R: Rows> One<'_, R> {
     }
 }
 
+fn check_quota(quota: Quota) -> Result<(), Refusal> {
+    if quota.is_valid() { Ok(()) } else { Err(Refusal::InvalidRequest("a quota is below 2^63")) }
+}
+
 /// Objects.
 impl<R: Rows> One<'_, R> {
     fn put_object(
@@ -323,11 +368,14 @@ impl<R: Rows> One<'_, R> {
         object: &NewObject,
         conditions: &WriteConditions,
     ) -> Result<Decided, No> {
-        let owner = self.usable(bucket)?.tenant;
+        let holder = self.usable(bucket)?;
         let head = self.rows.head(bucket.id, key.as_bytes())?;
         check(head.as_ref(), conditions)?;
         let slice = self.claimable(object.blob.as_ref(), object.size)?;
+        let usage = Usage::of_object(object.size) - Usage::of_version(head.as_ref());
+        self.admit(&holder, usage)?;
 
+        self.account.add(&holder, usage);
         self.claim(object.blob.as_ref())?;
         self.drop_content(bucket.id, head.as_ref())?;
         let row = VersionRow {
@@ -335,7 +383,7 @@ impl<R: Rows> One<'_, R> {
             write: self.write,
             null: true,
             delete_marker: false,
-            owner,
+            owner: holder.tenant,
             etag: object.etag.clone(),
             size: object.size,
             checksum: object.checksum.clone(),
@@ -355,12 +403,13 @@ impl<R: Rows> One<'_, R> {
     }
 
     fn delete_object(&mut self, bucket: BucketRef, key: &Key, conditions: &WriteConditions) -> Result<Decided, No> {
-        self.usable_or_closed(bucket)?;
+        let holder = self.usable_or_closed(bucket)?;
         let head = self.rows.head(bucket.id, key.as_bytes())?;
         check(head.as_ref(), conditions)?;
         if head.is_none() {
             return Ok(unchanged(Outcome::ObjectDeleted));
         }
+        self.account.add(&holder, Usage::NONE - Usage::of_version(head.as_ref()));
         self.drop_content(bucket.id, head.as_ref())?;
         self.rows.delete_head(bucket.id, key.as_bytes())?;
         Ok(changed(Outcome::ObjectDeleted))
@@ -515,7 +564,7 @@ impl<R: Rows> One<'_, R> {
         upload: UploadId,
         about: &NewUpload,
     ) -> Result<Decided, No> {
-        let owner = self.usable(bucket)?.tenant;
+        let holder = self.usable(bucket)?;
         if self.rows.upload(upload)?.is_some() {
             return Err(Refusal::InvalidRequest("the upload exists").into());
         }
@@ -525,12 +574,13 @@ impl<R: Rows> One<'_, R> {
         if let Some((ChecksumAlgorithm::Crc64Nvme, ChecksumType::Composite)) = about.checksum {
             return Err(Refusal::InvalidRequest("a CRC64NVME is of the full object").into());
         }
+        self.admit_object_to_be(&holder, key)?;
         self.forget_completed()?;
         self.rows.put_upload(&UploadRow {
             upload,
             bucket: bucket.id,
             key: key.as_bytes().to_vec(),
-            owner,
+            owner: holder.tenant,
             headers: about.headers.clone(),
             tags: about.tags.clone(),
             checksum: about.checksum,
@@ -540,6 +590,17 @@ impl<R: Rows> One<'_, R> {
             completed: None,
         })?;
         Ok(changed(Outcome::UploadCreated))
+    }
+
+    /// Says no to an upload that could not become an object now, before its parts come.
+    fn admit_object_to_be(&mut self, holder: &BucketRow, key: &Key) -> Result<(), No> {
+        let object = Usage::of_object(0);
+        let refused = match self.account.admit(self.rows, holder, object)? {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
+        };
+        let head = self.rows.head(holder.id, key.as_bytes())?;
+        if Usage::of_version(head.as_ref()).objects > 0 { Ok(()) } else { Err(refused.into()) }
     }
 
     /// Forgets two old completed uploads for each new one, so that they never gather.
@@ -553,32 +614,49 @@ impl<R: Rows> One<'_, R> {
     }
 
     fn put_part(&mut self, bucket: BucketRef, key: &Key, upload: UploadId, part: &NewPart) -> Result<Decided, No> {
-        let row = self.open_upload(bucket, key, upload)?;
+        let (holder, row) = self.open_upload(bucket, key, upload)?;
         check_part(&row, part)?;
         let slice = self.claimable(part.blob.as_ref(), part.size)?;
+        let replaced = self.admit_part(&holder, upload, part)?;
 
         self.claim(part.blob.as_ref())?;
-        self.store_part(upload, part, slice.into_iter().collect())?;
+        self.store_part(upload, part, slice.into_iter().collect(), replaced)?;
         Ok(changed(Outcome::PartStored(self.written())))
     }
 
     fn append_part(&mut self, bucket: BucketRef, key: &Key, upload: UploadId, part: &NewPart) -> Result<Decided, No> {
-        let row = self.open_upload(bucket, key, upload)?;
+        let (holder, row) = self.open_upload(bucket, key, upload)?;
         check_part(&row, part)?;
         let follows = part.number == 1 || self.rows.part(upload, part.number - 1)?.is_some();
         if !follows || self.rows.part(upload, part.number)?.is_some() {
             return Err(Refusal::OtherWriter.into());
         }
         let slice = self.claimable(part.blob.as_ref(), part.size)?;
+        let replaced = self.admit_part(&holder, upload, part)?;
 
         self.claim(part.blob.as_ref())?;
-        self.store_part(upload, part, slice.into_iter().collect())?;
+        self.store_part(upload, part, slice.into_iter().collect(), replaced)?;
         Ok(changed(Outcome::PartStored(self.written())))
     }
 
+    /// Takes a part into account, the last check before something changes. Gives the one that it replaces.
+    fn admit_part(&mut self, holder: &BucketRow, upload: UploadId, part: &NewPart) -> Result<Option<PartRow>, No> {
+        let replaced = self.rows.part(upload, part.number)?;
+        let usage = Usage::of_parts([part.size]) - Usage::of_parts(replaced.iter().map(|part| part.size));
+        self.admit(holder, usage)?;
+        self.account.add(holder, usage);
+        Ok(replaced)
+    }
+
     /// Puts a part in the place of the one with its number. Its slices are held already.
-    fn store_part(&mut self, upload: UploadId, part: &NewPart, slices: Vec<Slice>) -> Result<(), RowsError> {
-        if let Some(replaced) = self.rows.part(upload, part.number)? {
+    fn store_part(
+        &mut self,
+        upload: UploadId,
+        part: &NewPart,
+        slices: Vec<Slice>,
+        replaced: Option<PartRow>,
+    ) -> Result<(), RowsError> {
+        if let Some(replaced) = replaced {
             self.release_all(&replaced)?;
         }
         let part = PartRow {
@@ -606,7 +684,7 @@ impl<R: Rows> One<'_, R> {
         upload: UploadId,
         wish: Completion<'_>,
     ) -> Result<Decided, No> {
-        self.usable(bucket)?;
+        let holder = self.usable(bucket)?;
         let row = self.named_upload(bucket, key, upload)?;
         let list = sums::fingerprint(wish.parts);
         if let Some(done) = row.completed {
@@ -616,7 +694,7 @@ impl<R: Rows> One<'_, R> {
         check(head.as_ref(), wish.conditions)?;
         let uploaded = self.rows.parts(upload, 0, usize::from(PART_NUMBER_MAX))?;
         let chosen = choose(&uploaded, wish.parts)?;
-        self.complete(bucket, key, (row, list), head.as_ref(), chosen, wish.checksum)
+        self.complete(&holder, key, (row, list), head.as_ref(), chosen, wish.checksum)
     }
 
     fn complete_write(
@@ -627,7 +705,7 @@ impl<R: Rows> One<'_, R> {
         (size, checksum): (u64, &Checksum),
         conditions: &WriteConditions,
     ) -> Result<Decided, No> {
-        self.usable(bucket)?;
+        let holder = self.usable(bucket)?;
         let row = self.named_upload(bucket, key, upload)?;
         let list = sums::fingerprint_of_all(size, checksum);
         if let Some(done) = row.completed {
@@ -644,13 +722,13 @@ impl<R: Rows> One<'_, R> {
             return Err(Refusal::OtherWriter.into());
         }
         let chosen = Chosen { listed: uploaded.iter().collect(), unlisted: Vec::new() };
-        self.complete(bucket, key, (row, list), head.as_ref(), chosen, Some(checksum))
+        self.complete(&holder, key, (row, list), head.as_ref(), chosen, Some(checksum))
     }
 
     /// Makes the object of the chosen parts of an upload that is under way, and notes what they were chosen by.
     fn complete(
         &mut self,
-        bucket: BucketRef,
+        bucket: &BucketRow,
         key: &Key,
         (mut row, list): (UploadRow, [u8; 16]),
         head: Option<&VersionRow>,
@@ -670,7 +748,11 @@ impl<R: Rows> One<'_, R> {
         if wanted.is_some_and(|wanted| wanted.algorithm != algorithm || wanted.value != checksum.value) {
             return Err(Refusal::BadDigest.into());
         }
+        let parts = Usage::of_parts(listed.iter().chain(&unlisted).map(|part| part.size));
+        let usage = Usage::of_object(size) - Usage::of_version(head) - parts;
+        self.admit(bucket, usage)?;
 
+        self.account.add(bucket, usage);
         self.drop_content(bucket.id, head)?;
         unlisted.iter().try_for_each(|part| self.release_all(part))?;
         self.rows.delete_parts(upload)?;
@@ -709,19 +791,19 @@ impl<R: Rows> One<'_, R> {
     }
 
     fn abort_upload(&mut self, bucket: BucketRef, key: &Key, upload: UploadId) -> Result<Decided, No> {
-        self.usable_or_closed(bucket)?;
+        let holder = self.usable_or_closed(bucket)?;
         self.upload_under_way(bucket, key, upload)?;
-        for part in self.rows.parts(upload, 0, usize::from(PART_NUMBER_MAX))? {
-            self.release_all(&part)?;
-        }
+        let parts = self.rows.parts(upload, 0, usize::from(PART_NUMBER_MAX))?;
+        self.account.add(&holder, Usage::NONE - Usage::of_parts(parts.iter().map(|part| part.size)));
+        parts.iter().try_for_each(|part| self.release_all(part))?;
         self.rows.delete_parts(upload)?;
         self.rows.delete_upload(upload)?;
         Ok(changed(Outcome::UploadAborted))
     }
 
-    fn open_upload(&self, bucket: BucketRef, key: &Key, upload: UploadId) -> Result<UploadRow, No> {
-        self.usable(bucket)?;
-        self.upload_under_way(bucket, key, upload)
+    fn open_upload(&self, bucket: BucketRef, key: &Key, upload: UploadId) -> Result<(BucketRow, UploadRow), No> {
+        let holder = self.usable(bucket)?;
+        Ok((holder, self.upload_under_way(bucket, key, upload)?))
     }
 
     fn upload_under_way(&self, bucket: BucketRef, key: &Key, upload: UploadId) -> Result<UploadRow, No> {

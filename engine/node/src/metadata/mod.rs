@@ -5,6 +5,7 @@
 //!   implementation that can run them next to its rows.
 //! - [`Metadata`]: the trait; [`embedded`] implements it with a [`log`] on the node's disks and an index beside it.
 //!   A database implements it elsewhere, behind [`flushed`].
+//! - [`usage`]: what buckets and tenants hold, and may.
 //! - [`batch`] gathers the requests of all cores; [`client`] is what a story holds.
 //!
 //! Knows no SQL. Called by the stories, and by `server`, which joins it with SQLite.
@@ -22,6 +23,7 @@ pub mod rows;
 #[cfg(feature = "suite")]
 pub mod suite;
 mod sums;
+pub mod usage;
 
 use std::future::Future;
 use std::rc::Rc;
@@ -34,6 +36,7 @@ use anvil_model::object::{Etag, WriteConditions};
 pub use client::Client;
 use mutation::{Mutation, Outcome};
 use query::{Answer, Query};
+use usage::QuotaExceeded;
 
 /// The metadata of a region, batch by batch. [`batch::Service`] is its only caller on a serving node.
 ///
@@ -106,6 +109,9 @@ pub enum Refusal {
     BadDigest,
     #[error("the object is larger than an object may be")]
     EntityTooLarge,
+    /// Deletions, and writes that make nothing more, go on.
+    #[error("{0}")]
+    QuotaExceeded(QuotaExceeded),
     /// The source of a copy is gone or another version than was looked at: look again. `OperationAborted` in S3 when
     /// it never holds still.
     #[error("the source of the copy changed while the request ran")]

@@ -10,6 +10,7 @@ use anvil_model::time::WallTime;
 use serde::{Deserialize, Serialize};
 
 use super::rows::StorageClass;
+use super::usage::Quota;
 use crate::multipart::PartName;
 
 /// One attempt to change something. Sent again with the same id it changes nothing and answers as before.
@@ -218,6 +219,21 @@ pub enum Change {
         /// What must hold of the key.
         conditions: WriteConditions,
     },
+    /// Says how much a bucket may hold. Its configuration stays the one that requests were decided under: a quota is read
+    /// where a change is decided, so nobody has to ask again.
+    SetBucketQuota {
+        /// Which.
+        bucket: BucketRef,
+        /// How much.
+        quota: Quota,
+    },
+    /// Says how much a tenant's buckets may hold in this region, all together.
+    SetTenantQuota {
+        /// Whose.
+        tenant: TenantId,
+        /// How much.
+        quota: Quota,
+    },
 }
 
 /// How a blob is spread.
@@ -359,6 +375,8 @@ pub enum Outcome {
     BlobSpread,
     /// The bucket is closed, and named like this from here on.
     BucketClosed(BucketRef),
+    /// The quota holds for every change that is decided from here on.
+    QuotaSet,
 }
 
 impl Outcome {
@@ -416,11 +434,13 @@ impl Mutation {
             | Change::ClaimOrphans { .. }
             | Change::ForgetGarbage { .. }
             | Change::MoveShard { .. }
+            | Change::SetTenantQuota { .. }
             | Change::SpreadAnew { .. } => (0, &[]),
             Change::CreateBucket { name, .. } => (0, name.as_str().as_bytes()),
-            Change::DeleteBucket { bucket } | Change::UpdateBucket { bucket, .. } | Change::CloseBucket { bucket } => {
-                (bucket.id.0, &[])
-            }
+            Change::DeleteBucket { bucket }
+            | Change::UpdateBucket { bucket, .. }
+            | Change::SetBucketQuota { bucket, .. }
+            | Change::CloseBucket { bucket } => (bucket.id.0, &[]),
             Change::PutObject { bucket, key, .. }
             | Change::DeleteObject { bucket, key, .. }
             | Change::CreateUpload { bucket, key, .. }

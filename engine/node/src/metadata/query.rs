@@ -12,6 +12,7 @@ use super::rows::{
     BlobRow, BucketRow, BucketState, Content, Counters, GarbageRow, Rows, RowsError, SegmentPart, SegmentRow,
     StorageClass, UploadRow, VersionRow,
 };
+use super::usage::{Quota, Room, Usage, UsageOf};
 use super::{Refusal, pages};
 use crate::list::{ListObjects, Page};
 use crate::multipart::{ListUploads, PartsPage, UploadsPage};
@@ -152,6 +153,17 @@ pub enum Query {
     Counters,
     /// A bucket, whoever's it is and also a closed one: for administrators.
     AnyBucket(BucketName),
+    /// What a bucket holds and may, whoever's it is and also a closed one.
+    BucketUsage(BucketName),
+    /// What buckets hold and may, of all tenants and also closed ones, by id.
+    BucketUsages {
+        /// Those after this one.
+        after: Option<BucketId>,
+        /// At most, up to `PAGE_KEYS_MAX`.
+        max: usize,
+    },
+    /// What a tenant's buckets hold and may.
+    TenantUsage(TenantId),
     /// What a bucket holds, also a closed one: for who empties it.
     Holdings {
         /// Which.
@@ -205,8 +217,31 @@ pub enum Answer {
     BlobsOnDisk(BlobsOnDisk),
     Counters(Counters),
     AnyBucket(Option<BucketRow>),
+    BucketUsage(Option<Box<BucketUsage>>),
+    BucketUsages(Vec<BucketUsage>),
+    TenantUsage(TenantUsage),
     Holdings(Option<Box<Holdings>>),
     StaleUploads(StaleUploads),
+}
+
+/// What a bucket holds, beside its row, which has its quota.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketUsage {
+    /// The bucket.
+    pub bucket: BucketRow,
+    /// What it holds.
+    pub usage: Usage,
+    /// How much its tenant may hold.
+    pub tenant_quota: Quota,
+}
+
+/// What a tenant's buckets in this region hold, and may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TenantUsage {
+    /// How much they may hold.
+    pub quota: Quota,
+    /// What they hold.
+    pub usage: Usage,
 }
 
 /// A part of what a bucket holds.
@@ -284,6 +319,8 @@ pub struct Prepared {
     pub current: Option<(Etag, Generation)>,
     /// The bucket's, for a request that names none.
     pub storage_class: StorageClass,
+    /// What the quotas leave for it.
+    pub room: Room,
 }
 
 /// How far a resumable write is.
@@ -308,6 +345,8 @@ pub struct FoundUpload {
     pub bucket: BucketRef,
     /// The upload.
     pub upload: UploadRow,
+    /// What the quotas leave for a part that replaces none.
+    pub room: Room,
 }
 
 /// Segments of one answer, at most. At the least part size they hold 320 MiB.
@@ -361,6 +400,7 @@ fn answer(rows: &impl Rows, query: &Query) -> Result<Answer, No> {
             let current = rows.head(bucket.id, key.as_bytes())?.filter(|version| !version.delete_marker);
             Answer::Prepared(Prepared {
                 bucket: reference(&bucket),
+                room: Room::of(rows, &bucket, Usage::of_version(current.as_ref()))?,
                 current: current.map(|version| (version.etag, version.generation)),
                 storage_class: bucket.storage_class,
             })
@@ -374,7 +414,8 @@ fn answer(rows: &impl Rows, query: &Query) -> Result<Answer, No> {
         Query::Upload { bucket, key, upload: id } => {
             let bucket = usable(rows, bucket)?;
             let upload = upload(rows, &bucket, key, *id)?;
-            Answer::Upload(Box::new(FoundUpload { bucket: reference(&bucket), upload }))
+            let room = Room::of(rows, &bucket, Usage::NONE)?;
+            Answer::Upload(Box::new(FoundUpload { bucket: reference(&bucket), upload, room }))
         }
         Query::Uploads { bucket, list } => Answer::Uploads(pages::uploads(rows, usable(rows, bucket)?.id, list)?),
         Query::Parts { bucket, key, upload: id, after, max } => {
@@ -391,6 +432,20 @@ fn answer(rows: &impl Rows, query: &Query) -> Result<Answer, No> {
         }
         Query::Counters => Answer::Counters(rows.counters()?),
         Query::AnyBucket(name) => Answer::AnyBucket(rows.bucket_named(name)?),
+        Query::BucketUsage(name) => {
+            let found = rows.bucket_named(name)?.map(|bucket| bucket_usage(rows, bucket));
+            Answer::BucketUsage(found.transpose()?.map(Box::new))
+        }
+        Query::BucketUsages { after, max } => {
+            let buckets = rows.buckets_by_id(*after, (*max).clamp(1, PAGE_KEYS_MAX))?;
+            // All are asked for before one that is missing ends it: where rows are loaded, they are loaded together.
+            let found: Vec<_> = buckets.into_iter().map(|bucket| bucket_usage(rows, bucket)).collect();
+            Answer::BucketUsages(found.into_iter().collect::<Result<_, _>>()?)
+        }
+        Query::TenantUsage(tenant) => {
+            let (quota, usage) = (rows.tenant_quota(*tenant), rows.usage(UsageOf::Tenant(*tenant)));
+            Answer::TenantUsage(TenantUsage { quota: quota?, usage: usage? })
+        }
         Query::Holdings { bucket, from, max } => {
             Answer::Holdings(holdings(rows, *bucket, from, (*max).clamp(1, PAGE_KEYS_MAX))?.map(Box::new))
         }
@@ -398,6 +453,11 @@ fn answer(rows: &impl Rows, query: &Query) -> Result<Answer, No> {
             Answer::StaleUploads(stale_uploads(rows, *before, *after, (*max).clamp(1, PAGE_KEYS_MAX))?)
         }
     })
+}
+
+fn bucket_usage(rows: &impl Rows, bucket: BucketRow) -> Result<BucketUsage, RowsError> {
+    let (usage, tenant_quota) = (rows.usage(UsageOf::Bucket(bucket.id)), rows.tenant_quota(bucket.tenant));
+    Ok(BucketUsage { usage: usage?, tenant_quota: tenant_quota?, bucket })
 }
 
 fn active_buckets(rows: &impl Rows, tenant: TenantId, after: &str, max: usize) -> Result<Vec<BucketRow>, RowsError> {

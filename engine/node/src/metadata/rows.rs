@@ -13,6 +13,7 @@ use anvil_model::time::WallTime;
 use serde::{Deserialize, Serialize};
 
 use super::mutation::{Completed, Outcome};
+use super::usage::{Quota, Usage, UsageOf};
 use crate::classes::ClassName;
 
 /// A bucket. Its id is never reused; its name is unique among the buckets that are there.
@@ -44,6 +45,8 @@ pub struct BucketRow {
     pub encryption: Option<Vec<u8>>,
     /// Of a new version, when the request does not say.
     pub storage_class: StorageClass,
+    /// How much it may hold.
+    pub quota: Quota,
 }
 
 /// Whether a bucket takes reads and writes.
@@ -437,6 +440,18 @@ pub trait Rows {
     fn buckets(&self, tenant: TenantId, after: &str, max: usize) -> Result<Vec<BucketRow>, RowsError>;
     /// How many buckets a tenant has.
     fn bucket_count(&self, tenant: TenantId) -> Result<usize, RowsError>;
+    /// Buckets of all tenants by id, those after `after`.
+    fn buckets_by_id(&self, after: Option<BucketId>, max: usize) -> Result<Vec<BucketRow>, RowsError>;
+
+    /// What is held; nothing where nothing was added.
+    fn usage(&self, of: UsageOf) -> Result<Usage, RowsError>;
+    /// Adds to what is held. Not seen by [`Self::usage`] in the same transaction where a database adds it up itself.
+    fn add_usage(&mut self, of: UsageOf, change: Usage) -> Result<(), RowsError>;
+    /// Drops the account of a bucket that is deleted.
+    fn delete_usage(&mut self, of: UsageOf) -> Result<(), RowsError>;
+    /// How much a tenant may hold in this region.
+    fn tenant_quota(&self, tenant: TenantId) -> Result<Quota, RowsError>;
+    fn put_tenant_quota(&mut self, tenant: TenantId, quota: &Quota) -> Result<(), RowsError>;
 
     /// The current version of a key.
     fn head(&self, bucket: BucketId, key: &[u8]) -> Result<Option<VersionRow>, RowsError>;

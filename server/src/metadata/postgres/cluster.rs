@@ -7,6 +7,7 @@ use super::Seen;
 use super::address::Database;
 use super::schema::{GLOBAL, REGIONAL, SchemaError, Status, migrate};
 use super::session::{Session, SessionError, SqlError};
+use super::usage::recount_if_due;
 use super::work::has_moved;
 use crate::data_dir::{DataDir, DataDirError, FILE_VERSION};
 
@@ -159,6 +160,9 @@ async fn join_async(databases: &Databases, data: &DataDir, region: &str, init: b
     let seen = Seen { lineage: kept.regional, change: kept.generation.zip(kept.write) };
     if let Some(how) = has_moved(&regional, &seen).await? {
         return Err(JoinError::Moved(how));
+    }
+    if recount_if_due(&regional).await? {
+        tracing::info!("counted what buckets and tenants hold");
     }
     let tenant = global.query(FIRST_TENANT, &[]).await?;
     let tenant: i64 = tenant.first().ok_or_else(|| JoinError::Asking("there is no tenant".to_owned()))?.get(0);

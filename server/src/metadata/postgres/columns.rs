@@ -10,6 +10,7 @@ use anvil_node::metadata::rows::{
     Ownership, PartRow, Retention, RowsError, SegmentPart, SegmentRow, Slice, StorageClass, UploadRow, VersionRow,
     Versioning, WriteRow, WriterRow,
 };
+use anvil_node::metadata::usage::{Quota, Usage, UsageOf};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql};
 
@@ -22,7 +23,11 @@ pub(super) const WRITER: Columns = "node bigint, incarnation bigint, opened_at_m
 pub(super) const WRITE: Columns = "generation bigint, write_id bytea, outcome bytea";
 pub(super) const BUCKET: Columns = "id bigint, name text, tenant bigint, region text, state smallint, \
     generation bigint, created_at_ms bigint, versioning smallint, ownership smallint, public_access_block smallint, \
-    lock_enabled boolean, lock_mode smallint, lock_days bigint, encryption bytea, storage_class_name text";
+    lock_enabled boolean, lock_mode smallint, lock_days bigint, encryption bytea, storage_class_name text, \
+    quota_bytes bigint, quota_objects bigint";
+pub(super) const USAGE: Columns =
+    "scope smallint, id bigint, node bigint, objects bigint, object_bytes bigint, upload_bytes bigint";
+pub(super) const TENANT_QUOTA: Columns = "tenant bigint, quota_bytes bigint, quota_objects bigint";
 pub(super) const HEAD: Columns = "bucket bigint, key bytea, generation bigint, write_id bytea, is_null boolean, \
     delete_marker boolean, owner bigint, etag text, size bigint, checksum_algorithm smallint, checksum_of smallint, \
     checksum bytea, crc64nvme bigint, content_type text, cache_control text, content_disposition text, \
@@ -222,6 +227,11 @@ impl<'r> Reader<'r> {
         })
     }
 
+    fn quota(&mut self) -> Read<Quota> {
+        let mut most = || self.take::<Option<i64>>().map(|most| most.map(i64::cast_unsigned));
+        Ok(Quota { bytes: most()?, objects: most()? })
+    }
+
     fn slice(&mut self) -> Read<Option<Slice>> {
         let blob: Option<&[u8]> = self.take()?;
         let (offset, length): (Option<i64>, Option<i64>) = (self.take()?, self.take()?);
@@ -296,7 +306,24 @@ pub(super) fn bucket(row: &Row) -> Read<BucketRow> {
             None => StorageClass::Standard,
             Some(name) => name.parse().map_err(|_| c.wrong("not a storage class's name"))?,
         },
+        quota: c.quota()?,
     })
+}
+
+/// Whose usage, and what the nodes came to.
+pub(super) fn usage(row: &Row) -> Read<(UsageOf, Usage)> {
+    let mut c = Reader::new(row);
+    let scope: i16 = c.take()?;
+    let id = c.number()?;
+    let all = [UsageOf::Bucket(BucketId(id)), UsageOf::Tenant(TenantId(id))];
+    let of = all.into_iter().find(|of| sets::usage_scope(*of).0 == i64::from(scope));
+    let of = of.ok_or_else(|| c.wrong("a number that is not of the set"))?;
+    Ok((of, Usage { objects: c.take()?, object_bytes: c.take()?, upload_bytes: c.take()? }))
+}
+
+pub(super) fn tenant_quota(row: &Row) -> Read<(TenantId, Quota)> {
+    let mut c = Reader::new(row);
+    Ok((c.number().map(TenantId)?, c.quota()?))
 }
 
 /// The bucket and key of a head, and its version.

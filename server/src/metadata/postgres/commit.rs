@@ -13,8 +13,9 @@ use anvil_model::ids::{BucketId, Generation, NodeId};
 use anvil_model::object::BucketName;
 use anvil_model::time::WallTime;
 use anvil_node::metadata::decide::{Verdict, apply};
-use anvil_node::metadata::mutation::{Change, CopySource, Mutation, Stamp};
+use anvil_node::metadata::mutation::{BucketRef, Change, CopySource, Mutation, Stamp};
 use anvil_node::metadata::rows::RowsError;
+use anvil_node::metadata::usage::{Account, UsageOf};
 use futures_util::future::join4;
 
 use super::columns::Reader;
@@ -46,16 +47,24 @@ fn is_alone(mutation: &Mutation) -> bool {
             | Change::CreateBucket { .. }
             | Change::DeleteBucket { .. }
             | Change::UpdateBucket { .. }
+            | Change::SetBucketQuota { .. }
+            | Change::SetTenantQuota { .. }
             | Change::CloseBucket { .. }
     )
 }
 
-/// Decides and keeps a run. `floor` is a time before which no change is given; `sent` becomes true before the first byte
+/// Decides and keeps a run, as `node`. `floor` is a time before which no change is given; `sent` becomes true before the first byte
 /// that may commit goes out.
-pub(super) async fn attempt(session: &Session, run: &[Mutation], floor: WallTime, sent: &Cell<bool>) -> Attempt {
+pub(super) async fn attempt(
+    session: &Session,
+    node: NodeId,
+    run: &[Mutation],
+    floor: WallTime,
+    sent: &Cell<bool>,
+) -> Attempt {
     match decide(session, run, floor).await {
         Ok(Decided { rows, verdicts, last, at }) => {
-            let tables = Tables::of(&rows.found, &rows.changes);
+            let tables = Tables::of(&rows.found, &rows.changes, node);
             let writes = Writes::of(&tables);
             match writes.commit(session, || sent.set(true)).await {
                 Saved::Committed => Attempt::Done { verdicts, last, at },
@@ -130,13 +139,14 @@ fn pass(
     undecidable: &BTreeSet<usize>,
 ) -> Result<Vec<Option<Verdict>>, (usize, RowsError)> {
     let (mut verdicts, mut first_error) = (Vec::with_capacity(run.len()), None);
+    let mut account = Account::default();
     for (index, (mutation, stamp)) in run.iter().zip(stamps).enumerate() {
         if undecidable.contains(&index) {
             verdicts.push(None);
             continue;
         }
         // On after an error, so that the pass asks for what the others need too.
-        match apply(rows, mutation, *stamp) {
+        match apply(rows, &mut account, mutation, *stamp) {
             Ok(verdict) => verdicts.push(Some(verdict)),
             Err(error) => {
                 first_error.get_or_insert((index, error));
@@ -144,7 +154,10 @@ fn pass(
             }
         }
     }
-    first_error.map_or(Ok(verdicts), Err)
+    match first_error {
+        Some(error) => Err(error),
+        None => account.settle(rows).map(|()| verdicts).map_err(|error| (0, error)),
+    }
 }
 
 fn read_stamps(rows: &[tokio_postgres::Row], floor: WallTime) -> Result<Vec<Stamp>, RowsError> {
@@ -171,7 +184,10 @@ fn needs_of(mutation: &Mutation) -> Vec<Need> {
             needs.extend([Need::BucketNamed(name.as_str().to_owned()), Need::BucketCount(*tenant)]);
         }
         Change::DeleteBucket { bucket } => needs.extend([Need::Bucket(bucket.id), Need::HasVersions(bucket.id)]),
-        Change::UpdateBucket { bucket, .. } | Change::CloseBucket { bucket } => needs.push(Need::Bucket(bucket.id)),
+        Change::UpdateBucket { bucket, .. }
+        | Change::SetBucketQuota { bucket, .. }
+        | Change::CloseBucket { bucket } => needs.push(Need::Bucket(bucket.id)),
+        Change::SetTenantQuota { tenant, .. } => needs.push(Need::TenantQuota(*tenant)),
         Change::PutObject { bucket, key, .. } | Change::DeleteObject { bucket, key, .. } => {
             needs.extend(head(bucket.id, key.as_bytes(), true));
         }
@@ -206,10 +222,30 @@ fn needs_of(mutation: &Mutation) -> Vec<Need> {
         Change::ForgetGarbage { blobs } => needs.extend(blobs.iter().map(|(_, blob)| Need::Blob(*blob))),
         Change::MoveShard { blob, .. } | Change::SpreadAnew { blob, .. } => needs.push(Need::Blob(*blob)),
     }
+    if let Some(bucket) = grown(&mutation.change) {
+        let of = [UsageOf::Bucket(bucket.id), UsageOf::Tenant(bucket.tenant)];
+        needs.push(Need::TenantQuota(bucket.tenant));
+        needs.extend(of.map(Need::Usage));
+    }
     if let Some(claim) = mutation.claim() {
         needs.extend([Need::Writer(claim.blob.node), Need::Blob(claim.blob)]);
     }
     needs
+}
+
+/// The bucket that a change may make larger, so that its quotas are asked.
+fn grown(change: &Change) -> Option<&BucketRef> {
+    match change {
+        Change::PutObject { bucket, .. }
+        | Change::CopyObject { bucket, .. }
+        | Change::CreateUpload { bucket, .. }
+        | Change::PutPart { bucket, .. }
+        | Change::CopyPart { bucket, .. }
+        | Change::AppendPart { bucket, .. }
+        | Change::CompleteUpload { bucket, .. }
+        | Change::CompleteWrite { bucket, .. } => Some(bucket),
+        _ => None,
+    }
 }
 
 /// The locks of a run: numbers in ascending order, each with whether it is shared.
@@ -234,10 +270,12 @@ impl Locks {
                 Change::CreateBucket { name, .. } => take(of_name(name), false),
                 Change::DeleteBucket { bucket }
                 | Change::UpdateBucket { bucket, .. }
+                | Change::SetBucketQuota { bucket, .. }
                 | Change::CloseBucket { bucket } => {
                     take(of_bucket(bucket.id), false);
                 }
                 Change::ClaimOrphans { blobs } => blobs.iter().for_each(|claim| take(of_writer(claim.blob.node), true)),
+                Change::SetTenantQuota { tenant, .. } => take(lock(b"tenant", tenant.0, &[]), false),
                 // The rows of their blobs are locked.
                 Change::ForgetGarbage { .. } | Change::MoveShard { .. } | Change::SpreadAnew { .. } => {}
                 Change::CopyObject { copy, .. } => take_source(&mut take, &copy.source),
@@ -322,7 +360,6 @@ pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
 mod tests {
     use anvil_model::ids::{TenantId, UploadId, WriteId};
     use anvil_model::object::Key;
-    use anvil_node::metadata::mutation::BucketRef;
 
     use super::*;
 

@@ -5,16 +5,18 @@ use std::sync::LazyLock;
 
 use anvil_model::ids::{BlobId, UploadId};
 use anvil_node::metadata::rows::{Counters, RowsError};
+use anvil_node::metadata::usage::{Quota, Usage};
 use futures_util::future::{LocalBoxFuture, try_join_all};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::columns::{
-    self, BLOB, BUCKET, GARBAGE, HEAD, LISTED, PART, Reader, SEGMENT, UPLOAD, WRITE, WRITER, blob_bytes, bound,
-    id_bytes, int, names,
+    self, BLOB, BUCKET, GARBAGE, HEAD, LISTED, PART, Reader, SEGMENT, TENANT_QUOTA, UPLOAD, WRITE, WRITER, blob_bytes,
+    bound, id_bytes, int, names, small,
 };
 use super::rows::{Found, Need, Scan};
 use super::session::{Session, SqlError};
+use crate::metadata::columns as sets;
 
 /// Whether the rows are loaded to be changed: then blobs are locked, in the order of their ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,8 @@ struct Groups {
     blobs_of_heads: (Vec<i64>, Vec<Vec<u8>>),
     uploads: Vec<Vec<u8>>,
     parts: (Vec<Vec<u8>>, Vec<i32>),
+    usage: (Vec<i16>, Vec<i64>),
+    tenant_quotas: Vec<i64>,
     scans: Vec<Need>,
     points: Vec<Need>,
 }
@@ -76,6 +80,8 @@ enum Loaded {
     Blobs(Vec<Row>),
     Uploads(Vec<Row>),
     Parts(Vec<Row>),
+    Usage(Vec<Row>),
+    TenantQuotas(Vec<Row>),
     Scan(Need, Scan),
 }
 
@@ -106,6 +112,12 @@ impl Groups {
                     groups.parts.0.push(id_bytes(upload.0));
                     groups.parts.1.push((*number).into());
                 }
+                Need::Usage(of) => {
+                    let (scope, id) = sets::usage_scope(*of);
+                    groups.usage.0.push(small(scope));
+                    groups.usage.1.push(int(id));
+                }
+                Need::TenantQuota(tenant) => groups.tenant_quotas.push(int(tenant.0)),
                 _ => {
                     groups.scans.push(need);
                     continue;
@@ -141,6 +153,8 @@ impl Groups {
         add(self.blobs.is_empty(), blobs_sql, vec![&self.blobs], Loaded::Blobs);
         add(self.uploads.is_empty(), &UPLOADS, vec![&self.uploads], Loaded::Uploads);
         add(self.parts.0.is_empty(), &PARTS_NUMBERED, vec![&self.parts.0, &self.parts.1], Loaded::Parts);
+        add(self.usage.0.is_empty(), USAGE, vec![&self.usage.0, &self.usage.1], Loaded::Usage);
+        add(self.tenant_quotas.is_empty(), &TENANT_QUOTAS, vec![&self.tenant_quotas], Loaded::TenantQuotas);
         if !self.named_heads.is_empty() {
             loads.push(Box::pin(async move {
                 let (names, keys): (Vec<&str>, Vec<&[u8]>) =
@@ -162,6 +176,8 @@ impl Groups {
                 Need::Blob(blob) => drop(found.blobs.insert(blob, None)),
                 Need::Upload(upload) => drop(found.uploads.insert(upload, None)),
                 Need::Part(upload, number) => drop(found.parts.insert((upload, number), None)),
+                Need::Usage(of) => drop(found.usage.insert(of, Usage::NONE)),
+                Need::TenantQuota(tenant) => drop(found.tenant_quotas.insert(tenant, Quota::NONE)),
                 _ => {}
             }
         }
@@ -214,6 +230,18 @@ impl Loaded {
                     found.parts.insert((upload, part.number), Some(part));
                 }
             }
+            Self::Usage(rows) => {
+                for row in rows.iter().map(columns::usage) {
+                    let (of, usage) = row?;
+                    found.usage.insert(of, usage);
+                }
+            }
+            Self::TenantQuotas(rows) => {
+                for row in rows.iter().map(columns::tenant_quota) {
+                    let (tenant, quota) = row?;
+                    found.tenant_quotas.insert(tenant, quota);
+                }
+            }
             Self::Scan(need, scan) => drop(found.scans.insert(need, scan)),
         }
         Ok(())
@@ -232,6 +260,11 @@ async fn scan(session: &Session, need: &Need, aim: Aim) -> Result<Scan, SqlError
             let rows = session.query(BUCKET_COUNT, &[&int(tenant.0)]).await?;
             let count = rows.first().map_or(Ok(0), |row| Reader::new(row).number()).map_err(SqlError::Rows)?;
             Scan::Count(usize::try_from(count).unwrap_or(usize::MAX))
+        }
+        Need::BucketsById(after, max) => {
+            // No bucket has the id 0: generations begin at 1.
+            let after = after.map_or(0, |bucket| int(bucket.0));
+            Scan::Buckets(read(&session.query(&BUCKETS_BY_ID, &[&after, &limit(max)]).await?, columns::bucket)?)
         }
         Need::Heads(bucket, from, until, max) => {
             let until = until.as_deref().unwrap_or(END);
@@ -319,6 +352,13 @@ static BUCKETS_NAMED: Sql = LazyLock::new(|| format!("SELECT {} FROM buckets WHE
 static BUCKETS_OF_TENANT: Sql = LazyLock::new(|| {
     format!("SELECT {} FROM buckets WHERE tenant = $1 AND name > $2 ORDER BY name LIMIT $3", names(BUCKET, ""))
 });
+static BUCKETS_BY_ID: Sql =
+    LazyLock::new(|| format!("SELECT {} FROM buckets WHERE id > $1 ORDER BY id LIMIT $2", names(BUCKET, "")));
+const USAGE: &str = "SELECT u.scope, u.id, sum(u.objects)::bigint, sum(u.object_bytes)::bigint, \
+                     sum(u.upload_bytes)::bigint FROM unnest($1::smallint[], $2::bigint[]) AS wanted (scope, id) \
+                     JOIN usage AS u USING (scope, id) GROUP BY u.scope, u.id";
+static TENANT_QUOTAS: Sql =
+    LazyLock::new(|| format!("SELECT {} FROM tenant_quotas WHERE tenant = ANY($1)", names(TENANT_QUOTA, "")));
 const BUCKET_COUNT: &str = "SELECT count(*) FROM buckets WHERE tenant = $1";
 static HEADS: Sql = LazyLock::new(|| {
     format!(
@@ -421,6 +461,9 @@ pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
         BUCKETS_NAMED,
         BUCKETS_OF_TENANT,
         BUCKET_COUNT,
+        BUCKETS_BY_ID,
+        USAGE,
+        TENANT_QUOTAS,
         HEADS,
         HEADS_NAMED,
         HEADS_LISTED,

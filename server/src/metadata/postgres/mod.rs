@@ -35,6 +35,7 @@ mod save;
 pub mod schema;
 mod session;
 pub mod tasks;
+mod usage;
 mod whole;
 mod work;
 
@@ -42,7 +43,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use anvil_model::ids::{Generation, WriteId};
+use anvil_model::ids::{Generation, NodeId, WriteId};
 use anvil_node::metadata::client::RETRY_AFTER;
 use anvil_node::metadata::mutation::{Mutation, Outcome};
 use anvil_node::metadata::query::{Answer, Query};
@@ -117,13 +118,14 @@ struct LookUpJob {
 }
 
 impl Postgres {
-    /// Starts the thread. Every connection to the regional database must be of the history `seen`, and have its last
+    /// Starts the thread, which changes things as `node`. Every connection to the regional database must be of the history `seen`, and have its last
     /// change; of the global one it is only asked whether it answers.
     ///
     /// # Errors
     /// When there is no thread to be had.
     pub fn start(
         databases: Databases,
+        node: NodeId,
         seen: Seen,
         on_health: OnHealth,
         on_seen: OnSeen,
@@ -133,7 +135,7 @@ impl Postgres {
         let (look_ups, look_up_jobs) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new().name("metadata-postgres".to_owned());
         let handle = thread.spawn(move || {
-            let work = work::run(databases, seen, on_health, on_seen, commit_jobs, look_up_jobs);
+            let work = work::run(databases, node, seen, on_health, on_seen, commit_jobs, look_up_jobs);
             tokio::task::LocalSet::new().block_on(&runtime, work);
         })?;
         Ok((Self { commits, look_ups }, PostgresThread(handle)))

@@ -17,6 +17,7 @@ use anvil_node::metadata::rows::{
     BlobRow, BlobState, BucketRow, Counters, GarbageRow, ListedRow, PartRow, Rows, RowsError, SegmentRow, UploadRow,
     VersionRow, WriteRow, WriterRow,
 };
+use anvil_node::metadata::usage::{Quota, Usage, UsageOf};
 
 /// Rows that a pass asked for and that are to be loaded: one by its key, or a scan with its bounds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,10 +34,13 @@ pub(super) enum Need {
     BlobOfHead(BucketId, Vec<u8>),
     Upload(UploadId),
     Part(UploadId, u16),
+    Usage(UsageOf),
+    TenantQuota(TenantId),
     // From here on scans: bounds, and how many rows at most.
     Counters,
     Buckets(TenantId, String, usize),
     BucketCount(TenantId),
+    BucketsById(Option<BucketId>, usize),
     Heads(BucketId, Vec<u8>, Option<Vec<u8>>, usize),
     HasVersions(BucketId),
     Segments(BucketId, Generation, u64, u64, usize),
@@ -82,6 +86,8 @@ pub(super) struct Found {
     pub(super) blobs: BTreeMap<BlobId, Option<BlobRow>>,
     pub(super) uploads: BTreeMap<UploadId, Option<UploadRow>>,
     pub(super) parts: BTreeMap<(UploadId, u16), Option<PartRow>>,
+    pub(super) usage: BTreeMap<UsageOf, Usage>,
+    pub(super) tenant_quotas: BTreeMap<TenantId, Quota>,
     pub(super) scans: BTreeMap<Need, Scan>,
 }
 
@@ -102,6 +108,10 @@ pub(super) struct Changes {
     pub(super) parts: BTreeMap<(UploadId, u16), PartRow>,
     /// Uploads whose parts from before go.
     pub(super) parts_dropped: BTreeSet<UploadId>,
+    /// What is added to usage.
+    pub(super) usage: BTreeMap<UsageOf, Usage>,
+    pub(super) usage_dropped: BTreeSet<UsageOf>,
+    pub(super) tenant_quotas: BTreeMap<TenantId, Quota>,
 }
 
 /// The rows of one transaction as a pass sees them.
@@ -207,6 +217,38 @@ impl Rows for Loaded {
 
     fn bucket_count(&self, tenant: TenantId) -> Result<usize, RowsError> {
         self.scan(Need::BucketCount(tenant), rows_of!(Count))
+    }
+
+    // Asked by look-ups alone.
+    fn buckets_by_id(&self, after: Option<BucketId>, max: usize) -> Result<Vec<BucketRow>, RowsError> {
+        self.scan(Need::BucketsById(after, max), rows_of!(Buckets))
+    }
+
+    /// As it was before the pass: what the pass adds is in the account of its batch.
+    fn usage(&self, of: UsageOf) -> Result<Usage, RowsError> {
+        self.found.usage.get(&of).copied().map_or_else(|| self.miss(Need::Usage(of)), Ok)
+    }
+
+    fn add_usage(&mut self, of: UsageOf, change: Usage) -> Result<(), RowsError> {
+        let sum = self.changes.usage.entry(of).or_default();
+        *sum = *sum + change;
+        Ok(())
+    }
+
+    fn delete_usage(&mut self, of: UsageOf) -> Result<(), RowsError> {
+        self.changes.usage.remove(&of);
+        self.changes.usage_dropped.insert(of);
+        Ok(())
+    }
+
+    fn tenant_quota(&self, tenant: TenantId) -> Result<Quota, RowsError> {
+        let quota = self.changes.tenant_quotas.get(&tenant).or_else(|| self.found.tenant_quotas.get(&tenant));
+        quota.copied().map_or_else(|| self.miss(Need::TenantQuota(tenant)), Ok)
+    }
+
+    fn put_tenant_quota(&mut self, tenant: TenantId, quota: &Quota) -> Result<(), RowsError> {
+        self.changes.tenant_quotas.insert(tenant, *quota);
+        Ok(())
     }
 
     fn head(&self, bucket: BucketId, key: &[u8]) -> Result<Option<VersionRow>, RowsError> {

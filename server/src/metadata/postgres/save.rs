@@ -6,15 +6,16 @@
 
 use std::sync::LazyLock;
 
-use anvil_model::ids::{BlobId, UploadId};
+use anvil_model::ids::{BlobId, NodeId, TenantId, UploadId};
 use anvil_node::metadata::rows::{
     BlobRow, BlobState, BucketRow, GarbageRow, PartRow, SegmentRow, UploadRow, VersionRow, WriteRow, WriterRow,
 };
+use anvil_node::metadata::usage::{Quota, Usage, UsageOf};
 use futures_util::future::{LocalBoxFuture, join, join_all};
 
 use super::columns::{
-    Arrays, BLOB, BUCKET, GARBAGE, HEAD, PART, SEGMENT, UPLOAD, WRITE, WRITER, blob_bytes, id_bytes, insert, int,
-    small, upsert,
+    Arrays, BLOB, BUCKET, GARBAGE, HEAD, PART, SEGMENT, TENANT_QUOTA, UPLOAD, USAGE, WRITE, WRITER, blob_bytes,
+    id_bytes, insert, int, small, upsert,
 };
 use super::rows::{Changes, Found, Place, Version};
 use super::session::{Session, SqlError};
@@ -54,10 +55,14 @@ pub(super) struct Tables<'c> {
     uploads_gone: Vec<UploadId>,
     parts: Vec<(UploadId, &'c PartRow)>,
     parts_gone: Vec<UploadId>,
+    usage: Vec<(NodeId, UsageOf, Usage)>,
+    usage_gone: Vec<UsageOf>,
+    tenant_quotas: Vec<(TenantId, Quota)>,
 }
 
 impl<'c> Tables<'c> {
-    pub(super) fn of(found: &Found, changes: &'c Changes) -> Self {
+    /// The rows of a pass; what it adds to usage is `node`'s.
+    pub(super) fn of(found: &Found, changes: &'c Changes, node: NodeId) -> Self {
         let was_there = |blob: &BlobId| matches!(found.blobs.get(blob), Some(Some(_)));
         let blobs = || changes.blobs.values().flatten();
         let upload_was_there = |upload: &UploadId| matches!(found.uploads.get(upload), Some(Some(_)));
@@ -85,6 +90,9 @@ impl<'c> Tables<'c> {
             uploads_gone: changes.uploads.iter().filter(|(_, row)| row.is_none()).map(|(upload, _)| *upload).collect(),
             parts: changes.parts.iter().map(|((upload, _), row)| (*upload, row)).collect(),
             parts_gone: changes.parts_dropped.iter().copied().collect(),
+            usage: changes.usage.iter().map(|(of, change)| (node, *of, *change)).collect(),
+            usage_gone: changes.usage_dropped.iter().copied().collect(),
+            tenant_quotas: changes.tenant_quotas.iter().map(|(tenant, quota)| (*tenant, *quota)).collect(),
         }
     }
 }
@@ -95,6 +103,16 @@ impl<'c> Writes<'c> {
         let mut writes = Self { statements: Vec::new() };
         writes.add(&INSERT_WRITES, &tables.writes, write_columns);
         writes.add(&UPSERT_WRITERS, &tables.writers, writer_columns);
+        // This program adds up usage.
+        writes.add(UPSERT_USAGE_WRITERS, &tables.writers, |arrays, rows| {
+            arrays.push(rows, |row| i64::from(row.node.0));
+            arrays.push(rows, |row| i64::from(row.incarnation.0));
+        });
+        writes.add(&UPSERT_TENANT_QUOTAS, &tables.tenant_quotas, |arrays, rows| {
+            arrays.push(rows, |(tenant, _)| int(tenant.0));
+            arrays.push(rows, |(_, quota)| quota.bytes.map(int));
+            arrays.push(rows, |(_, quota)| quota.objects.map(int));
+        });
         writes.add(&UPSERT_BUCKETS, &tables.buckets, bucket_columns);
         writes.add(DELETE_BUCKETS, &tables.buckets_gone, |arrays, rows| arrays.push(rows, |id| *id));
         writes.add(DELETE_HEADS, &tables.heads_gone, |arrays, rows| {
@@ -132,6 +150,19 @@ impl<'c> Writes<'c> {
         writes.add(DELETE_UPLOADS, &tables.uploads_gone, |arrays, rows| arrays.push(rows, |upload| id_bytes(upload.0)));
         writes.add(&INSERT_UPLOADS, &tables.uploads_new, upload_columns);
         writes.add(&UPSERT_UPLOADS, &tables.uploads_changed, upload_columns);
+        writes.add(DELETE_USAGE, &tables.usage_gone, |arrays, rows| {
+            arrays.push(rows, |of| small(sets::usage_scope(*of).0));
+            arrays.push(rows, |of| int(sets::usage_scope(*of).1));
+        });
+        // In the order of the keys, and last: others wait for these rows for as short as can be.
+        writes.add(&ADD_USAGE, &tables.usage, |arrays, rows| {
+            arrays.push(rows, |(_, of, _)| small(sets::usage_scope(*of).0));
+            arrays.push(rows, |(_, of, _)| int(sets::usage_scope(*of).1));
+            arrays.push(rows, |(node, ..)| i64::from(node.0));
+            arrays.push(rows, |(.., change)| change.objects);
+            arrays.push(rows, |(.., change)| change.object_bytes);
+            arrays.push(rows, |(.., change)| change.upload_bytes);
+        });
         writes
     }
 
@@ -203,6 +234,8 @@ fn bucket_columns<'c>(arrays: &mut Arrays<'c>, rows: &'c [&'c BucketRow]) {
     arrays.push(rows, |row| row.object_lock.map(|lock| i64::from(lock.days)));
     arrays.push(rows, |row| row.encryption.as_deref());
     arrays.push(rows, |row| sets::storage_class_columns(&row.storage_class).1);
+    arrays.push(rows, |row| row.quota.bytes.map(int));
+    arrays.push(rows, |row| row.quota.objects.map(int));
 }
 
 fn head_columns<'c>(arrays: &mut Arrays<'c>, rows: &'c [(&'c Place, &'c VersionRow)]) {
@@ -352,6 +385,20 @@ const DELETE_UPLOADS: &str = "DELETE FROM uploads WHERE upload = ANY($1::bytea[]
 static UPSERT_PARTS: Sql = LazyLock::new(|| upsert("parts", PART, "upload, number"));
 const DELETE_PARTS: &str = "DELETE FROM parts WHERE upload = ANY($1::bytea[])";
 
+const UPSERT_USAGE_WRITERS: &str = "INSERT INTO usage_writers (node, incarnation) \
+    SELECT * FROM unnest($1::bigint[], $2::bigint[]) ON CONFLICT (node) DO UPDATE SET incarnation = excluded.incarnation";
+static UPSERT_TENANT_QUOTAS: Sql = LazyLock::new(|| upsert("tenant_quotas", TENANT_QUOTA, "tenant"));
+const DELETE_USAGE: &str = "DELETE FROM usage AS u USING unnest($1::smallint[], $2::bigint[]) AS gone (scope, id) \
+                            WHERE u.scope = gone.scope AND u.id = gone.id";
+static ADD_USAGE: Sql = LazyLock::new(|| {
+    format!(
+        "{} ON CONFLICT (scope, id, node) DO UPDATE SET objects = usage.objects + excluded.objects, \
+         object_bytes = usage.object_bytes + excluded.object_bytes, \
+         upload_bytes = usage.upload_bytes + excluded.upload_bytes",
+        insert("usage", USAGE)
+    )
+});
+
 /// Every statement that writes, for the test that explains them.
 #[cfg(test)]
 pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
@@ -374,5 +421,9 @@ pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
         DELETE_UPLOADS,
         UPSERT_PARTS,
         DELETE_PARTS,
+        UPSERT_USAGE_WRITERS,
+        UPSERT_TENANT_QUOTAS,
+        DELETE_USAGE,
+        ADD_USAGE,
     ]
 }

@@ -58,8 +58,10 @@ pub const REGIONAL: Schema = Schema {
             sql: include_str!("../../../../migrations/regional/0002_parts_of_versions.sql"),
             needs: 1,
         },
+        // A program that does not know it adds nothing up: the next start of one that does counts anew.
+        Migration { name: "0003_usage", sql: include_str!("../../../../migrations/regional/0003_usage.sql"), needs: 1 },
     ],
-    serves_from: 1,
+    serves_from: 3,
 };
 
 /// Why a schema is not served on, or not migrated. Each text is one sentence.

@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
+use anvil_model::ids::NodeId;
+use anvil_node::metadata::suite::histories;
 use tokio_postgres::NoTls;
 
 use super::schema::{GLOBAL, REGIONAL, Status, migrate};
@@ -56,7 +58,7 @@ fn server() -> &'static Server {
         with_tokio(async {
             sql(&server, "postgres", "CREATE DATABASE migrated").await;
             let database = Database::parse("regional", &server.url("migrated")).unwrap();
-            assert_eq!(migrate(&database, REGIONAL).await.unwrap(), 2);
+            assert_eq!(migrate(&database, REGIONAL).await.unwrap(), 3);
             assert_eq!(migrate(&database, REGIONAL).await.unwrap(), 0, "what has run is not run again");
         });
         server
@@ -97,7 +99,8 @@ fn fresh_named() -> (String, Seen) {
 fn on_postgres(case: impl AsyncFnOnce(Postgres)) {
     let (database, seen) = fresh();
     let databases = Databases { global: database.clone(), regional: database };
-    let (postgres, thread) = Postgres::start(databases, seen, Box::new(|_, _| {}), Box::new(|_| {})).unwrap();
+    let (postgres, thread) =
+        Postgres::start(databases, NodeId(1), seen, Box::new(|_, _| {}), Box::new(|_| {})).unwrap();
     block_on(case(postgres));
     thread.join();
 }
@@ -125,3 +128,34 @@ fn a_schema_is_looked_at_before_it_is_used() {
         assert!(refused.contains("newer version"), "{refused}");
     });
 }
+
+/// Goal: what a program that does not know usage left behind is counted when one that does starts, and nothing else is. Method:
+/// a random history; usage that is wrong, behind a life that added nothing up.
+#[test]
+fn usage_is_counted_behind_a_program_that_does_not_know_it() {
+    let (name, seen) = fresh_named();
+    let database = Database::parse("regional", &server().url(&name)).unwrap();
+    let databases = Databases { global: database.clone(), regional: database.clone() };
+    let (postgres, thread) =
+        Postgres::start(databases, NodeId(1), seen, Box::new(|_, _| {}), Box::new(|_| {})).unwrap();
+    block_on(histories::random_histories_agree_with_a_map(&postgres));
+    drop(postgres);
+    thread.join();
+    with_tokio(async {
+        let session = session::Session::open(&database).await.unwrap();
+        let held = async || sql(server(), &name, HELD).await;
+        let before = held().await;
+        assert!(before.len() >= 2, "something is left of the history: {before:?}");
+        assert!(!usage::recount_if_due(&session).await.unwrap(), "all lives added up");
+        let old = "UPDATE usage SET objects = objects + 7; INSERT INTO usage VALUES (1, 999, 1, 1, 1, 1); \
+                   UPDATE writers SET incarnation = incarnation + 1";
+        sql(server(), &name, old).await;
+        assert_ne!(held().await, before);
+        assert!(usage::recount_if_due(&session).await.unwrap());
+        assert_eq!(held().await, before);
+        assert!(!usage::recount_if_due(&session).await.unwrap(), "once");
+    });
+}
+
+const HELD: &str = "SELECT concat_ws(' ', scope, id, sum(objects), sum(object_bytes), sum(upload_bytes)) FROM usage \
+                    GROUP BY scope, id HAVING sum(objects) <> 0 OR sum(upload_bytes) <> 0 ORDER BY scope, id";

@@ -47,8 +47,20 @@ impl From<tokio_postgres::Error> for WholeError {
 }
 
 /// The tables of both, in the order in which they are written out.
-const TABLES: [&str; 10] =
-    ["blobs", "buckets", "garbage", "heads", "parts", "segments", "uploads", "versions", "writers", "writes"];
+const TABLES: [&str; 12] = [
+    "blobs",
+    "buckets",
+    "garbage",
+    "heads",
+    "parts",
+    "segments",
+    "tenant_quotas",
+    "uploads",
+    "usage",
+    "versions",
+    "writers",
+    "writes",
+];
 /// Of the index alone: what a database has in a sequence, and in a table of its own.
 const COUNTERS: &str = "counters";
 /// Follows from the places and the state of a blob, and is a column in the database only.

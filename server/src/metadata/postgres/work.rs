@@ -4,12 +4,14 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anvil_model::ids::{Generation, WriteId};
+use anvil_model::ids::{Generation, NodeId, WriteId};
+use anvil_model::object::Key;
 use anvil_model::time::WallTime;
 use anvil_node::metadata::MetadataError;
 use anvil_node::metadata::decide::{Verdict, WRITES_KEPT};
 use anvil_node::metadata::mutation::{Mutation, Outcome};
-use anvil_node::metadata::query::{Answer, Query, look_up};
+use anvil_node::metadata::query::{Answer, BucketPath, Query, look_up};
+use anvil_node::metadata::usage::UsageOf;
 use futures_util::future::{join, join_all};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep, timeout};
@@ -26,6 +28,7 @@ use super::{CommitJob, DatabaseRole, LookUpJob, OnHealth, OnSeen, Seen, unavaila
 /// Serves until both queues are closed.
 pub(super) async fn run(
     databases: Databases,
+    node: NodeId,
     seen: Seen,
     on_health: OnHealth,
     on_seen: OnSeen,
@@ -43,7 +46,7 @@ pub(super) async fn run(
         let reader = Reader { lane: Lane::new(Rc::clone(&database)), timeline: Rc::clone(&timeline), known: false };
         reader.run(Rc::clone(&look_ups))
     }));
-    let writer = Writer { lane: Lane::new(database), timeline, known: false, at: WallTime { unix_ms: 0 } };
+    let writer = Writer { node, lane: Lane::new(database), timeline, known: false, at: WallTime { unix_ms: 0 } };
     let timeline = Rc::clone(&writer.timeline);
     join(writer.run(commits), readers).await;
     watching.abort();
@@ -100,6 +103,8 @@ pub(super) async fn has_moved(session: &Session, seen: &Seen) -> Result<Option<S
 
 /// Commits, one batch at a time.
 struct Writer {
+    /// Whose changes these are.
+    node: NodeId,
     lane: Lane,
     timeline: Rc<Timeline>,
     /// Whether the connection was held against the timeline.
@@ -179,7 +184,7 @@ impl Writer {
         }
         let sent = Cell::new(false);
         let time = deadline.saturating_duration_since(Instant::now());
-        let attempt = match timeout(time, commit::attempt(session, run, self.at, &sent)).await {
+        let attempt = match timeout(time, commit::attempt(session, self.node, run, self.at, &sent)).await {
             Ok(attempt) => attempt,
             Err(_) => {
                 // The connection goes, and with it a transaction that was not committed.
@@ -291,7 +296,7 @@ impl Reader {
 /// Answers all queries from one view, in as many round trips as the deepest of them needs. Leaves the view open.
 async fn answer_all(session: &Session, queries: &[Query]) -> Result<Vec<Result<Answer, MetadataError>>, SqlError> {
     let mut rows = Loaded::default();
-    let needs = queries.iter().filter_map(need_of).collect();
+    let needs = queries.iter().flat_map(needs_of).collect();
     let (begun, loaded) = join(
         session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"),
         load(session, needs, &mut rows.found, Aim::Read),
@@ -325,18 +330,27 @@ async fn answer_all(session: &Session, queries: &[Query]) -> Result<Vec<Result<A
 }
 
 /// What a look-up needs first.
-fn need_of(query: &Query) -> Option<Need> {
-    match query {
-        Query::Object { bucket, key, .. } | Query::Prepare { bucket, key } | Query::ObjectParts { bucket, key, .. } => {
-            Some(Need::HeadNamed(bucket.name.as_str().to_owned(), key.as_bytes().to_vec()))
+fn needs_of(query: &Query) -> Vec<Need> {
+    let named_head =
+        |bucket: &BucketPath, key: &Key| Need::HeadNamed(bucket.name.as_str().to_owned(), key.as_bytes().to_vec());
+    let first = match query {
+        Query::Object { bucket, key, .. } | Query::ObjectParts { bucket, key, .. } => Some(named_head(bucket, key)),
+        Query::Prepare { bucket, key } => {
+            return vec![named_head(bucket, key), Need::TenantQuota(bucket.tenant)];
+        }
+        Query::Upload { bucket, .. } => {
+            let named = Need::BucketNamed(bucket.name.as_str().to_owned());
+            return vec![named, Need::TenantQuota(bucket.tenant)];
+        }
+        Query::TenantUsage(tenant) => {
+            return vec![Need::TenantQuota(*tenant), Need::Usage(UsageOf::Tenant(*tenant))];
         }
         Query::Bucket(bucket)
         | Query::List { bucket, .. }
-        | Query::Upload { bucket, .. }
         | Query::Uploads { bucket, .. }
         | Query::Parts { bucket, .. }
         | Query::Progress { bucket, .. } => Some(Need::BucketNamed(bucket.name.as_str().to_owned())),
-        Query::AnyBucket(name) => Some(Need::BucketNamed(name.as_str().to_owned())),
+        Query::AnyBucket(name) | Query::BucketUsage(name) => Some(Need::BucketNamed(name.as_str().to_owned())),
         Query::Holdings { bucket, .. } => Some(Need::Bucket(*bucket)),
         Query::Write(write) => Some(Need::Write(*write)),
         Query::Blob(blob) => Some(Need::Blob(*blob)),
@@ -345,9 +359,11 @@ fn need_of(query: &Query) -> Option<Need> {
         | Query::Buckets { .. }
         | Query::Garbage { .. }
         | Query::Blobs { .. }
+        | Query::BucketUsages { .. }
         | Query::StaleUploads { .. }
         | Query::BlobsOnDisk { .. } => None,
-    }
+    };
+    first.into_iter().collect()
 }
 
 /// Says whether the database answers, tells what was seen last, and forgets old outcomes.

@@ -16,6 +16,7 @@ use crate::metadata::mutation::{BucketRef, Completed, CopySource, NewCopy, NewPa
 use crate::metadata::rows::{
     BlobState, Content, Rows, RowsError, SEGMENTS_PER_VERSION_MAX, SLICES_PER_PART_MAX, SegmentRow, Slice, VersionRow,
 };
+use crate::metadata::usage::Usage;
 
 impl<R: Rows> One<'_, R> {
     pub(super) fn copy_object(
@@ -25,7 +26,7 @@ impl<R: Rows> One<'_, R> {
         copy: &NewCopy,
         conditions: &WriteConditions,
     ) -> Result<Decided, No> {
-        let owner = self.usable(bucket)?.tenant;
+        let holder = self.usable(bucket)?;
         let head = self.rows.head(bucket.id, key.as_bytes())?;
         check(head.as_ref(), conditions)?;
         let source = self.source(bucket, &copy.source)?;
@@ -33,7 +34,10 @@ impl<R: Rows> One<'_, R> {
             return Err(Refusal::CopyTooLarge.into());
         }
         let segments = self.segments_of(copy.source.bucket.id, &source)?;
+        let usage = Usage::of_object(source.size) - Usage::of_version(head.as_ref());
+        self.admit(&holder, usage)?;
 
+        self.account.add(&holder, usage);
         // The version that is replaced may be the one that is copied: held first, let go of afterwards.
         match source.content {
             Content::Empty => {}
@@ -56,7 +60,7 @@ impl<R: Rows> One<'_, R> {
             write: self.write,
             null: true,
             delete_marker: false,
-            owner,
+            owner: holder.tenant,
             etag: source.etag,
             size: source.size,
             checksum: copy.checksum.clone().unwrap_or(source.checksum),
@@ -84,7 +88,7 @@ impl<R: Rows> One<'_, R> {
         part: &NewPart,
         (source, range): (&CopySource, Range<u64>),
     ) -> Result<Decided, No> {
-        let row = self.open_upload(bucket, key, upload)?;
+        let (holder, row) = self.open_upload(bucket, key, upload)?;
         super::check_part(&row, part)?;
         let version = self.source(bucket, source)?;
         let within = range.start <= range.end && range.end <= version.size;
@@ -95,9 +99,10 @@ impl<R: Rows> One<'_, R> {
         if slices.len() > SLICES_PER_PART_MAX {
             return Err(Refusal::TooManyPieces.into());
         }
+        let replaced = self.admit_part(&holder, upload, part)?;
 
         slices.iter().try_for_each(|slice| self.retain(*slice))?;
-        self.store_part(upload, part, slices)?;
+        self.store_part(upload, part, slices, replaced)?;
         Ok(changed(Outcome::PartStored(self.written())))
     }
 

@@ -5,6 +5,7 @@ use anvil_model::profile::Profile;
 use super::*;
 use crate::metadata::mutation::{BlobClaim, BlobSpread, BucketRef, Change, CopySource, NewCopy, NewObject, NewPart};
 use crate::metadata::rows::StorageClass;
+use crate::metadata::usage::Quota;
 use crate::multipart::PartName;
 
 /// One of each kind of field: what is frozen here is how it lies on disk.
@@ -146,6 +147,21 @@ fn a_bucket_that_is_closed_is_frozen() {
     let bytes = encode_mutation(&mutation);
     assert_eq!(bytes, [1, 16, 2, 1, 3]);
     assert_eq!(postcard::from_bytes(&bytes), Ok(mutation));
+}
+
+#[test]
+fn quotas_are_frozen() {
+    let bucket = BucketRef { id: BucketId(2), tenant: TenantId(1), generation: Generation(3) };
+    let of_bucket = Change::SetBucketQuota { bucket, quota: Quota { bytes: Some(200), objects: None } };
+    let of_tenant = Change::SetTenantQuota { tenant: TenantId(4), quota: Quota { bytes: None, objects: Some(5) } };
+    for (change, expected) in
+        [(of_bucket, [1, 19, 2, 1, 3, 1, 200, 1, 0].as_slice()), (of_tenant, [1, 20, 4, 0, 1, 5].as_slice())]
+    {
+        let mutation = Mutation { write: WriteId(1), change };
+        let bytes = encode_mutation(&mutation);
+        assert_eq!(bytes, expected);
+        assert_eq!(postcard::from_bytes(&bytes), Ok(mutation));
+    }
 }
 
 #[test]

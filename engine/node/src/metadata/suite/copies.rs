@@ -19,7 +19,7 @@ fn source(bucket: BucketRef, name: &str) -> CopySource {
     CopySource { bucket, key: key(name), version: None }
 }
 
-fn plain(source: CopySource) -> NewCopy {
+pub(super) fn plain(source: CopySource) -> NewCopy {
     NewCopy {
         source,
         headers: None,

@@ -10,6 +10,7 @@ pub mod histories;
 mod kit;
 pub mod lists;
 pub mod objects;
+pub mod quotas;
 pub mod uploads;
 
 pub use kit::{Caller, Dice, Logless, Unreliable};
@@ -42,6 +43,9 @@ macro_rules! metadata_suite {
                 references_agree_with_a_map_of_holders;
             lists: pages_agree_with_a_map, positions_work_when_their_rows_are_gone, uploads_are_listed_like_keys;
             histories: random_histories_agree_with_a_map;
+            quotas: usage_agrees_with_a_count, a_full_bucket_takes_what_does_not_grow, uploads_count_towards_a_quota,
+                a_tenants_quota_is_over_its_buckets, of_many_writes_only_those_that_fit_are_kept,
+                a_look_up_knows_the_room;
         );
     };
     (@cases $run:path; $($group:ident: $($case:ident),+;)+) => {

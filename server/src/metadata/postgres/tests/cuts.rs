@@ -22,7 +22,8 @@ fn behind_a_proxy() -> (Proxy, String, Postgres, PostgresThread) {
     let url = format!("postgres://postgres@127.0.0.1:{}/{name}?sslmode=disable", proxy.port());
     let regional = Database::parse("regional", &url).unwrap();
     let databases = Databases { global: Database::parse("global", &server.url(&name)).unwrap(), regional };
-    let (postgres, thread) = Postgres::start(databases, seen, Box::new(|_, _| {}), Box::new(|_| {})).unwrap();
+    let (postgres, thread) =
+        Postgres::start(databases, NodeId(1), seen, Box::new(|_, _| {}), Box::new(|_| {})).unwrap();
     (proxy, name, postgres, thread)
 }
 
@@ -161,7 +162,7 @@ fn nodes_write_the_same_keys_in_opposite_orders() {
     let start = || {
         let database = Database::parse("regional", &server().url(&name)).unwrap();
         let databases = Databases { global: database.clone(), regional: database };
-        Postgres::start(databases, seen, Box::new(|_, _| {}), Box::new(|_| {})).unwrap()
+        Postgres::start(databases, NodeId(1), seen, Box::new(|_, _| {}), Box::new(|_| {})).unwrap()
     };
     let (first, thread) = start();
     let bucket = block_on(async { Writer::open(&first, 1).await.create_bucket().await });
