@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::client::TokenCache;
 use super::keys::{self, MintTokenArgs, RevokeTokenArgs, RotateKeyArgs};
+use super::quotas::{self, ListBuckets, UpdateBucket};
 use super::regions::{self, RegionCommand};
 use super::tasks::{self, TaskCommand};
 use super::tenants::{self, AppCommand, AuditCommand, BucketArgument, PolicyCommand, TenantCommand};
@@ -122,17 +123,17 @@ pub(super) enum RepairCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BucketCommand {
-    /// Changes the configuration of a bucket
-    Update {
-        /// Its name
-        #[arg(value_name = "NAME")]
-        bucket: String,
-        /// The class of new objects whose request names none
-        #[arg(long, value_name = "CLASS")]
-        storage_class: String,
+    /// Lists the buckets, of all tenants or of one, with what they hold and how much they may
+    List(ListBuckets),
+    /// Shows a bucket, with what it holds and how much it may
+    Show {
+        #[command(flatten)]
+        bucket: BucketArgument,
         #[command(flatten)]
         common: Common,
     },
+    /// Changes the configuration of a bucket, or how much it may hold
+    Update(UpdateBucket),
     /// Deletes an empty bucket; with --force whatever it holds
     Delete {
         #[command(flatten)]
@@ -205,16 +206,9 @@ pub(super) fn run(command: AdminCommand) -> Result<(), Failure> {
         AdminCommand::Disk(command) => disk(command),
         AdminCommand::Metadata(command) => super::metadata::run(command),
         AdminCommand::Repair(RepairCommand::Status { watch, common }) => repair(watch, &common),
-        AdminCommand::Bucket(BucketCommand::Update { bucket, storage_class, common }) => {
-            let request = v1::UpdateBucketRequest { bucket, storage_class: Some(storage_class) };
-            let v1::UpdateBucketResponse { bucket } = Node::open(&common)?.ask("UpdateBucket", &request)?;
-            let v1::Bucket { name, region, storage_class, .. } = bucket.unwrap_or_default();
-            tell(
-                &common,
-                || json!({ "name": name, "region": region, "storage_class": storage_class }),
-                || format!("bucket {name}: new objects have the storage class {storage_class}\n"),
-            )
-        }
+        AdminCommand::Bucket(BucketCommand::List(arguments)) => quotas::list_buckets(arguments),
+        AdminCommand::Bucket(BucketCommand::Show { bucket, common }) => quotas::show_bucket(bucket, &common),
+        AdminCommand::Bucket(BucketCommand::Update(arguments)) => quotas::update_bucket(arguments),
         AdminCommand::Bucket(BucketCommand::SetPublicAccess { bucket, allow, common }) => {
             tenants::set_public_access(bucket, allow, &common)
         }

@@ -10,6 +10,7 @@ mod metadata;
 mod migrate;
 mod node;
 mod offline;
+mod quotas;
 mod ready;
 mod regions;
 mod store;

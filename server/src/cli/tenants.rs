@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use super::admin::{Common, Node, tell};
+use super::quotas::{self, UpdateTenant};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TenantCommand {
@@ -14,8 +15,10 @@ pub(super) enum TenantCommand {
     Create(OneTenant),
     /// Lists the tenants
     List(Common),
-    /// Shows a tenant
+    /// Shows a tenant, with what its buckets hold and how much they may
     Show(OneTenant),
+    /// Changes how much a tenant's buckets may hold, all together
+    Update(UpdateTenant),
     /// Deletes a tenant that has neither apps nor buckets
     Delete(OneTenant),
 }
@@ -146,12 +149,8 @@ pub(super) fn tenant(command: TenantCommand) -> Result<(), Failure> {
             let tenants = all_tenants(&common)?;
             tell(&common, || tenants.iter().map(tenant_to_json).collect(), || tenants_table(&tenants))
         }
-        TenantCommand::Show(OneTenant { name, named, common }) => {
-            let name = either(name, named);
-            let tenant = all_tenants(&common)?.into_iter().find(|tenant| tenant.name == name);
-            let tenant = tenant.ok_or_else(|| Failure::run(format!("there is no tenant {name}")))?;
-            tell(&common, || tenant_to_json(&tenant), || tenants_table(std::slice::from_ref(&tenant)))
-        }
+        TenantCommand::Show(OneTenant { name, named, common }) => quotas::show_tenant(either(name, named), &common),
+        TenantCommand::Update(arguments) => quotas::update_tenant(arguments),
         TenantCommand::Delete(OneTenant { name, named, common }) => {
             let name = either(name, named);
             let request = v1::DeleteTenantRequest { name: name.clone() };

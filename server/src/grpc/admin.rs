@@ -11,6 +11,7 @@ use anvil_node::repair::{Remaining, RepairFigures};
 use anvil_proto::v1;
 
 use super::call::{Call, Wire};
+use super::quotas::{QuotaChange, told_quota};
 use super::regions::RegionsOf;
 use super::services::Services;
 use super::status::{Code, Status};
@@ -65,12 +66,15 @@ pub enum Method {
     CacheStats,
     CreateRegion,
     ListRegions,
+    ListBucketUsage,
+    ListTenantUsage,
+    UpdateTenant,
 }
 
 /// What the paths of its methods begin with.
 pub const PREFIX: &str = "/anvil.v1.AdminService/";
 
-const METHODS: [(Method, &str); 41] = [
+const METHODS: [(Method, &str); 44] = [
     (Method::ListDisks, "ListDisks"),
     (Method::OfflineDisk, "OfflineDisk"),
     (Method::OnlineDisk, "OnlineDisk"),
@@ -112,6 +116,9 @@ const METHODS: [(Method, &str); 41] = [
     (Method::CacheStats, "CacheStats"),
     (Method::CreateRegion, "CreateRegion"),
     (Method::ListRegions, "ListRegions"),
+    (Method::ListBucketUsage, "ListBucketUsage"),
+    (Method::ListTenantUsage, "ListTenantUsage"),
+    (Method::UpdateTenant, "UpdateTenant"),
 ];
 
 impl Method {
@@ -153,8 +160,9 @@ impl Method {
             Self::RepairStatus => Repair.read(),
             Self::ListStorageClasses => StorageClass.read(),
             Self::UpdateBucket | Self::SetBucketPublicAccess | Self::RemoveBucket => Bucket.write(),
-            Self::ListTenants => Tenant.read(),
-            Self::CreateTenant | Self::DeleteTenant => Tenant.write(),
+            Self::ListBucketUsage => Bucket.read(),
+            Self::ListTenants | Self::ListTenantUsage => Tenant.read(),
+            Self::CreateTenant | Self::UpdateTenant | Self::DeleteTenant => Tenant.write(),
             Self::ListApps => App.read(),
             Self::CreateApp | Self::DeleteApp | Self::ResetAppSecret => App.write(),
             Self::ListPolicies => Policy.read(),
@@ -235,13 +243,14 @@ impl Method {
             }
             Self::UpdateBucket => {
                 let request: v1::UpdateBucketRequest = call.only_message().await?;
-                let class = request.storage_class.as_deref().unwrap_or("unchanged");
-                let about = format!("{} storage class {class}", request.bucket);
-                let result = update_bucket(services, administrator.caller, request).await;
+                let class = request.storage_class.as_ref().map(|class| format!(" storage class {class}"));
+                let quota = QuotaChange { bytes: request.quota_bytes, objects: request.quota_objects };
+                let about = format!("{}{}{}", request.bucket, class.unwrap_or_default(), quota.words());
+                let result = update_bucket(&tenants, administrator.caller, request, quota).await;
                 let outcome = result.as_ref().err().map_or_else(|| "ok".to_owned(), ToString::to_string);
                 services.keeper.note(&services.node, &tenants.by, self.words(), about, &outcome).await;
-                let bucket = result?;
-                call.answer(&v1::UpdateBucketResponse { bucket: Some(bucket) }).await
+                let answer = result?;
+                call.answer(&answer).await
             }
             Self::CreateTenant => {
                 let request = call.only_message().await?;
@@ -404,32 +413,47 @@ impl Method {
                 let answer = tenants.cache_stats(request)?;
                 call.answer(&answer).await
             }
+            Self::ListBucketUsage => {
+                let request = call.only_message().await?;
+                let answer = tenants.list_bucket_usage(request).await?;
+                call.answer(&answer).await
+            }
+            Self::ListTenantUsage => {
+                let request = call.only_message().await?;
+                let answer = tenants.list_tenant_usage(request).await?;
+                call.answer(&answer).await
+            }
+            Self::UpdateTenant => {
+                let request = call.only_message().await?;
+                let answer = tenants.update_tenant(request).await?;
+                call.answer(&answer).await
+            }
         }
     }
 }
 
 async fn update_bucket(
-    services: &Services,
+    tenants: &TenantsOf<'_>,
     caller: Caller,
     request: v1::UpdateBucketRequest,
-) -> Result<v1::Bucket, Status> {
+    quota: QuotaChange,
+) -> Result<v1::UpdateBucketResponse, Status> {
     let name = BucketName::new(&request.bucket).map_err(|_| {
         Status::new(Code::InvalidArgument, "INVALID_BUCKET_NAME", "a bucket has a name of 3 to 63 characters, as in S3")
     })?;
-    let node = &services.node;
-    let info = match request.storage_class {
-        None => node.head_bucket(caller, name).await?,
-        Some(text) => {
-            let class: Option<StorageClass> = text.parse().ok().filter(|class| node.classes().find(class).is_some());
-            let class = class.ok_or_else(|| {
-                let known: Vec<&str> = node.classes().iter().map(|(name, _)| name).collect();
-                let message = format!("this node has no storage class {text}; it has {}", known.join(", "));
-                Status::new(Code::InvalidArgument, "NO_SUCH_STORAGE_CLASS", message).about("storage_class", text)
-            })?;
-            node.update_bucket(caller, name, class).await?
-        }
-    };
-    Ok(super::bucket::told(info))
+    let node = &tenants.services.node;
+    if let Some(text) = request.storage_class {
+        let class: Option<StorageClass> = text.parse().ok().filter(|class| node.classes().find(class).is_some());
+        let class = class.ok_or_else(|| {
+            let known: Vec<&str> = node.classes().iter().map(|(name, _)| name).collect();
+            let message = format!("this node has no storage class {text}; it has {}", known.join(", "));
+            Status::new(Code::InvalidArgument, "NO_SUCH_STORAGE_CLASS", message).about("storage_class", text)
+        })?;
+        node.update_bucket(caller, name.clone(), class).await?;
+    }
+    let bucket = tenants.change_bucket_quota(name, quota).await?.bucket;
+    let quota = Some(told_quota(bucket.quota));
+    Ok(v1::UpdateBucketResponse { bucket: Some(super::bucket::told(bucket.into())), quota })
 }
 
 fn repair_status(total: &RepairFigures) -> v1::RepairStatusResponse {
@@ -568,6 +592,9 @@ mod tests {
             ("CacheStats", "cache:read"),
             ("CreateRegion", "region:write"),
             ("ListRegions", "region:read"),
+            ("ListBucketUsage", "bucket:read"),
+            ("ListTenantUsage", "tenant:read"),
+            ("UpdateTenant", "tenant:write"),
         ];
         let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, METHODS.map(|(_, name)| name));

@@ -7,7 +7,7 @@
 //! - [`services`]: which methods there are. [`token`] and [`session`] say who may administrate, [`access`] who may do what with buckets and
 //!   objects.
 //! - [`admin`] (of which `tenants` is what concerns tenants, apps and policies, `users` what concerns those who administrate, `keys` keys
-//!   and tokens), [`auth`], [`bucket`] and [`object`]: the
+//!   and tokens, `quotas` what is held and how much may be), [`auth`], [`bucket`] and [`object`]: the
 //!   services, over the same stories as S3. `words` is between their
 //!   messages and those stories, `incoming` brings bytes, `chunk` takes them away. [`health`] and [`reflection`] are what
 //!   tools expect of every server.
@@ -40,6 +40,7 @@ mod methods;
 mod multipart;
 pub mod object;
 mod outcome;
+mod quotas;
 pub mod reflection;
 mod regions;
 pub mod request;
