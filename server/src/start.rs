@@ -47,7 +47,7 @@ use crate::s3::Domains;
 use crate::tasks::TaskKeeper;
 use crate::telemetry::{
     MetadataFigures, Metrics, MetricsAllow, ProcessFigures, RepairBoard, StoreFigures, TaskFigures, UpkeepSamples,
-    WatchedDisks, watch_admission, watch_readiness,
+    UsageFigures, WatchedDisks, watch_admission, watch_readiness,
 };
 use crate::tls::Tls;
 
@@ -81,6 +81,7 @@ struct Shared {
     tasks: Arc<TaskKeeper>,
     regions: Regions,
     task_figures: Arc<TaskFigures>,
+    usage_figures: Arc<UsageFigures>,
     /// The core that works on tasks, besides.
     host: CoreId,
     metadata_figures: Arc<MetadataFigures>,
@@ -193,6 +194,7 @@ pub fn run(plan: Plan, on_ready: impl FnOnce(&Ready)) -> Result<(), StartError> 
         tasks,
         regions,
         task_figures: TaskFigures::watched_by(&metrics),
+        usage_figures: UsageFigures::watched_by(&metrics),
         host: plan.host,
         metadata_figures: MetadataFigures::watched_by(&metrics),
         upkeep: UpkeepSamples::watched_by(&metrics, core_count),

@@ -159,11 +159,12 @@ fn keep(shared: &Arc<Shared>, node: &Node<Core>, life: CurrentLife) -> <Core as 
     })
 }
 
-/// Works on tasks, on one core of the node.
+/// Works on tasks, and counts what is held, on one core of the node.
 async fn work(shared: &Shared, node: &Node<Core>, CurrentLife { node: number, incarnation }: CurrentLife) {
     if node.world().core() == shared.host {
         let worker = Worker { node: number, life: incarnation };
-        tasks::worker::work(&shared.tasks, node, worker, shared.upload_expiry, &shared.task_figures).await;
+        let working = tasks::worker::work(&shared.tasks, node, worker, shared.upload_expiry, &shared.task_figures);
+        futures_util::future::join(working, shared.usage_figures.publish(node, &shared.keeper)).await;
     }
 }
 

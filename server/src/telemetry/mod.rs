@@ -17,6 +17,7 @@ mod runtime;
 mod store;
 mod tasks;
 mod upkeep;
+mod usage;
 
 pub use access::Exchange;
 pub use admission::watch_admission;
@@ -32,3 +33,4 @@ pub use runtime::WatchedDisks;
 pub use store::{DiskNames, StoreFigures};
 pub use tasks::TaskFigures;
 pub use upkeep::UpkeepSamples;
+pub use usage::UsageFigures;
