@@ -12,6 +12,7 @@ mod disk;
 mod ec;
 mod host;
 mod latency;
+mod load;
 mod net;
 mod report;
 mod run;

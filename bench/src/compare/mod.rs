@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::clock;
 use crate::host::Medium;
 use crate::run::{Bar, Run, RunArgs};
+use crate::load;
 use crate::s3::{self, Limits, Operation, Plan, Promise, Sizes};
 use crate::target::Target;
 use recipe::Recipe;
@@ -45,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Promise::Signed)]
     payload: Promise,
     /// Operations to begin each second (open loop); by default each begins when the one before it has ended
-    #[arg(long, value_parser = s3::rate, value_name = "OPERATIONS")]
+    #[arg(long, value_parser = load::rate, value_name = "OPERATIONS")]
     rate: Option<f64>,
     /// How often each load goes to each server
     #[arg(long, default_value_t = 3, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -77,7 +78,7 @@ impl FromStr for Load {
             text.split_once(':').ok_or_else(|| format!("`{text}` is not a load such as put:64KiB"))?;
         let mix = match operation {
             "mixed" => MIXED.to_vec(),
-            one => vec![s3::share(one)?],
+            one => vec![load::share(one)?],
         };
         Ok(Self { name: text.to_owned(), mix, sizes: sizes.parse()? })
     }

@@ -7,13 +7,11 @@
 //! again, also after Ctrl-C; `--keep` leaves them for the next run.
 
 mod connection;
+mod disks;
 mod payload;
 mod report;
 mod request;
-mod server;
 mod sign;
-mod sizes;
-mod tally;
 mod worker;
 
 use std::net::ToSocketAddrs;
@@ -25,23 +23,24 @@ use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 
 use crate::host::Medium;
+use crate::load::report::{Prepared, ServerReport};
+use crate::load::{Pace, Tally, check_mix, due, rate, share};
 use crate::run::{Bar, Run, RunArgs};
 use crate::signals::Interrupted;
 use crate::units;
 use connection::Connection;
+use disks::DiskCounts;
 use payload::Payloads;
-use report::{DeviceReport, DiskReport, Prepared, ServerReport};
+use report::{DeviceReport, DiskReport};
 use request::Target;
-use server::DiskCounts;
 use sign::Signer;
-use tally::Tally;
-use worker::{Phase, Schedule, Worker};
+use worker::{Phase, Worker};
 
+pub(crate) use crate::load::report::Row;
+pub(crate) use crate::load::{Server, Sizes, Usage};
 pub(crate) use payload::Promise;
-pub(crate) use report::{Report, Row};
+pub(crate) use report::Report;
 pub(crate) use request::Operation;
-pub(crate) use server::{Server, Usage};
-pub(crate) use sizes::Sizes;
 
 /// What to do. The credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
 #[derive(Clone, Debug, clap::Args)]
@@ -85,7 +84,7 @@ pub(crate) struct Args {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct LoadArgs {
     /// What to do: one operation, or several with their shares, such as get=45,head=30,put=15,delete=10
-    #[arg(long, required = true, value_delimiter = ',', value_parser = share, value_name = "OPERATION[=SHARE]")]
+    #[arg(long, required = true, value_delimiter = ',', value_parser = share::<Operation>, value_name = "OPERATION[=SHARE]")]
     operation: Vec<(Operation, u32)>,
     /// Size of each object, at most 1GiB; several with their shares, such as 4KiB=70,1MiB=30; or from one to another by
     /// doubling, such as 4KiB..1MiB
@@ -128,11 +127,7 @@ impl Plan {
     /// # Errors
     /// One sentence, when the flags contradict themselves.
     pub(crate) fn new(args: &LoadArgs) -> anyhow::Result<Self> {
-        for (at, (operation, share)) in args.operation.iter().enumerate() {
-            ensure!(*share > 0, "--operation {operation} has a share of 0");
-            let is_twice = args.operation[..at].iter().any(|(other, _)| other == operation);
-            ensure!(!is_twice, "--operation {operation} is there twice");
-        }
+        check_mix(&args.operation)?;
         ensure!(args.part_size >= PART_BYTES_MIN, "--part-size is at least {}", units::show_size(PART_BYTES_MIN));
         let mut plan = Self {
             mix: args.operation.clone(),
@@ -391,19 +386,15 @@ impl Load<'_> {
     }
 
     /// Works with all connections until the time is over, so many operations are done, or nothing is left.
-    fn phase(&self, work: &Work<'_>) -> (Tally, Duration) {
-        let left = AtomicU64::new(work.count);
-        let began = Instant::now();
+    fn phase(&self, work: &Work<'_>) -> (Tally<Operation>, Duration) {
+        let pace = Pace::new(work.count, work.duration, work.rate, self.interrupted);
         let phase = Phase {
             target: &self.endpoint.target,
             payloads: &self.payloads,
             mix: work.mix,
             objects: work.objects,
-            left: &left,
             next: work.next,
-            deadline: work.duration.map(|duration| began + duration),
-            schedule: work.rate.map(|rate| Schedule::new(began, rate)),
-            interrupted: self.interrupted,
+            pace: &pace,
         };
         let mut tally = Tally::default();
         std::thread::scope(|scope| {
@@ -412,21 +403,15 @@ impl Load<'_> {
                 .map(|seed| scope.spawn(move || Worker::new(phase, u64::from(seed)).run()))
                 .collect();
             while self.bar.is_shown() && workers.iter().any(|worker| !worker.is_finished()) {
-                self.bar.say(format!("{} {}", work.what, work.count - left.load(Ordering::Relaxed)));
+                self.bar.say(format!("{} {}", work.what, pace.begun()));
                 std::thread::sleep(BAR_EVERY);
             }
             for worker in workers {
                 tally.add(&worker.join().expect("a worker does not panic"));
             }
         });
-        (tally, began.elapsed())
+        (tally, pace.elapsed())
     }
-}
-
-/// Operations that were to begin within so many seconds.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 2^53 operations")]
-fn due(rate: f64, seconds: f64) -> u64 {
-    (rate * seconds).floor() as u64
 }
 
 impl Endpoint {
@@ -473,21 +458,6 @@ impl Endpoint {
         ensure!(put.status == 200, "bucket {} cannot be made: {} {says}", target.bucket, put.status);
         Ok(())
     }
-}
-
-/// Reads `get` or `get=45`.
-pub(crate) fn share(text: &str) -> Result<(Operation, u32), String> {
-    let (name, share) = text.split_once('=').unwrap_or((text, "1"));
-    let operation = <Operation as clap::ValueEnum>::from_str(name, false)
-        .map_err(|_| format!("`{name}` is none of put, get, head, list, delete, multipart"))?;
-    let share = share.parse().ok().filter(|share| *share <= 1000).ok_or("a share is a number up to 1000")?;
-    Ok((operation, share))
-}
-
-/// Reads how many operations are to begin each second.
-pub(crate) fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate| (0.001..=1e7).contains(rate));
-    rate.ok_or_else(|| format!("`{text}` is not a number of operations from 0.001 to 10000000"))
 }
 
 const OBJECTS_DEFAULT: u64 = 1000;

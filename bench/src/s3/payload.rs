@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::sign::Chain;
-use super::sizes::Sizes;
+use crate::load::{Sizes, random_bytes};
 
 /// What a PUT promises of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -213,39 +213,6 @@ fn frame(content: &[u8]) -> Vec<u8> {
     }
     framed.extend_from_slice(format!("0\r\n{}\r\n\r\n", trailer_line(content)).as_bytes());
     framed
-}
-
-/// Bytes that no compression makes smaller and that are the same in every run.
-fn random_bytes(length: usize) -> Vec<u8> {
-    let mut random = Random::new(0);
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        bytes.extend_from_slice(&random.next().to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): good enough to choose keys with.
-#[derive(Clone, Debug)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `bound`, which is not 0.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
 }
 
 #[cfg(test)]

@@ -1,17 +1,13 @@
 //! What was seen, as a table for people and as JSON for programs.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::Plan;
-use super::request::Operation;
-use super::server::{DiskCounts, ServerContext, Usage};
-use super::tally::{Seen, Tally};
+use super::disks::DiskCounts;
 use crate::host::{DeviceCounts, Medium};
-use crate::latency::Latency;
-use crate::units::show_nanos;
+use crate::load::report::{Prepared, Row, ServerReport, mebibytes, print_rows, ratio};
 
 /// A whole load.
 #[derive(Clone, Debug, Serialize)]
@@ -34,42 +30,6 @@ pub(crate) struct Report {
     pub(crate) device: Option<DeviceReport>,
 }
 
-/// What was put before the time that is counted.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Prepared {
-    pub(crate) objects: u64,
-    pub(crate) seconds: f64,
-}
-
-/// One kind of operation.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Row {
-    pub(crate) operation: String,
-    pub(crate) operations: u64,
-    pub(crate) operations_per_second: f64,
-    pub(crate) objects_per_second: f64,
-    pub(crate) bytes: u64,
-    pub(crate) bytes_per_second: f64,
-    pub(crate) latency_us: Latency,
-    pub(crate) first_byte_us: Latency,
-    /// By how much operations began later than they were to. None without a rate.
-    pub(crate) late_us: Option<Latency>,
-    pub(crate) errors: BTreeMap<String, u64>,
-}
-
-/// The server's process in the time that was counted.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct ServerReport {
-    #[serde(flatten)]
-    pub(crate) context: ServerContext,
-    pub(crate) usage: Usage,
-    pub(crate) cpu_us_per_operation: Option<f64>,
-    /// Over the bytes of objects that were moved.
-    pub(crate) cpu_seconds_per_gib: Option<f64>,
-    /// Since the process began.
-    pub(crate) peak_resident_bytes: u64,
-}
-
 /// The server's disks in the time that was counted, as it says itself.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct DiskReport {
@@ -90,46 +50,6 @@ pub(crate) struct DeviceReport {
     /// 1 some of them were nowhere but in memory; 1 and more does not prove that it was these, nor that the disk's own cache
     /// was flushed. None when nothing was put.
     pub(crate) written_per_acknowledged_byte: Option<f64>,
-}
-
-#[expect(clippy::cast_precision_loss, reason = "figures are shown with a few digits")]
-fn ratio(count: u64, of: f64) -> f64 {
-    if of > 0.0 { count as f64 / of } else { 0.0 }
-}
-
-impl Row {
-    pub(super) fn all(tally: &Tally, seconds: f64, has_rate: bool) -> Vec<Self> {
-        let row = |(operation, seen): (Operation, &Seen)| Self {
-            operation: operation.to_string(),
-            operations: seen.operations,
-            operations_per_second: ratio(seen.operations, seconds),
-            objects_per_second: ratio(seen.objects, seconds),
-            bytes: seen.bytes,
-            bytes_per_second: ratio(seen.bytes, seconds),
-            latency_us: Latency::of(&seen.latency_us),
-            first_byte_us: Latency::of(&seen.first_byte_us),
-            late_us: has_rate.then(|| Latency::of(&seen.late_us)),
-            errors: seen.errors.clone(),
-        };
-        tally.iter().map(row).collect()
-    }
-
-    fn sum(rows: &[Self], of: impl Fn(&Self) -> u64) -> u64 {
-        rows.iter().map(of).sum()
-    }
-}
-
-impl ServerReport {
-    pub(super) fn new(context: ServerContext, usage: Usage, peak_resident_bytes: u64, rows: &[Row]) -> Self {
-        let per = |count: u64, unit: f64| (count > 0).then(|| usage.cpu_seconds() * unit / ratio(count, 1.0));
-        Self {
-            context,
-            usage,
-            cpu_us_per_operation: per(Row::sum(rows, |row| row.operations), 1e6),
-            cpu_seconds_per_gib: per(Row::sum(rows, |row| row.bytes), f64::from(1 << 30)),
-            peak_resident_bytes,
-        }
-    }
 }
 
 impl DiskReport {
@@ -195,70 +115,11 @@ impl Report {
         if self.not_begun > 0 {
             println!("          {} operations were not begun: the rate was NOT reached", self.not_begun);
         }
-        self.print_rows();
-        self.print_server();
+        print_rows(&self.rows);
+        if let Some(server) = &self.server {
+            server.print();
+        }
         self.print_disks();
-    }
-
-    fn print_rows(&self) {
-        println!();
-        println!(
-            "{:<10} {:>9} {:>10} {:>10} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
-            "",
-            "ops",
-            "ops/s",
-            "objects/s",
-            "MiB/s",
-            "p50",
-            "p90",
-            "p99",
-            "p99.9",
-            "p99.99",
-            "max",
-            "1st p50",
-            "1st p99"
-        );
-        for row in &self.rows {
-            println!("{}", line(row));
-        }
-        for row in &self.rows {
-            if let Some(late) = &row.late_us {
-                let [p50, p99, max] = [late.p50, late.p99, late.max].map(shown);
-                println!(
-                    "late      {}: p50 {p50}, p99 {p99}, max {max} behind the moment when it was to begin",
-                    row.operation
-                );
-            }
-            for (code, count) in &row.errors {
-                println!("error     {} {}: {code}", count, row.operation);
-            }
-        }
-    }
-
-    fn print_server(&self) {
-        let Some(server) = &self.server else { return };
-        let ServerContext { pid, name, threads, cpus_allowed } = &server.context;
-        let or_unknown = |known: Option<String>| known.unwrap_or_else(|| "unknown".to_owned());
-        println!();
-        println!(
-            "server    {name} ({pid}), {} threads, CPUs {}",
-            or_unknown(threads.map(|count| count.to_string())),
-            or_unknown(cpus_allowed.clone())
-        );
-        println!(
-            "          CPU {:.2} s user, {:.2} s system; peak memory {:.1} MiB; {} switches by itself, {} forced",
-            server.usage.user_seconds,
-            server.usage.system_seconds,
-            mebibytes(server.peak_resident_bytes),
-            server.usage.voluntary_switches,
-            server.usage.involuntary_switches
-        );
-        if let Some(micros) = server.cpu_us_per_operation {
-            println!("          {micros:.1} CPU us per operation");
-        }
-        if let Some(seconds) = server.cpu_seconds_per_gib {
-            println!("          {seconds:.2} CPU s per GiB of objects");
-        }
     }
 
     fn print_disks(&self) {
@@ -286,32 +147,4 @@ impl Report {
             }
         }
     }
-}
-
-fn mebibytes(bytes: u64) -> f64 {
-    ratio(bytes, f64::from(1 << 20))
-}
-
-fn shown(micros: u64) -> String {
-    show_nanos(micros.saturating_mul(1000))
-}
-
-fn line(row: &Row) -> String {
-    let latency = row.latency_us;
-    format!(
-        "{:<10} {:>9} {:>10.1} {:>10.1} {:>9.1} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
-        row.operation,
-        row.operations,
-        row.operations_per_second,
-        row.objects_per_second,
-        row.bytes_per_second / f64::from(1 << 20),
-        shown(latency.p50),
-        shown(latency.p90),
-        shown(latency.p99),
-        shown(latency.p99_9),
-        shown(latency.p99_99),
-        shown(latency.max),
-        shown(row.first_byte_us.p50),
-        shown(row.first_byte_us.p99),
-    )
 }

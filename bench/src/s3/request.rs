@@ -29,8 +29,6 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    pub(super) const ALL: [Self; 6] = [Self::Put, Self::Get, Self::Head, Self::List, Self::Delete, Self::Multipart];
-
     /// Whether it makes an object.
     pub(super) const fn writes(self) -> bool {
         matches!(self, Self::Put | Self::Multipart)

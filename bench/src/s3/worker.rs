@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::connection::{Answer, Connection};
-use super::payload::{Payload, Payloads, Random};
+use super::payload::{Payload, Payloads};
 use super::request::{Operation, Request, Target};
-use super::tally::{Success, Tally};
+use crate::load::{Pace, Random, Success, Tally, draw};
 
 /// What all workers of a phase share.
 #[derive(Debug)]
@@ -20,67 +20,12 @@ pub(super) struct Phase<'a> {
     /// Objects 0 to here exist, or will (deletions take them one by one). For puts: how many different keys they
     /// have, 0 for a new one each.
     pub(super) objects: u64,
-    /// Operations that may still be begun.
-    pub(super) left: &'a AtomicU64,
     /// The number that the next new object gets, or the next to delete.
     pub(super) next: &'a AtomicU64,
-    /// Nothing more is begun from here on.
-    pub(super) deadline: Option<Instant>,
-    /// When operations are to begin; otherwise each begins when the one before it on its connection has ended.
-    pub(super) schedule: Option<Schedule>,
-    pub(super) interrupted: &'a AtomicBool,
-}
-
-/// Moments at even distances, each for one operation of whichever worker is free: the load of clients who do not know of
-/// one another, and do not wait for one another's answers.
-#[derive(Debug)]
-pub(super) struct Schedule {
-    began: Instant,
-    rate: f64,
-    taken: AtomicU64,
-}
-
-impl Schedule {
-    pub(super) fn new(began: Instant, rate: f64) -> Self {
-        Self { began, rate, taken: AtomicU64::new(0) }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "below 2^53 operations")]
-    fn take(&self) -> Instant {
-        let number = self.taken.fetch_add(1, Ordering::Relaxed);
-        self.began + Duration::from_secs_f64(number as f64 / self.rate)
-    }
+    pub(super) pace: &'a Pace<'a>,
 }
 
 impl Phase<'_> {
-    /// Waits for the moment at which the next operation is to begin, and says it; `None` when the phase is over.
-    fn begin(&self) -> Option<Instant> {
-        if !self.may_begin() {
-            return None;
-        }
-        let Some(schedule) = &self.schedule else { return Some(Instant::now()) };
-        let intended = schedule.take();
-        loop {
-            let early = intended.saturating_duration_since(Instant::now());
-            if self.is_over() || self.deadline.is_some_and(|deadline| intended >= deadline) {
-                return None;
-            }
-            if early.is_zero() {
-                return Some(intended);
-            }
-            std::thread::sleep(early.min(NAP_MAX));
-        }
-    }
-
-    fn may_begin(&self) -> bool {
-        !self.is_over()
-            && self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
-    }
-
-    fn is_over(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
-    }
-
     /// True when deletions take the objects that were there, and not those of this run.
     fn deletes_only(&self) -> bool {
         matches!(self.mix, [(Operation::Delete, _)])
@@ -103,7 +48,7 @@ pub(super) struct Worker<'a> {
     continuation: Option<String>,
     /// Bodies whose chunks are signed.
     scratch: Vec<u8>,
-    tally: Tally,
+    tally: Tally<Operation>,
 }
 
 /// An operation that is decided upon.
@@ -126,8 +71,8 @@ impl<'a> Worker<'a> {
     }
 
     /// Works until the phase is over.
-    pub(super) fn run(mut self) -> Tally {
-        while let Some(intended) = self.phase.begin() {
+    pub(super) fn run(mut self) -> Tally<Operation> {
+        while let Some(intended) = self.phase.pace.begin() {
             let Some(step) = self.choose() else { break };
             match self.perform(&step, intended) {
                 Ok(success) => self.tally.succeeded(step.operation, &success),
@@ -146,7 +91,7 @@ impl<'a> Worker<'a> {
     /// What comes next; `None` when there is nothing left to do it to.
     fn choose(&mut self) -> Option<Step> {
         let phase = self.phase;
-        let mut operation = self.draw();
+        let mut operation = draw(phase.mix, &mut self.random);
         // In a mix everybody deletes what it has put itself, and puts when there is nothing: what others read stays.
         if operation == Operation::Delete && !phase.deletes_only() && self.own.is_empty() {
             operation = Operation::Put;
@@ -164,22 +109,6 @@ impl<'a> Worker<'a> {
             Operation::Delete => self.own.pop_front().expect("asked above"),
         };
         Some(Step { operation, number })
-    }
-
-    fn draw(&mut self) -> Operation {
-        let mix = self.phase.mix;
-        if let [(only, _)] = mix {
-            return *only;
-        }
-        let sum: u32 = mix.iter().map(|(_, share)| share).sum();
-        let mut drawn = self.random.below(u64::from(sum));
-        for &(operation, share) in mix {
-            match drawn.checked_sub(u64::from(share)) {
-                None => return operation,
-                Some(rest) => drawn = rest,
-            }
-        }
-        unreachable!("a number below the sum falls into a share")
     }
 
     fn perform(&mut self, step: &Step, intended: Instant) -> Result<Success, Failure> {
@@ -329,20 +258,5 @@ pub(super) fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
 
 /// A server that is gone is not asked again at once.
 const AFTER_BREAK: Duration = Duration::from_millis(100);
-/// How long a worker sleeps before it looks again whether the run was ended.
-const NAP_MAX: Duration = Duration::from_millis(50);
 /// More of an answer than a page of keys needs is not kept.
 const KEPT_BYTES_MAX: usize = 4 << 20;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_schedule_goes_on_while_nobody_takes_from_it() {
-        let began = Instant::now();
-        let schedule = Schedule::new(began, 100.0);
-        let moments: Vec<Duration> = (0..3).map(|_| schedule.take() - began).collect();
-        assert_eq!(moments, [0, 10, 20].map(Duration::from_millis));
-    }
-}

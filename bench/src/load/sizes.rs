@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::payload::Random;
+use super::random::Random;
 use crate::units;
 
 /// Sizes and how often each is taken.
@@ -72,7 +72,7 @@ impl Sizes {
     }
 
     /// Which of them object `number` has: the same in every run, so that one that was left behind can be compared.
-    pub(super) fn index_of(&self, number: u64) -> usize {
+    pub(crate) fn index_of(&self, number: u64) -> usize {
         let sum: u64 = self.choices.iter().map(|choice| u64::from(choice.share)).sum();
         let mut drawn = Random::new(number).below(sum);
         for (index, choice) in self.choices.iter().enumerate() {

@@ -5,45 +5,43 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::request::Operation;
-
-/// All operations.
+/// All operations that were tried, by their kind.
 #[derive(Clone, Debug)]
-pub(super) struct Tally([Seen; Operation::ALL.len()]);
+pub(crate) struct Tally<O>(BTreeMap<O, Seen>);
 
 /// One kind of operation.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Operations that succeeded.
-    pub(super) operations: u64,
+    pub(crate) operations: u64,
     /// Bytes of objects that they moved.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// Objects that they put, read, listed or deleted.
-    pub(super) objects: u64,
+    pub(crate) objects: u64,
     /// Microseconds to the last byte received, from the first that was sent; at a given rate from the moment when it was to
     /// be sent, so that waiting behind slow answers counts.
-    pub(super) latency_us: Histogram<u64>,
+    pub(crate) latency_us: Histogram<u64>,
     /// The same to the first byte received.
-    pub(super) first_byte_us: Histogram<u64>,
+    pub(crate) first_byte_us: Histogram<u64>,
     /// Microseconds by which an operation began later than it was to, at a given rate.
-    pub(super) late_us: Histogram<u64>,
+    pub(crate) late_us: Histogram<u64>,
     /// What failed, by the code of the answer or of the connection.
-    pub(super) errors: BTreeMap<String, u64>,
+    pub(crate) errors: BTreeMap<String, u64>,
 }
 
 /// An operation that succeeded.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Success {
-    pub(super) bytes: u64,
-    pub(super) objects: u64,
-    pub(super) latency: Duration,
-    pub(super) first_byte: Duration,
-    pub(super) late: Duration,
+pub(crate) struct Success {
+    pub(crate) bytes: u64,
+    pub(crate) objects: u64,
+    pub(crate) latency: Duration,
+    pub(crate) first_byte: Duration,
+    pub(crate) late: Duration,
 }
 
-impl Default for Tally {
+impl Default for Seen {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| Seen {
+        Self {
             operations: 0,
             bytes: 0,
             objects: 0,
@@ -51,13 +49,19 @@ impl Default for Tally {
             first_byte_us: histogram(),
             late_us: histogram(),
             errors: BTreeMap::new(),
-        }))
+        }
     }
 }
 
-impl Tally {
-    pub(super) fn succeeded(&mut self, operation: Operation, success: &Success) {
-        let seen = &mut self.0[operation as usize];
+impl<O> Default for Tally<O> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<O: Copy + Ord> Tally<O> {
+    pub(crate) fn succeeded(&mut self, operation: O, success: &Success) {
+        let seen = self.0.entry(operation).or_default();
         seen.operations += 1;
         seen.bytes += success.bytes;
         seen.objects += success.objects;
@@ -70,14 +74,15 @@ impl Tally {
         }
     }
 
-    pub(super) fn failed(&mut self, operation: Operation, code: String) {
-        let errors = &mut self.0[operation as usize].errors;
+    pub(crate) fn failed(&mut self, operation: O, code: String) {
+        let errors = &mut self.0.entry(operation).or_default().errors;
         let code = if errors.len() < CODES_MAX { code } else { "other".to_owned() };
         *errors.entry(code).or_default() += 1;
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
-        for (seen, other) in self.0.iter_mut().zip(&other.0) {
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (operation, other) in &other.0 {
+            let seen = self.0.entry(*operation).or_default();
             seen.operations += other.operations;
             seen.bytes += other.bytes;
             seen.objects += other.objects;
@@ -94,9 +99,9 @@ impl Tally {
         }
     }
 
-    /// Those that were tried.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Operation, &Seen)> {
-        Operation::ALL.into_iter().zip(&self.0).filter(|(_, seen)| seen.operations > 0 || !seen.errors.is_empty())
+    /// In the order of their kinds.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (O, &Seen)> {
+        self.0.iter().map(|(operation, seen)| (*operation, seen))
     }
 }
 
@@ -128,14 +133,14 @@ mod tests {
             late: Duration::ZERO,
         };
         let (mut one, mut two) = (Tally::default(), Tally::default());
-        one.succeeded(Operation::Get, &success(5));
-        two.succeeded(Operation::Get, &success(9));
-        two.failed(Operation::Get, "503 SlowDown".to_owned());
+        one.succeeded("get", &success(5));
+        two.succeeded("get", &success(9));
+        two.failed("get", "503 SlowDown".to_owned());
         one.add(&two);
         let all: Vec<_> = one.iter().collect();
         assert_eq!(all.len(), 1);
         let (operation, seen) = &all[0];
-        assert_eq!((*operation, seen.operations, seen.bytes), (Operation::Get, 2, 20));
+        assert_eq!((*operation, seen.operations, seen.bytes), ("get", 2, 20));
         assert!(seen.latency_us.max() >= 9_000 && seen.errors["503 SlowDown"] == 1);
     }
 }
