@@ -10,6 +10,7 @@ mod compare;
 mod digest;
 mod disk;
 mod ec;
+mod grpc;
 mod host;
 mod latency;
 mod load;
@@ -51,6 +52,11 @@ enum What {
     Digest(digest::Args),
     /// Loads an S3 endpoint, as fast as it answers or at a given rate, and shows latencies, errors and the server's cost
     S3(s3::Args),
+    /// Loads a gRPC endpoint in the same ways: objects, ranges and small calls
+    Grpc(grpc::Args),
+    /// Serves the same gRPC methods from memory with tonic, to compare with
+    #[cfg(feature = "tonic")]
+    GrpcPeer(grpc::peer::Args),
     /// Compares S3 servers on this machine under the same load, in turn
     Compare(compare::Args),
     /// Measures what TCP costs a server for each request and byte, with Anvil's runtime and others
@@ -68,6 +74,9 @@ fn main() -> ExitCode {
         What::Store(args) => store::run(&args),
         What::Digest(args) => digest::run(&args),
         What::S3(args) => s3::run(&args),
+        What::Grpc(args) => grpc::run(&args),
+        #[cfg(feature = "tonic")]
+        What::GrpcPeer(args) => grpc::peer::run(&args),
         What::Compare(args) => compare::run(&args),
         What::Net(args) => net::run(&args),
         What::Bare(args) => bare::run(&args),

@@ -32,7 +32,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         "anvil",
         &["anvil-model", "anvil-digest", "anvil-erasure", "anvil-store", "anvil-runtime", "anvil-node", "anvil-proto"],
     ),
-    ("anvil-bench", &["anvil-model", "anvil-digest", "anvil-erasure", "anvil-store", "anvil-runtime", "anvil-node"]),
+    (
+        "anvil-bench",
+        &["anvil-model", "anvil-digest", "anvil-erasure", "anvil-store", "anvil-runtime", "anvil-node", "anvil-proto"],
+    ),
 ];
 
 #[test]

@@ -18,8 +18,8 @@ use serde::Serialize;
 
 use crate::clock;
 use crate::host::Medium;
-use crate::run::{Bar, Run, RunArgs};
 use crate::load;
+use crate::run::{Bar, Run, RunArgs};
 use crate::s3::{self, Limits, Operation, Plan, Promise, Sizes};
 use crate::target::Target;
 use recipe::Recipe;

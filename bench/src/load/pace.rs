@@ -19,12 +19,7 @@ pub(crate) struct Pace<'a> {
 
 impl<'a> Pace<'a> {
     /// `count` operations at most, begun within `duration`, `rate` of them each second where there is one. Time runs from here.
-    pub(crate) fn new(
-        count: u64,
-        duration: Option<Duration>,
-        rate: Option<f64>,
-        interrupted: &'a AtomicBool,
-    ) -> Self {
+    pub(crate) fn new(count: u64, duration: Option<Duration>, rate: Option<f64>, interrupted: &'a AtomicBool) -> Self {
         let began = Instant::now();
         Self {
             began,

@@ -114,19 +114,7 @@ pub(crate) fn print_rows(rows: &[Row]) {
     println!();
     println!(
         "{:<13} {:>9} {:>10} {:>10} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
-        "",
-        "ops",
-        "ops/s",
-        "objects/s",
-        "MiB/s",
-        "p50",
-        "p90",
-        "p99",
-        "p99.9",
-        "p99.99",
-        "max",
-        "1st p50",
-        "1st p99"
+        "", "ops", "ops/s", "objects/s", "MiB/s", "p50", "p90", "p99", "p99.9", "p99.99", "max", "1st p50", "1st p99"
     );
     for row in rows {
         println!("{}", line(row));

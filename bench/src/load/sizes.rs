@@ -71,6 +71,11 @@ impl Sizes {
         self.choices.iter().map(|choice| choice.bytes).max().unwrap_or(0)
     }
 
+    /// The smallest of them.
+    pub(crate) fn bytes_min(&self) -> u64 {
+        self.choices.iter().map(|choice| choice.bytes).min().unwrap_or(0)
+    }
+
     /// Which of them object `number` has: the same in every run, so that one that was left behind can be compared.
     pub(crate) fn index_of(&self, number: u64) -> usize {
         let sum: u64 = self.choices.iter().map(|choice| u64::from(choice.share)).sum();

@@ -7,7 +7,7 @@ use super::chart::Chart;
 use crate::units::show_size;
 
 /// Suites whose documents are understood.
-pub(super) const SUITES: &[&str] = &["disk", "ec", "store", "digest", "s3", "compare", "net"];
+pub(super) const SUITES: &[&str] = &["disk", "ec", "store", "digest", "s3", "grpc", "compare", "net"];
 
 /// All plots that have something to show.
 pub(super) fn plots(document: &Document) -> Vec<Chart> {
@@ -17,7 +17,7 @@ pub(super) fn plots(document: &Document) -> Vec<Chart> {
         "ec" => ec(value),
         "store" => store(value),
         "digest" => digest(value),
-        "s3" => s3(value),
+        "s3" | "grpc" => s3(value),
         "compare" => compare(value),
         _ => net(value),
     };
