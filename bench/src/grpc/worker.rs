@@ -268,3 +268,16 @@ fn check(is_so: bool, otherwise: &str) -> Result<(), Failure> {
 const OTHER_BYTES: &str = "other bytes than were put";
 /// A server that is gone is not asked again at once.
 const AFTER_BREAK: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_is_held_against_its_place() {
+        assert!(compare(b"abcdef", 2, b"cd").is_ok() && compare(b"abcdef", 6, b"").is_ok());
+        for (at, piece) in [(2, &b"cx"[..]), (3, b"cd"), (5, b"fg"), (7, b""), (usize::MAX, b"a")] {
+            assert_eq!(compare(b"abcdef", at, piece).unwrap_err().code, OTHER_BYTES, "{at}");
+        }
+    }
+}
