@@ -230,7 +230,23 @@ fn what_is_wrong_is_said_in_one_sentence() {
     }
     assert_eq!(person.files(""), [".cache", ".config", "a"]);
     told(person.asks(&["bucket", "create", "open"]));
-    told(person.asks(&["bucket", "set-public", "open", "--allow", "true"]));
+    // Whoever may write the bucket may say so, with a token like any other.
+    let admin = |words: &[&str]| {
+        let mut command = Command::new(node::anvil());
+        command.arg("admin").args(words).args(["--endpoint", &node.endpoint(), "--output", "json", "--data-dir"]);
+        serde_json::from_str::<Value>(&told(command.arg(scratch.path().join("data")).output().unwrap())).unwrap()
+    };
+    let app = admin(&["app", "create", "web", "--tenant-name", "default"]);
+    let variables = [("ANVIL_CLIENT_ID", &app["client_id"]), ("ANVIL_CLIENT_SECRET", &app["client_secret"])];
+    let endpoint = node.endpoint();
+    let as_app = || {
+        let mut command = person.anvil(&["bucket", "set-public", "open", "--allow", "true"]);
+        command.env("ANVIL_ENDPOINT", &endpoint);
+        command.envs(variables.map(|(name, value)| (name, value.as_str().unwrap()))).output().unwrap()
+    };
+    assert!(complaint(&as_app(), 1).contains("PERMISSION_DENIED"));
+    admin(&["policy", "grant", "--app-name", "web", "--action", "bucket:write", "--resource", "open"]);
+    told(as_app());
     told(person.asks(&["object", "put", "a", "s3://open/a"]));
     let mut stream = TcpStream::connect(node.address).unwrap();
     write!(stream, "GET /open/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();

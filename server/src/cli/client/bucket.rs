@@ -31,7 +31,7 @@ pub(in crate::cli) enum BucketCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Lets everybody read the objects of a bucket, or not any more. Takes the node's own client id, on its own host
+    /// Lets everybody read the objects of a bucket, or not any more
     SetPublic {
         /// Its name
         #[arg(value_name = "NAME", value_parser = bucket_name)]
@@ -70,14 +70,10 @@ pub(in crate::cli) fn run(command: BucketCommand) -> Result<(), Failure> {
             common.tell(|| json!({ "name": name }), || format!("bucket {name} is gone\n"))
         }),
         BucketCommand::SetPublic { name, allow, common } => run_session(&common, async |session: &Session| {
-            let request = v1::SetBucketPublicAccessRequest { bucket: name.clone(), allow };
-            let answer: v1::SetBucketPublicAccessResponse =
-                session.line().administrate("SetBucketPublicAccess", &request).await?;
+            let request = v1::SetPublicAccessRequest { bucket_name: name.clone(), allow };
+            let _: v1::SetPublicAccessResponse = session.line().ask("AuthService/SetPublicAccess", &request).await?;
             let who = if allow { "everybody" } else { "apps alone" };
-            common.tell(
-                || json!({ "name": name, "tenant": answer.tenant_name, "public": allow }),
-                || format!("bucket {name}: read by {who}\n"),
-            )
+            common.tell(|| json!({ "name": name, "public": allow }), || format!("bucket {name}: read by {who}\n"))
         }),
     }
 }

@@ -2,9 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use anvil_model::time::WallTime;
 use anvil_proto::{Message, v1};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -15,8 +14,8 @@ use super::profile::Profile;
 use super::token_cache::TokenCache;
 use crate::cli::Failure;
 use crate::config::Environment;
+use crate::grpc::Code;
 use crate::grpc::client::{Call, CallError, Client};
-use crate::grpc::{Code, admin, token};
 
 /// How many parts of objects are on their way at once, each on a connection of its own: a node spreads connections over its
 /// cores.
@@ -180,22 +179,6 @@ impl Line<'_> {
         let token = self.token().await?;
         let opened = self.client().await?.open(&format!("/anvil.v1.{method}"), &token).await;
         opened.inspect_err(|error| self.note(error))
-    }
-
-    /// Asks AdminService, as an administrator.
-    pub(super) async fn administrate<M, R>(&mut self, method: &str, request: &M) -> Result<R, Failure>
-    where
-        M: Message,
-        R: Message + Default,
-    {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now = WallTime { unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) };
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(Failure::run)?;
-        let Profile { client_id, client_secret, .. } = &self.session.profile;
-        let token = token::make(client_id, client_secret, now, u128::from_le_bytes(random));
-        let path = format!("{}{method}", admin::PREFIX);
-        self.client().await.map_err(Failure::run)?.call(&path, &token, request).await.map_err(Failure::run)
     }
 
     /// A token for these scopes, not kept.
