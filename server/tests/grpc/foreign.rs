@@ -1,11 +1,12 @@
 //! Goal: a program in another language calls the services as its library does. Method: `clients/grpc_*.py`, grpcio with
-//! code made from our .proto files (and boto3 beside it), against the real binary.
+//! code made from our .proto files (and boto3 beside it), and `clients/grpc_node.js`, which reads them as they are, against the
+//! real binary.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::support::clients::{python, run};
+use crate::support::clients::{grpc_js, python, run};
 use crate::support::node::{self, Node, Options, scratch};
 
 #[test]
@@ -34,6 +35,18 @@ fn grpcio_stores_what_boto3_reads_and_reads_what_it_stores() {
     let mut command = python(&node, "grpc_objects.py");
     command.arg(protos).arg(node.address.to_string()).arg(node.pid().to_string()).env("GRPC_ENABLE_FORK_SUPPORT", "0");
     println!("{}", run(&mut command));
+    node.stop();
+}
+
+#[test]
+fn grpc_js_stores_and_reads() {
+    let scratch = scratch();
+    let node = Node::start(&scratch.path().join("data"));
+    let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
+    match grpc_js(&node, "grpc_node.js") {
+        Some(mut command) => println!("{}", run(command.arg(protos).arg(node.address.to_string()))),
+        None => println!("LEFT OUT: Node.js or @grpc/grpc-js is not here."),
+    }
     node.stop();
 }
 

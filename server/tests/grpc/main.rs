@@ -1,5 +1,5 @@
-//! gRPC as administrators and their programs find it, against the real binary: by `anvil admin`, by grpcio, and by a
-//! client that sends what no library would.
+//! gRPC as administrators and their programs find it, against the real binary: by `anvil admin`, by the libraries of other
+//! languages, and by clients that send what no library would.
 
 mod cli;
 mod foreign;

@@ -17,6 +17,17 @@ pub fn python(node: &Node, script: &str) -> Command {
     command
 }
 
+/// `node` with gRPC's library, ready to talk to this node; `script` is a file of `tests/clients`. `None` where either is not.
+pub fn grpc_js(node: &Node, script: &str) -> Option<Command> {
+    let modules = std::env::var_os("ANVIL_TEST_NODE_PATH").map(PathBuf::from)?;
+    if !modules.join("@grpc/grpc-js").is_dir() || !is_installed("node") {
+        return None;
+    }
+    let mut command = prepared("node", node);
+    command.env("NODE_PATH", modules).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script));
+    Some(command)
+}
+
 /// `rclone`; the node is its remote `node:`.
 pub fn rclone(node: &Node) -> Command {
     let mut command = prepared("rclone", node);
