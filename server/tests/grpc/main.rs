@@ -3,6 +3,10 @@
 
 mod cli;
 mod foreign;
+#[allow(dead_code)]
+#[path = "../http2/client.rs"]
+mod frames;
+mod hostile;
 mod interop;
 mod raw;
 #[path = "../support/mod.rs"]

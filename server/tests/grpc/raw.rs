@@ -3,20 +3,26 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anvil::auth::Secret;
+use anvil::grpc::status::decode_message;
 use anvil::grpc::token;
 use anvil_model::time::WallTime;
 use anvil_proto::Message as _;
-use anvil_proto::v1::{ListDisksResponse, OfflineDiskRequest};
+use anvil_proto::v1::{GetAccessTokenRequest, GetAccessTokenResponse, ListDisksResponse, OfflineDiskRequest};
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
 
-use crate::support::node::{Node, scratch};
+use crate::support::node::{Node, Options, scratch};
+use crate::support::postgres::Postgres;
+use crate::support::relay::Relay;
 
 const LIST: &str = "/anvil.v1.AdminService/ListDisks";
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
 const OFFLINE: &str = "/anvil.v1.AdminService/OfflineDisk";
 /// Longer than anything takes that works.
 const TOO_LONG: Duration = Duration::from_secs(60);
@@ -172,6 +178,106 @@ fn a_call_ends_at_its_deadline() {
         assert_eq!((end.status, end.trailers_only), (4, true), "{end:?}");
         let end = caller.call(LIST, &[("grpc-timeout", "30S")], &[0; 5], true).await;
         assert_eq!(end.status, 0, "{end:?}");
+        // Behind the first message of its answer.
+        let end = caller.call(WATCH, &[("grpc-timeout", "500m")], &[0; 5], true).await;
+        assert_eq!((end.http, end.status, end.trailers_only), (200, 4, false), "{end:?}");
+        assert_eq!(end.body, [0, 0, 0, 0, 2, 8, 1]);
+    });
+}
+
+/// The database does not answer: the call does, when its time is over, and nothing waits on.
+#[test]
+fn a_deadline_holds_for_the_database_too() {
+    let (server, scratch) = (Postgres::start(), scratch());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (client, connection) =
+            tokio_postgres::connect(&server.url("postgres"), tokio_postgres::NoTls).await.unwrap();
+        let driver = tokio::spawn(connection);
+        for name in ["anvil_global", "anvil_regional"] {
+            client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        }
+        drop(client);
+        driver.await.unwrap().unwrap();
+    });
+    let relay = Relay::to(server.port());
+    let regional = format!("postgres://postgres@127.0.0.1:{}/anvil_regional", relay.port());
+    let environment = [("GLOBAL_DATABASE_URL", server.url("anvil_global")), ("REGIONAL_DATABASE_URL", regional)];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    let options = Options { arguments: vec!["--init-cluster".to_owned()], environment, ..Options::default() };
+    let node = Node::start_with(&scratch.path().join("data"), &options);
+    runtime.block_on(async {
+        let mut caller = Caller::connect(&node).await;
+        let (client_id, client_secret) = (node.credentials.access_key.clone(), node.credentials.secret_key.clone());
+        let ask = GetAccessTokenRequest { client_id, client_secret, scopes: Vec::new() }.encode_to_vec();
+        let given = caller.call("/anvil.v1.AuthService/GetAccessToken", &[], &framed(0, &ask), true).await;
+        caller.bearer = format!("Bearer {}", GetAccessTokenResponse::decode(&given.body[5..]).unwrap().access_token);
+        let buckets = async |caller: &mut Caller, timeout| {
+            let fields = [("grpc-timeout", timeout)];
+            caller.call("/anvil.v1.BucketService/ListBuckets", &fields, &framed(0, &[]), true).await.status
+        };
+        assert_eq!(buckets(&mut caller, "30S").await, 0);
+        relay.stand_still(true);
+        let status = buckets(&mut caller, "500m").await;
+        // 14 from the moment when the node has noticed.
+        assert!(matches!(status, 4 | 14), "{status}");
+        while node.metric("anvil_requests_in_flight") > 1.0 {}
+        relay.stand_still(false);
+        let began = Instant::now();
+        while buckets(&mut caller, "30S").await != 0 {
+            assert!(began.elapsed() < TOO_LONG, "it is served again");
+        }
+    });
+    drop(runtime);
+    node.stop();
+}
+
+/// A message with its flag and length.
+fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
+    [&[flag], &u32::try_from(message.len()).unwrap().to_be_bytes()[..], message].concat()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn messages_may_be_compressed_and_answers_are_what_every_client_reads() {
+    with_node(async |caller, _| {
+        let gzipped = [("grpc-encoding", "gzip"), ("grpc-accept-encoding", "gzip,identity")];
+        let disk = OfflineDiskRequest { disk: format!("/{}", "x".repeat(10_000)) }.encode_to_vec();
+        for message in [framed(1, &gzip(&disk)), framed(0, &disk)] {
+            let end = caller.call(OFFLINE, &gzipped, &message, true).await;
+            assert_eq!((end.status, end.accepts.as_deref()), (5, Some("identity,gzip")), "it was read: {end:?}");
+        }
+        // The flag of each message says how the answer is written; it is 0 whatever the client takes.
+        for accepts in ["gzip", "identity", "deflate,br", ""] {
+            let end = caller.call(LIST, &[("grpc-accept-encoding", accepts)], &framed(0, &[]), true).await;
+            assert_eq!((end.status, end.body[0]), (0, 0), "{accepts}: {end:?}");
+        }
+        // What is no gzip, and what is more than a message may be once it is undone.
+        let end = caller.call(OFFLINE, &gzipped, &framed(1, &disk[..100]), true).await;
+        assert_eq!(end.status, 13, "{end:?}");
+        let bomb = gzip(&OfflineDiskRequest { disk: "x".repeat(64 << 20) }.encode_to_vec());
+        assert!(bomb.len() < 1 << 20);
+        let end = caller.call(OFFLINE, &gzipped, &framed(1, &bomb), true).await;
+        assert_eq!(end.status, 8, "{end:?}");
+    });
+}
+
+#[test]
+fn metadata_of_bytes_and_messages_beyond_ascii_arrive() {
+    with_node(async |caller, _| {
+        // Both forms of Base64 are sent (PROTOCOL-HTTP2.md, "Binary-Header"), and several values of one name.
+        let trace = [("trace-bin", "AAEC/w=="), ("trace-bin", "AAEC/w"), ("tags-bin", "AAEC,/////w")];
+        let end = caller.call(LIST, &trace, &[0; 5], true).await;
+        assert_eq!(end.status, 0, "{end:?}");
+        let path = "/anvil.v1.AdminService/100%25%C3%A4";
+        let end = caller.call(path, &[], &[0; 5], true).await;
+        assert!(end.message.contains("100%2525%25C3%25A4"), "a percent sign is encoded: {end:?}");
+        assert!(decode_message(&end.message).contains(path), "{end:?}");
     });
 }
 

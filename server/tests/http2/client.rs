@@ -269,7 +269,10 @@ impl Client {
         match *kind {
             HEADERS => {
                 assert_eq!(flags & END_HEADERS, END_HEADERS, "heads of answers are small");
-                state.statuses.push(status(payload));
+                // Behind a status that is not informational come trailers.
+                if !matches!(state.statuses.last(), Some(200..)) {
+                    state.statuses.push(status(payload));
+                }
                 state.ended |= flags & END_STREAM != 0;
             }
             DATA => {
