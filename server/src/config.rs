@@ -54,6 +54,8 @@ pub struct Config {
     pub metrics_allow: MetricsAllow,
     /// How often somebody may come.
     pub limits: Limits,
+    /// How long a client's connection may be silent between two requests.
+    pub idle_timeout: Duration,
     /// The region that requests must be signed for.
     pub region: String,
     /// Host names in front of which buckets stand; none for buckets in the path alone.
@@ -208,6 +210,8 @@ impl Config {
             reader.text(flags.admin_from.as_deref(), &["ANVIL_ADMIN_FROM"], value::admin_from, "loopback")?;
         let metrics_allow = read_metrics_allow(&mut reader)?;
         let limits = read_limits(&mut reader)?;
+        let flag = flags.idle_timeout.as_deref();
+        let idle_timeout = reader.text(flag, &["ANVIL_IDLE_TIMEOUT"], value::idle_timeout, "75s")?;
         let region = reader.text(flags.region.as_deref(), &["REGION"], value::region, "us-east-1")?;
         let domains = reader.optional(flags.domain.as_deref(), &["ANVIL_DOMAIN"], value::domains)?.unwrap_or_default();
         let credentials = read_credentials(&mut reader)?;
@@ -245,6 +249,7 @@ impl Config {
             admin_from,
             metrics_allow,
             limits,
+            idle_timeout,
             region,
             domains,
             credentials,

@@ -64,6 +64,7 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
         classes: config.classes,
         domains: config.domains,
         tls,
+        idle_timeout: config.idle_timeout,
         authenticator,
         gate,
         encryption: config.encryption,

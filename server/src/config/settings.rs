@@ -64,6 +64,9 @@ pub struct Flags {
     /// ANVIL_TRUSTED_PROXIES, separated by commas; default: none]
     #[arg(long, value_name = "NETWORK")]
     pub trusted_proxies: Vec<String>,
+    /// How long a client's connection may be silent between two requests [env: ANVIL_IDLE_TIMEOUT, default: 75s]
+    #[arg(long, value_name = "DURATION")]
+    pub idle_timeout: Option<String>,
     /// The region that requests are signed for [env: REGION, default: us-east-1]
     #[arg(long, value_name = "NAME")]
     pub region: Option<String>,
@@ -327,6 +330,7 @@ const OWN_VARIABLES: &[&str] = &[
     "ANVIL_LIMIT_LOGINS",
     "ANVIL_LIMIT_APPS",
     "ANVIL_TRUSTED_PROXIES",
+    "ANVIL_IDLE_TIMEOUT",
     "REGION",
     "ANVIL_DOMAIN",
     "ANVIL_DEV_ACCESS_KEY",

@@ -93,6 +93,19 @@ fn durations_have_units() {
 }
 
 #[test]
+fn connections_may_be_idle_for_as_long_as_it_is_said() {
+    let idle = |text| variables(&[("ANVIL_IDLE_TIMEOUT", text)]).map(|checked| checked.config.idle_timeout);
+    assert_eq!(idle("5m"), Ok(Duration::from_mins(5)));
+    for text in ["0", "2d", "long"] {
+        let refused = idle(text).unwrap_err().to_string();
+        assert!(
+            refused.contains("ANVIL_IDLE_TIMEOUT (or --idle-timeout)") && refused.contains("1s to 1d"),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
 fn uploads_have_a_week_unless_it_is_said_otherwise() {
     let expiry = |settings: &[(&str, &str)]| variables(settings).map(|checked| checked.config.upload_expiry);
     assert_eq!(expiry(&[]), Ok(Some(Duration::from_hours(7 * 24))));

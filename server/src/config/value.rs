@@ -275,6 +275,13 @@ pub(super) fn scrub_every(text: &str) -> Result<Duration, Takes> {
     every.ok_or_else(|| "a duration such as 90s, 15m, 12h or 7d, 1s to 365d".to_owned())
 }
 
+/// Less than a second would close connections that are used, more than a day keep those of clients that are gone.
+pub(super) fn idle_timeout(text: &str) -> Result<Duration, Takes> {
+    let timeout =
+        duration(text).ok().filter(|timeout| (Duration::from_secs(1)..=Duration::from_hours(24)).contains(timeout));
+    timeout.ok_or_else(|| "a duration such as 75s, 5m or 1h, 1s to 1d".to_owned())
+}
+
 /// Slower, one window would take longer than anybody means.
 const SCRUB_RATE_MIN: Size = Size { bytes: 64 << 10 };
 /// Slower, what is lost would not be made again before more is.

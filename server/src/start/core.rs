@@ -90,7 +90,7 @@ pub(super) async fn welcome(
     life: CurrentLife,
 ) {
     let node = node_of(core, shared, store, mailboxes);
-    let settings = Settings { tls: shared.tls.clone(), ..Settings::default() };
+    let settings = Settings { tls: shared.tls.clone(), idle_timeout: shared.idle_timeout, ..Settings::default() };
     store.start_reclaim(ReclaimOptions::default());
     if let Some(scrub) = shared.scrub {
         store.start_scrub(scrub);

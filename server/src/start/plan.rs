@@ -43,6 +43,8 @@ pub struct Plan {
     pub listen: Vec<SocketAddr>,
     /// Who the node is for clients that come with TLS.
     pub tls: Option<Arc<Tls>>,
+    /// How long a client's connection may be silent between two requests.
+    pub idle_timeout: Duration,
     /// Where buckets are made.
     pub region: String,
     /// How objects are spread, by storage class.
