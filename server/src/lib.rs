@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod credentials;
 pub mod data_dir;
+mod descriptors;
 pub mod disk_control;
 pub mod disk_keeper;
 pub mod disks;

@@ -17,6 +17,7 @@ use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
 use crate::disks::MissingList;
 use crate::grpc::{Authority, Gate, Sessions, Tokens, access};
+use crate::http1::Settings;
 use crate::identity::Identity;
 use crate::metadata::postgres::cluster::{self, Databases};
 use crate::start::{self, AccessPlan, DiskPlan, MetadataPlan, Plan, Ready};
@@ -30,6 +31,9 @@ pub(super) fn run(form: Form, flags: &Flags) -> Result<(), Failure> {
     let runtime = config.runtime(&anvil_runtime::available_cpus()).map_err(Failure::usage)?;
     let _log = crate::telemetry::init(config.log_format).map_err(Failure::usage)?;
     for warning in checked.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Some(warning) = crate::descriptors::provide_for(runtime.cpus.len() * Settings::default().connections_max) {
         tracing::warn!("{warning}");
     }
     let tls = config.tls.map(|tls| Tls::open(tls.files, tls.only)).transpose().map_err(Failure::usage)?.map(Arc::new);

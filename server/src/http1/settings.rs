@@ -41,7 +41,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            connections_max: 4096,
+            connections_max: 8192,
             head_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
             body_grace: Duration::from_secs(30),
