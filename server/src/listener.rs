@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,6 @@ use crate::http1::{self, Patience, Refusal, Settings, Wire};
 use crate::http2;
 use crate::telemetry::{self, CoreCounters};
 use crate::tls::Tls;
-use crate::transport::Stream;
 
 /// The listening sockets of one core, not yet served.
 #[derive(Debug)]
@@ -200,10 +200,14 @@ fn admit<S: Service>(door: &Rc<Frontdoor<S>>, connection: Connection, peer: Sock
     let place = Place::take(Rc::clone(door), id, is_full);
     let wire = Wire::new(door.core.clone(), connection, peer);
     let task = door.core.spawn(async move {
-        if is_full {
-            http1::refuse(&place.door, wire, http1::FULL).await;
+        let life = if is_full {
+            Some(refused(&place.door, wire, http1::FULL))
         } else {
-            greet(&place.door, wire).await;
+            // On the heap, and gone when it is known what the client speaks.
+            Box::pin(greet(&place.door, wire)).await
+        };
+        if let Some(life) = life {
+            life.await;
         }
     });
     guests.tasks.borrow_mut().insert(id, task);
@@ -236,8 +240,12 @@ impl<S: Service> Drop for Place<S> {
     }
 }
 
-/// Finds out what a new connection speaks.
-async fn greet<S: Service>(door: &Rc<Frontdoor<S>>, mut wire: Wire) {
+/// A connection from when it is known what it speaks. A connection may be idle for long: it has the memory that its protocol
+/// needs, and nothing of the others'.
+type Life<'d> = Pin<Box<dyn Future<Output = ()> + 'd>>;
+
+/// Finds out what a new connection speaks; `None` when it has ended.
+async fn greet<S: Service>(door: &Rc<Frontdoor<S>>, mut wire: Wire) -> Option<Life<'_>> {
     let began = door.core.now();
     let unknown = door.counters.speaks(telemetry::Protocol::Unknown);
     let protocol = loop {
@@ -249,51 +257,50 @@ async fn greet<S: Service>(door: &Rc<Frontdoor<S>>, mut wire: Wire) {
             let received = std::pin::pin!(wire.receive_within(left));
             match select(received, std::pin::pin!(door.stopping())).await {
                 Either::Left((received, _)) => received,
-                Either::Right(_) => return,
+                Either::Right(_) => return None,
             }
         };
         match received {
             Ok(1..) => {}
             // A request that ends, or stops, inside what looks like a preface is for HTTP/1.1 to refuse.
             Err(ReceiveError::TimedOut) if !wire.pending().is_empty() => break Protocol::Http1,
-            _ => return,
+            _ => return None,
         }
     };
     drop(unknown);
     let tls = door.settings.tls.as_ref();
     let is_refused = tls.is_some_and(|tls| tls.is_only());
-    match (protocol, tls) {
-        (Protocol::Http1, _) if is_refused => http1::refuse(door, wire, PLAIN).await,
-        (Protocol::Http1, _) => serve_http1(door, wire).await,
-        (Protocol::Http2, _) if is_refused => turn_http2_away(door, wire).await,
+    Some(match (protocol, tls) {
+        (Protocol::Http1, _) if is_refused => refused(door, wire, PLAIN),
+        (Protocol::Http1, _) => Box::pin(http1::serve(door, wire)),
+        (Protocol::Http2, _) if is_refused => Box::pin(turn_http2_away(door, wire)),
         (Protocol::Http2, _) => {
             let peer = wire.peer;
-            serve_http2(door, wire.into_stream(linger(door)), peer).await;
+            Box::pin(http2::serve(door, Box::new(wire.into_stream(linger(door))), peer))
         }
-        (Protocol::Tls, None) => http1::refuse(door, wire, TLS).await,
+        (Protocol::Tls, None) => refused(door, wire, TLS),
         (Protocol::Tls, Some(tls)) => {
             let left = door.settings.head_timeout.saturating_sub(door.core.now().since(began));
-            greet_by_tls(door, wire, tls, left).await;
+            return greet_by_tls(door, wire, tls, left).await;
         }
-    }
+    })
 }
 
-async fn serve_http1<S: Service>(door: &Frontdoor<S>, wire: Wire) {
-    let _speaks = door.counters.speaks(telemetry::Protocol::Http1);
-    http1::serve(door, wire).await;
-}
-
-async fn serve_http2<S: Service>(door: &Rc<Frontdoor<S>>, stream: Stream, peer: SocketAddr) {
-    let _speaks = door.counters.speaks(telemetry::Protocol::Http2);
-    http2::serve(door, stream, peer).await;
+fn refused<S: Service>(door: &Frontdoor<S>, wire: Wire, refusal: Refusal) -> Life<'_> {
+    Box::pin(http1::refuse(door, wire, refusal))
 }
 
 fn linger<S>(door: &Frontdoor<S>) -> (Duration, u64) {
     (door.settings.linger_timeout, door.settings.linger_bytes_max)
 }
 
-/// Shakes hands within `left`, and speaks what the client chose.
-async fn greet_by_tls<S: Service>(door: &Rc<Frontdoor<S>>, wire: Wire, tls: &Tls, left: Duration) {
+/// Shakes hands within `left`, and finds out what the client chose.
+async fn greet_by_tls<'d, S: Service>(
+    door: &'d Rc<Frontdoor<S>>,
+    wire: Wire,
+    tls: &Tls,
+    left: Duration,
+) -> Option<Life<'d>> {
     let peer = wire.peer;
     let stream = wire.into_stream(linger(door));
     let shaken = http1::within(&door.core, left, async {
@@ -302,13 +309,13 @@ async fn greet_by_tls<S: Service>(door: &Rc<Frontdoor<S>>, wire: Wire, tls: &Tls
     });
     let stream = match select(std::pin::pin!(shaken), std::pin::pin!(door.stopping())).await {
         Either::Left((Some(Some(stream)), _)) => stream,
-        _ => return,
+        _ => return None,
     };
-    if stream.chose_http2() {
-        serve_http2(door, stream, peer).await;
+    Some(if stream.chose_http2() {
+        Box::pin(http2::serve(door, Box::new(stream), peer))
     } else {
-        serve_http1(door, Wire::over_tls(door.core.clone(), stream, peer)).await;
-    }
+        Box::pin(http1::serve(door, Wire::over_tls(door.core.clone(), stream, peer)))
+    })
 }
 
 /// What a client's first bytes say that it speaks.

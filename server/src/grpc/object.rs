@@ -1,6 +1,8 @@
 //! `anvil.v1.ObjectService`: one object at a time, and lists of them. Uploads in parts are in `multipart`, many ranges of
 //! one object in `bidi_read`, resumable writes in `bidi_write`.
 
+use std::pin::Pin;
+
 use anvil_model::access::{Action, Resource};
 use anvil_model::limits::{PAGE_KEYS_MAX, PART_BYTES_MAX};
 use anvil_model::object::{BucketName, Key};
@@ -52,32 +54,33 @@ const SMALL_OBJECT_BYTES_MAX: u64 = 1 << 20;
 const BATCH_READS_MAX: usize = 16;
 
 impl Method {
-    pub(super) async fn call<W: Wire>(
+    /// Each method has a state of its own size on the heap: one that streams may wait for hours.
+    pub(super) fn call<'c, W: Wire>(
         self,
-        services: &Services,
-        asker: Asker,
-        call: &mut Call<'_, W>,
-    ) -> Result<(), Status> {
+        services: &'c Services,
+        asker: &'c Asker,
+        call: &'c mut Call<'_, W>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Status>> + 'c>> {
         match self {
-            Self::HeadObject => head_object(services, &asker, call).await,
-            Self::GetObject => get_object(services, &asker, call).await,
-            Self::PutObject => put_object(services, &asker, call).await,
-            Self::WriteObject => write_object(services, &asker, call).await,
-            Self::BidiWrite => bidi_write::serve(services, &asker, call).await,
-            Self::QueryWrite => bidi_write::query(services, &asker, call).await,
-            Self::DeleteObject => delete_object(services, &asker, call).await,
-            Self::DeleteObjects => delete_objects(services, &asker, call).await,
-            Self::CopyObject => copy_object(services, &asker, call).await,
-            Self::UpdateMetadata => update_metadata(services, &asker, call).await,
-            Self::ListObjects => list_objects(services, &asker, call).await,
-            Self::BatchGet => batch_get(services, &asker, call).await,
-            Self::BidiRead => bidi_read::serve(services, &asker, call).await,
-            Self::InitiateMultipartUpload => multipart::initiate(services, &asker, call).await,
-            Self::UploadPart => multipart::upload_part(services, &asker, call).await,
-            Self::ListParts => multipart::list_parts(services, &asker, call).await,
-            Self::ListMultipartUploads => multipart::list_uploads(services, &asker, call).await,
-            Self::CompleteMultipartUpload => multipart::complete(services, &asker, call).await,
-            Self::AbortMultipartUpload => multipart::abort(services, &asker, call).await,
+            Self::HeadObject => Box::pin(head_object(services, asker, call)),
+            Self::GetObject => Box::pin(get_object(services, asker, call)),
+            Self::PutObject => Box::pin(put_object(services, asker, call)),
+            Self::WriteObject => Box::pin(write_object(services, asker, call)),
+            Self::BidiWrite => Box::pin(bidi_write::serve(services, asker, call)),
+            Self::QueryWrite => Box::pin(bidi_write::query(services, asker, call)),
+            Self::DeleteObject => Box::pin(delete_object(services, asker, call)),
+            Self::DeleteObjects => Box::pin(delete_objects(services, asker, call)),
+            Self::CopyObject => Box::pin(copy_object(services, asker, call)),
+            Self::UpdateMetadata => Box::pin(update_metadata(services, asker, call)),
+            Self::ListObjects => Box::pin(list_objects(services, asker, call)),
+            Self::BatchGet => Box::pin(batch_get(services, asker, call)),
+            Self::BidiRead => Box::pin(bidi_read::serve(services, asker, call)),
+            Self::InitiateMultipartUpload => Box::pin(multipart::initiate(services, asker, call)),
+            Self::UploadPart => Box::pin(multipart::upload_part(services, asker, call)),
+            Self::ListParts => Box::pin(multipart::list_parts(services, asker, call)),
+            Self::ListMultipartUploads => Box::pin(multipart::list_uploads(services, asker, call)),
+            Self::CompleteMultipartUpload => Box::pin(multipart::complete(services, asker, call)),
+            Self::AbortMultipartUpload => Box::pin(multipart::abort(services, asker, call)),
         }
     }
 }

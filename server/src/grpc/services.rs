@@ -179,13 +179,14 @@ impl Calls for Services {
     async fn serve<W: Wire>(&self, head: &Head, is_tls: bool, encoding: Encoding, wire: &mut W) -> Result<(), Status> {
         let Self { gate, node, .. } = self;
         let now = Now { wall: node.world().wall_clock(), moment: node.world().now() };
+        // A call that streams may wait for hours: what the other methods need is no part of its state.
         let method = Method::find(&head.path).ok_or_else(|| gate.refusal(unknown(&head.path), head, now))?;
         let mut call = Call::new(head, encoding, wire);
         match method {
             Method::Admin(method) => match method.needs() {
                 None => {
                     gate.stranger(head, is_tls, now)?;
-                    users::login(self, &mut call).await
+                    Box::pin(users::login(self, &mut call)).await
                 }
                 Some(action) => {
                     let administrator = gate.administrator(head, is_tls, now)?;
@@ -193,19 +194,18 @@ impl Calls for Services {
                         access::log(&self.by(&administrator, head), method.name(), "", &denied.message);
                         return Err(denied);
                     }
-                    method.call(self, administrator, &mut call).await
+                    Box::pin(method.call(self, administrator, &mut call)).await
                 }
             },
             Method::Auth(auth::Method::GetAccessToken) => {
                 gate.admission.login_from(head, now.moment)?;
                 auth::give_token(self, &mut call).await
             }
-            Method::Auth(method) => method.call(self, gate.asker(head, now)?, &mut call).await,
-            Method::Bucket(method) => method.call(self, gate.asker(head, now)?, &mut call).await,
-            // Each call of a method that streams has a large state; it is on the heap, once per call.
+            Method::Auth(method) => Box::pin(method.call(self, gate.asker(head, now)?, &mut call)).await,
+            Method::Bucket(method) => Box::pin(method.call(self, gate.asker(head, now)?, &mut call)).await,
             Method::Object(method) => {
                 let asker = gate.asker(head, now)?;
-                let served = Box::pin(method.call(self, asker.clone(), &mut call));
+                let served = method.call(self, &asker, &mut call);
                 if !method.streams() {
                     return served.await;
                 }

@@ -18,10 +18,11 @@ use crate::http::{
     Head, Outgoing, Pieces, ReceiveError, Response, Service, call, first_piece, request_id, retry_after,
 };
 use crate::listener::Frontdoor;
-use crate::telemetry::Exchange;
+use crate::telemetry::{Exchange, Protocol};
 
 /// Serves a connection until its client or the node wants no more of it.
 pub(crate) async fn serve<S: Service>(door: &Frontdoor<S>, mut wire: Wire) {
+    let _speaks = door.counters.speaks(Protocol::Http1);
     let mut out = Vec::new();
     loop {
         let arrival = match next_request(door, &mut wire).await {

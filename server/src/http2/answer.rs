@@ -98,7 +98,7 @@ impl<'a, S: crate::http::Service> Answer<'a, S> {
         let now = self.door.core.wall_clock();
         add(headers, DATE, self.door.dates.borrow_mut().at(now));
         headers.insert(SERVER, HeaderValue::from_static("Anvil"));
-        add(headers, HeaderName::from_static("x-amz-request-id"), self.request_id);
+        headers.insert(HeaderName::from_static("x-amz-request-id"), unique(self.request_id));
         add(headers, HeaderName::from_static("x-amz-id-2"), &self.door.settings.host_id);
         for (name, value) in &response.headers {
             match HeaderName::from_bytes(name.as_bytes()) {
@@ -217,6 +217,13 @@ async fn more_capacity(stream: &mut SendStream<Chunk>) -> Result<(), Broken> {
         }
     })
     .await
+}
+
+/// An id that never comes again: the table of fields that do has no place for it (RFC 7541, 6.2.3).
+pub(super) fn unique(request_id: &str) -> HeaderValue {
+    let mut value = HeaderValue::from_str(request_id).expect("an id is of letters and digits");
+    value.set_sensitive(true);
+    value
 }
 
 /// Control characters in values, which no frame may hold, become spaces; they can come from a query

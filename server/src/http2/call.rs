@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use h2::{RecvStream, SendStream};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
-use super::answer::Answer;
+use super::answer::{Answer, unique};
 use super::chunk::Chunk;
 use super::exchange::{Told, drain, head_of, record};
 use super::head::Request;
@@ -42,7 +43,7 @@ pub(super) struct Caller {
 
 /// Serves a call until its status is sent, or its client takes it back.
 pub(super) async fn serve<S: Service>(
-    door: &Frontdoor<S>,
+    door: Rc<Frontdoor<S>>,
     began: Moment,
     caller: Caller,
     request: Request,
@@ -50,6 +51,7 @@ pub(super) async fn serve<S: Service>(
     stream: RecvStream,
     respond: SendResponse<Chunk>,
 ) {
+    let door = &*door;
     let head = head_of(request, caller.peer, request_id);
     let in_flight = door.counters.in_flight();
     let (respond, sending) = (RefCell::new(respond), RefCell::new(Sending::NotBegun));
@@ -194,11 +196,10 @@ impl<'a, S: Service> Call<'a, S> {
     fn response_head(&self, status: u16) -> http::Response<()> {
         let mut head = http::Response::new(());
         *head.status_mut() = StatusCode::from_u16(status).expect("one of three");
-        let id = HeaderValue::from_str(&self.head.request_id).expect("an id is of letters and digits");
         let headers = head.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert("grpc-accept-encoding", HeaderValue::from_static(ENCODINGS));
-        headers.insert("x-request-id", id);
+        headers.insert("x-request-id", unique(&self.head.request_id));
         head
     }
 }

@@ -22,15 +22,18 @@ use super::{
 use crate::http::Service;
 use crate::http1::{HEAD_BYTES_MAX, Patience, Settings, within};
 use crate::listener::Frontdoor;
+use crate::telemetry::Protocol;
 use crate::transport::{Health, SEND_BYTES_MAX, Stream};
 
 /// Serves a connection until its client or the node wants no more of it.
-pub(crate) async fn serve<S: Service>(door: &Rc<Frontdoor<S>>, stream: Stream, peer: SocketAddr) {
+pub(crate) async fn serve<S: Service>(door: &Rc<Frontdoor<S>>, stream: Box<Stream>, peer: SocketAddr) {
+    let _speaks = door.counters.speaks(Protocol::Http2);
     let window = door.http2.window.take(CONNECTION_WINDOW_BYTES as usize);
     let (health, is_tls) = (stream.health(), stream.is_tls());
-    let handshake = builder(window.is_some()).handshake::<_, Chunk>(stream);
-    let Some(Ok(mut connection)) = within(&door.core, door.settings.head_timeout, handshake).await else { return };
+    // On the heap: what is over has no place in the state of an idle connection.
+    let Some(mut connection) = Box::pin(shake_hands(door, stream, window.is_some())).await else { return };
     let mut watch = Watch::new(door.core.now(), health, connection.ping_pong());
+    // Each on the heap by itself: the set keeps a place of the size of one for as long as it lives.
     let mut requests = FuturesUnordered::new();
     let mut stopping = std::pin::pin!(door.stopping().fuse());
     let pause = pause(&door.settings);
@@ -59,6 +62,15 @@ pub(crate) async fn serve<S: Service>(door: &Rc<Frontdoor<S>>, stream: Stream, p
             }
         }
     }
+}
+
+async fn shake_hands<S: Service>(
+    door: &Frontdoor<S>,
+    stream: Box<Stream>,
+    has_large_window: bool,
+) -> Option<Connection<Box<Stream>, Chunk>> {
+    let handshake = builder(has_large_window).handshake(stream);
+    within(&door.core, door.settings.head_timeout, handshake).await?.ok()
 }
 
 fn builder(has_large_window: bool) -> Builder {
@@ -111,7 +123,7 @@ impl Watch {
     }
 
     /// Asks the client to go once its requests are answered.
-    fn leave(&mut self, connection: &mut Connection<Stream, Chunk>, now: Moment) {
+    fn leave(&mut self, connection: &mut Connection<Box<Stream>, Chunk>, now: Moment) {
         if self.leaving_since.is_none() {
             self.leaving_since = Some(now);
             connection.graceful_shutdown();
@@ -121,7 +133,7 @@ impl Watch {
     /// False when the connection is to be closed at once.
     fn look(
         &mut self,
-        connection: &mut Connection<Stream, Chunk>,
+        connection: &mut Connection<Box<Stream>, Chunk>,
         now: Moment,
         is_quiet: bool,
         settings: &Settings,
@@ -138,7 +150,7 @@ impl Watch {
             && self.is_there(now, is_quiet)
     }
 
-    fn look_at_quiet(&mut self, connection: &mut Connection<Stream, Chunk>, now: Moment, settings: &Settings) {
+    fn look_at_quiet(&mut self, connection: &mut Connection<Box<Stream>, Chunk>, now: Moment, settings: &Settings) {
         match self.leaving_since {
             None if now.since(self.quiet_since) >= settings.idle_timeout => self.leave(connection, now),
             // It was asked politely, and does not even answer.

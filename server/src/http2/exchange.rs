@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 
 use anvil_model::io::World;
@@ -22,33 +23,45 @@ use crate::http1::{Refusal, within};
 use crate::listener::Frontdoor;
 use crate::telemetry::Exchange;
 
-/// Serves a request until it is answered, or its client takes it back.
-pub(super) async fn exchange<S: Service>(
+/// Serves a request until it is answered, or its client takes it back. It has the memory that its kind needs: a call that
+/// streams may wait for hours.
+pub(super) fn exchange<S: Service>(
     door: Rc<Frontdoor<S>>,
     caller: Caller,
     request: http::Request<RecvStream>,
-    mut respond: SendResponse<Chunk>,
-) {
+    respond: SendResponse<Chunk>,
+) -> Pin<Box<dyn Future<Output = ()>>> {
     let (began, peer) = (door.core.now(), caller.peer);
     let (parts, stream) = request.into_parts();
     let request_id = request_id(door.core.random());
     match read(&parts, stream.is_end_stream()) {
         Ok(request) if claims_grpc(&request) => {
-            call::serve(&door, began, caller, request, request_id, stream, respond).await;
+            Box::pin(call::serve(door, began, caller, request, request_id, stream, respond))
         }
-        Ok(request) => serve(&door, began, peer, request, request_id, stream, respond).await,
+        Ok(request) => Box::pin(serve(door, began, peer, request, request_id, stream, respond)),
         Err(refusal) => {
-            let Refusal { status, code, message } = refusal;
-            let head = head_of_parts(&parts, peer, request_id);
-            let response = door.service.refusal(status, code, message, &head.request_id);
-            answer(&door, began, &head, "Refused", response, &mut respond).await;
-            drain(&door, stream).await;
+            Box::pin(refuse(door, began, head_of_parts(&parts, peer, request_id), refusal, stream, respond))
         }
     }
 }
 
+/// Answers what is no request, or cannot be served.
+async fn refuse<S: Service>(
+    door: Rc<Frontdoor<S>>,
+    began: Moment,
+    head: Head,
+    refusal: Refusal,
+    stream: RecvStream,
+    mut respond: SendResponse<Chunk>,
+) {
+    let Refusal { status, code, message } = refusal;
+    let response = door.service.refusal(status, code, message, &head.request_id);
+    answer(&door, began, &head, "Refused", response, &mut respond).await;
+    drain(&door, stream).await;
+}
+
 async fn serve<S: Service>(
-    door: &Frontdoor<S>,
+    door: Rc<Frontdoor<S>>,
     began: Moment,
     peer: SocketAddr,
     request: Request,
@@ -56,6 +69,7 @@ async fn serve<S: Service>(
     stream: RecvStream,
     respond: SendResponse<Chunk>,
 ) {
+    let door = &*door;
     let respond = RefCell::new(respond);
     let mut body = Body::new(door.core.clone(), stream, &respond, &request, &door.settings);
     let head = head_of(request, peer, request_id);

@@ -12,8 +12,6 @@ use anvil_runtime::net::Writer;
 
 /// What is gathered, at most; as much may be with the kernel besides.
 pub(crate) const SEND_BYTES_MAX: usize = 128 << 10;
-/// Memory that is kept while nothing is sent.
-const KEPT_BYTES_MAX: usize = 16 << 10;
 
 pub(super) struct Outgoing {
     core: Core,
@@ -78,8 +76,9 @@ impl Outgoing {
                     result?;
                 }
                 State::Idle(_) if self.gathered.is_empty() => {
-                    self.gathered.shrink_to(KEPT_BYTES_MAX);
-                    self.spare.shrink_to(KEPT_BYTES_MAX);
+                    // While nothing is sent nothing is kept: most connections are idle most of the time.
+                    self.gathered = Vec::new();
+                    self.spare = Vec::new();
                     return Poll::Ready(Ok(()));
                 }
                 State::Idle(_) => self.start(),
