@@ -10,6 +10,7 @@ use anvil_model::ids::{BucketId, UploadId};
 use anvil_model::limits::COPY_BYTES_MAX;
 use anvil_model::object::{Headers, Key, WriteConditions};
 
+use super::uploads::check_part;
 use super::{Decided, No, One, changed, check};
 use crate::metadata::Refusal;
 use crate::metadata::mutation::{BucketRef, Completed, CopySource, NewCopy, NewPart, Outcome};
@@ -89,7 +90,7 @@ impl<R: Rows> One<'_, R> {
         (source, range): (&CopySource, Range<u64>),
     ) -> Result<Decided, No> {
         let (holder, row) = self.open_upload(bucket, key, upload)?;
-        super::check_part(&row, part)?;
+        check_part(&row, part)?;
         let version = self.source(bucket, source)?;
         let within = range.start <= range.end && range.end <= version.size;
         if !within || range.end - range.start != part.size || part.blob.is_some() {
