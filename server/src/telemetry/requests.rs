@@ -110,6 +110,8 @@ pub const OPERATIONS: &[&str] = &[
     "ListRevokedTokens",
     "PruneDenylist",
     "CacheStats",
+    "CreateRegion",
+    "ListRegions",
     "ListBucketUsage",
     "ListTenantUsage",
     "UpdateTenant",

@@ -116,6 +116,10 @@ fn a_statement_of_access_reads_what_it_answers() {
         session.run(GLOBAL_ROWS).await.unwrap();
         look_at(&session, &access::statements(), access_calls).await;
         look_at(&session, &tasks::statements(), task_calls).await;
+        // Its statements share names with others. Counting all names is for administrators.
+        let session = Session::open(&database).await.unwrap();
+        let of_registry = registry::global_statements().into_iter().filter(|(name, _)| *name != "REGIONS");
+        look_at(&session, &of_registry.collect::<Vec<_>>(), registry_calls).await;
     });
 }
 
@@ -288,6 +292,10 @@ fn regional_calls(name: &str) -> Vec<String> {
         "SEEN" => &["50000, id(50000)"],
         "FORGET_WRITES" => &["50000"],
         "LOCK" => &["'{1,2}', '{t,f}'"],
+        "LOCK_NAME" => &["5"],
+        "BUCKET_OF_NAME" => &["'bucket050000'"],
+        "BUCKETS_BEHIND" => &["'', 500", "'bucket050000', 500"],
+        "BUCKETS_THERE" => &["'{5,50000}'"],
         "STAMPS" => &["256"],
         "DELETE_SEGMENTS" => &["'{1,1}', '{1,5000}'"],
         "DELETE_GARBAGE" => &["'{5,50000}', ARRAY[id(5), id(50000)]"],
@@ -331,6 +339,21 @@ fn task_calls(name: &str) -> Vec<String> {
         other => panic!("{other} has no values to run with: give it some here"),
     };
     calls.iter().map(|call| (*call).to_owned()).collect()
+}
+
+fn registry_calls(name: &str) -> Vec<String> {
+    let write = "decode(lpad(to_hex(50002), 32, '0'), 'hex')";
+    vec![match name {
+        "OWNER" => "'bucket050002'".to_owned(),
+        "ROW" => "'bucket050002', 'here'".to_owned(),
+        "HOLD" => format!("'bucket050002', 'here', {write}, 5, 1"),
+        "FREE" => format!("'bucket050002', 'here', {write}"),
+        "NAME_OF" => "'here', 50002".to_owned(),
+        "CLAIMED" => "'here', 0, 500".to_owned(),
+        "HELD" => "'here', 'bucket050000', 500".to_owned(),
+        "OF_OTHERS" => "'here', '{bucket000001,bucket050002}'".to_owned(),
+        other => panic!("{other} has no values to run with: give it some here"),
+    }]
 }
 
 /// Tables that are read whole: of one row, or those that are kept in memory and read when their revision is another one.
@@ -402,7 +425,12 @@ const GLOBAL_ROWS: &str = r"
     INSERT INTO public_buckets SELECT i, 'bucket' || lpad(i::text, 6, '0'), 1 + i % 999 FROM generate_series(1, 1000) AS i;
     INSERT INTO roles SELECT 'role' || i, ARRAY['disk:read', 'repair:*'], i FROM generate_series(1, 100) AS i;
     INSERT INTO users SELECT 'user' || lpad(i::text, 6, '0'), 'a@example.com', 'role1', 'hash', i, i FROM generate_series(1, 1000) AS i;
-    INSERT INTO regions (name, lineage) VALUES ('here', decode(repeat('00', 16), 'hex')), ('there', decode(repeat('01', 16), 'hex'));
+    INSERT INTO regions (name, lineage, number)
+        VALUES ('here', decode(repeat('00', 16), 'hex'), 0), ('there', decode(repeat('01', 16), 'hex'), 1);
+    INSERT INTO bucket_names (name, region, tenant, write_id, bucket)
+        SELECT 'bucket' || lpad(i::text, 6, '0'), CASE WHEN i % 2 = 0 THEN 'here' ELSE 'there' END, 1,
+            decode(lpad(to_hex(i), 32, '0'), 'hex'), CASE WHEN i % 100 > 0 THEN i END
+        FROM generate_series(1, 100000) AS i;
     INSERT INTO tasks (region, kind, about, priority, state, attempts, not_before_ms, leases, lease_node, lease_life, position,
             created_at_ms, changed_at_ms)
         SELECT CASE WHEN i <= 1000 THEN 'here' ELSE 'there' END, 'delete-bucket', i || '/b', 20, CASE WHEN i = 900 THEN 2 ELSE 1 END,

@@ -24,10 +24,11 @@ impl Queue {
             sql(server, "postgres", &format!("CREATE DATABASE {name}")).await;
             let database = Database::parse("global", &server.url(&name)).unwrap();
             migrate(&database, GLOBAL).await.unwrap();
-            for (region, digit) in [("here", "1"), ("there", "2")] {
-                let lineage = digit.repeat(32);
-                let insert =
-                    format!("INSERT INTO regions (name, lineage) VALUES ('{region}', decode('{lineage}', 'hex'))");
+            for (region, number) in [("here", 0), ("there", 1)] {
+                let lineage = number.to_string().repeat(32);
+                let insert = format!(
+                    "INSERT INTO regions (name, lineage, number) VALUES ('{region}', decode('{lineage}', 'hex'), {number})"
+                );
                 sql(server, &name, &insert).await;
             }
         });
