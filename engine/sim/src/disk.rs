@@ -263,6 +263,18 @@ impl SimDisk {
         bytes
     }
 
+    /// Where these bytes lie now, ascending, but for places that overlap.
+    #[must_use]
+    pub fn find(&self, needle: &[u8]) -> Vec<u64> {
+        let mut places = Vec::new();
+        for run in self.state.borrow().live.written() {
+            let bytes =
+                self.bytes(run.start, usize::try_from(run.end - run.start).expect("a disk of a history is small"));
+            places.extend(memchr::memmem::find_iter(&bytes, needle).map(|at| run.start + at as u64));
+        }
+        places
+    }
+
     /// Puts bytes on the disk from outside, durable at once, growing it as needed.
     pub fn overwrite(&self, offset: u64, bytes: &[u8]) {
         let mut state = self.state.borrow_mut();

@@ -1,6 +1,7 @@
 //! The bytes of a disk, sparse: what was never written is zero.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::random::Random;
@@ -36,6 +37,19 @@ impl Image {
         }
     }
 
+    /// What was ever written, in whole chunks, as runs that do not touch.
+    pub(crate) fn written(&self) -> Vec<Range<u64>> {
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        for start in self.chunks.keys().map(|chunk| chunk * CHUNK_BYTES as u64) {
+            let end = start + CHUNK_BYTES as u64;
+            match runs.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => runs.push(start..end),
+            }
+        }
+        runs
+    }
+
     /// Some byte of what was ever written.
     pub(crate) fn somewhere(&self, random: &mut Random) -> Option<u64> {
         let drawn = random.below(self.chunks.len().max(1) as u64);
@@ -51,7 +65,7 @@ impl Image {
 }
 
 /// The chunks that these bytes lie in: number, start within it, range of the bytes.
-fn spans(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
+fn spans(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {
         if done == length {
@@ -81,5 +95,8 @@ mod tests {
         assert_eq!(&bytes, b"\0abcXef\0");
         before.read(CHUNK_BYTES as u64 - 4, &mut bytes);
         assert_eq!(&bytes, b"\0abcdef\0", "a clone keeps its own bytes");
+        image.write(9 * CHUNK_BYTES as u64, b"far away");
+        let chunk = CHUNK_BYTES as u64;
+        assert_eq!(image.written(), [0..2 * chunk, 9 * chunk..10 * chunk]);
     }
 }

@@ -32,7 +32,7 @@ pub(super) async fn plant(mut client: Client, running: &Running, disks: &[SimDis
     payload::fill(origin, at, &mut needle);
     let mut hit = 0;
     for disk in disks {
-        for place in places_of(disk, &needle) {
+        for place in disk.find(&needle) {
             disk.flip_bit(place + client.random.below(NEEDLE_BYTES as u64), 3);
             hit += 1;
         }
@@ -76,11 +76,4 @@ async fn a_whole_object(client: &mut Client) -> Option<(usize, anvil_node::get::
         }
     }
     None
-}
-
-fn places_of(disk: &SimDisk, needle: &[u8]) -> Vec<u64> {
-    let size = usize::try_from(disk.size_bytes()).expect("a disk of a history is small");
-    let bytes = disk.bytes(0, size);
-    let begins = |at: &usize| bytes[*at] == needle[0] && bytes[*at..].starts_with(needle);
-    (0..bytes.len()).filter(begins).map(|at| at as u64).collect()
 }
