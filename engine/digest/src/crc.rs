@@ -1,22 +1,8 @@
-//! Cyclic redundancy checks, and the one thing that only they can do: combine.
+//! Cyclic redundancy checks: their parameters and values.
 
 use crc_fast::CrcAlgorithm;
 
 use crate::{Algorithm, Value};
-
-/// The checksum of `a` and `b` one behind the other, from the checksum of each and the length of the second. So the
-/// checksum of an object is computed from those of its parts without reading a byte.
-///
-/// `a` and `b` are big-endian values of `algorithm`, as [`Value`] holds them.
-///
-/// # Panics
-/// When `algorithm` is not a CRC, or a value does not have its length.
-#[must_use]
-pub fn combine(algorithm: Algorithm, a: &[u8], b: &[u8], length_of_b: u64) -> Value {
-    let crc = parameters(algorithm).expect("only CRCs can be combined");
-    let combined = crc_fast::checksum_combine(crc, number(algorithm, a), number(algorithm, b), length_of_b);
-    value(algorithm, combined)
-}
 
 /// Names the kernel that computes CRCs on this CPU, e.g. `x86_64-avx512-vpclmulqdq`. For people to read; not stable.
 #[must_use]
@@ -41,7 +27,7 @@ pub(crate) fn value(algorithm: Algorithm, number: u64) -> Value {
     Value::new(&number.to_be_bytes()[unused..])
 }
 
-fn number(algorithm: Algorithm, value: &[u8]) -> u64 {
+pub(crate) fn number(algorithm: Algorithm, value: &[u8]) -> u64 {
     assert_eq!(value.len(), algorithm.value_bytes(), "a value of {algorithm:?} has this length");
     value.iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
 }

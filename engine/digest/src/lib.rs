@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 mod blocks;
+mod combine;
 mod crc;
 mod kernel;
 mod lanes;
@@ -15,7 +16,8 @@ mod sha256;
 mod stream;
 mod value;
 
-pub use crc::{combine, crc_kernel};
+pub use combine::combine;
+pub use crc::crc_kernel;
 pub use kernel::{Kernel, update_many};
 pub use stream::{Algorithm, Digest, hmac_sha256, md5, sha256};
 pub use value::Value;

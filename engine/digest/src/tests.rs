@@ -279,6 +279,17 @@ proptest! {
     }
 
     #[test]
+    fn combining_is_that_of_another_library(a in any::<u64>(), b in any::<u64>(), length in 0..=1_u64 << 62) {
+        for algorithm in CRCS {
+            let [a, b] = [a, b].map(|number| crc::value(algorithm, number));
+            let parameters = crc::parameters(algorithm).unwrap();
+            let [x, y] = [&a, &b].map(|value| crc::number(algorithm, value));
+            let other = crc_fast::checksum_combine(parameters, x, y, length);
+            prop_assert_eq!(combine(algorithm, &a, &b, length), crc::value(algorithm, other));
+        }
+    }
+
+    #[test]
     fn streams_of_any_lengths_and_cuts_share_lanes(
         lengths in prop::collection::vec(0..3_000_usize, 1..24),
         cuts in prop::collection::vec(1..700_usize, 1..9),
