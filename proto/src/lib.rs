@@ -40,5 +40,7 @@ pub mod reflection {
 /// What the `.proto` files say, with those that they import: a `FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// The parts of messages, for those that are written and read by hand.
+pub use prost::encoding;
 pub use prost::{DecodeError, Message, Name};
 pub use prost_types::{Any, DescriptorProto, Duration, FileDescriptorProto, FileDescriptorSet, Timestamp};

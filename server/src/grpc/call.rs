@@ -6,6 +6,7 @@ use anvil_store::Piece;
 use bytes::Bytes;
 
 use super::frame::{Encoding, Messages, encode, malformed};
+use super::rope::Rope;
 use super::status::Status;
 use crate::http::Head;
 
@@ -70,7 +71,7 @@ pub enum Received {
 }
 
 /// A message, or why there is none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Next<M> {
     /// A message.
     Message(M),
@@ -112,10 +113,21 @@ impl<'a, W: Wire> Call<'a, W> {
     /// # Errors
     /// As [`Self::message`].
     pub async fn next<M: Message + Default>(&mut self, wait: Wait) -> Result<Next<M>, Status> {
+        Ok(match self.next_bytes(wait).await? {
+            Next::Message(bytes) => Next::Message(M::decode(bytes).map_err(|_| not_taken())?),
+            Next::End => Next::End,
+            Next::Later => Next::Later,
+        })
+    }
+
+    /// Like [`Self::next`], for those who read messages themselves.
+    ///
+    /// # Errors
+    /// When it does not come or is too large.
+    pub async fn next_bytes(&mut self, wait: Wait) -> Result<Next<Rope>, Status> {
         loop {
             if let Some(message) = self.messages.take()? {
-                let decoded = M::decode(message);
-                return decoded.map(Next::Message).map_err(|_| malformed("a message is not what its method takes"));
+                return Ok(Next::Message(message));
             }
             // A message that has begun is owed.
             let wait = if wait == Wait::Idly && !self.messages.is_empty() { Wait::Patiently } else { wait };
@@ -160,4 +172,10 @@ impl<'a, W: Wire> Call<'a, W> {
     ) -> Result<(), Status> {
         self.wire.send_piece(head, piece, rest).await
     }
+}
+
+/// A message is not of its type.
+#[must_use]
+pub fn not_taken() -> Status {
+    malformed("a message is not what its method takes")
 }

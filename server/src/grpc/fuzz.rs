@@ -9,7 +9,9 @@ use bytes::{Buf as _, Bytes};
 
 use super::access::Tokens;
 use super::frame::{Encoding, MESSAGE_BYTES_MAX, Messages};
+use super::incoming::{Part, Streamed, part_of};
 use super::request::read;
+use super::rope::Rope;
 use crate::auth::{Directory, Ring, Secret};
 use crate::http::Head;
 
@@ -21,6 +23,7 @@ pub(crate) fn messages(input: &[u8]) {
     assert_eq!(whole, cut(encoding, stream.chunks(usize::from(how >> 1) + 1)));
     for message in whole.0 {
         assert!(message.len() <= MESSAGE_BYTES_MAX);
+        by_hand(&message);
         again::<v1::WriteObjectRequest>(&message);
         again::<v1::BidiWriteRequest>(&message);
         again::<v1::BidiReadRequest>(&message);
@@ -54,6 +57,26 @@ fn again<M: Message + Default + PartialEq + std::fmt::Debug>(bytes: &Bytes) {
     if let Ok(message) = M::decode(bytes.clone()) {
         let written = message.encode_to_vec();
         assert_eq!(M::decode(&written[..]).as_ref(), Ok(&message));
+    }
+}
+
+/// What is read by hand is what it would be otherwise.
+fn by_hand(bytes: &Bytes) {
+    let mut message = Rope::default();
+    message.push(bytes.clone());
+    let read = part_of::<v1::WriteObjectRequest>(message);
+    let expected = v1::WriteObjectRequest::decode(bytes.clone()).map(Streamed::part);
+    match (read, expected) {
+        (Ok(Part::Chunk(mut read)), Ok(Part::Chunk(mut expected))) => {
+            assert_eq!(read.crc32c, expected.crc32c);
+            let [read, expected] = [&mut read, &mut expected].map(|chunk| {
+                let length = chunk.content.remaining();
+                chunk.content.copy_to_bytes(length)
+            });
+            assert_eq!(read, expected);
+        }
+        (Ok(Part::Chunk(_)), _) | (_, Ok(Part::Chunk(_))) => panic!("it is a chunk for one of the two"),
+        (read, expected) => assert_eq!(read.is_ok(), expected.is_ok()),
     }
 }
 

@@ -10,8 +10,8 @@ use anvil_proto::{Message, v1};
 use anvil_runtime::Buffer;
 use bytes::{Buf as _, BufMut as _, Bytes};
 
-use super::call::{Call, Next, Wait, Wire};
-use super::chunk::crc32c;
+use super::call::{Call, Next, Wait, Wire, not_taken};
+use super::chunk::{self, Chunk, crc32c_of};
 use super::rope::Rope;
 use super::status::{Code, Status};
 use super::words;
@@ -27,9 +27,25 @@ pub(super) trait Streamed: Message + Default {
 /// What such a message is.
 pub(super) enum Part<S> {
     Spec(S),
-    Chunk(v1::Chunk),
+    Chunk(Chunk),
     Finish(v1::WriteFinish),
     Nothing,
+}
+
+impl From<v1::Chunk> for Chunk {
+    fn from(v1::Chunk { content, crc32c }: v1::Chunk) -> Self {
+        let mut pieces = Rope::default();
+        pieces.push(content);
+        Self { content: pieces, crc32c }
+    }
+}
+
+/// What a message is. Most are chunks, which [`v1::Chunk`] would copy together.
+pub(super) fn part_of<M: Streamed>(mut message: Rope) -> Result<Part<M::Spec>, Status> {
+    if chunk::begins(&mut message) {
+        return chunk::read(message).map(Part::Chunk).ok_or_else(not_taken);
+    }
+    M::decode(message).map(M::part).map_err(|_| not_taken())
 }
 
 impl Streamed for v1::WriteObjectRequest {
@@ -38,7 +54,7 @@ impl Streamed for v1::WriteObjectRequest {
     fn part(self) -> Part<Self::Spec> {
         match self.part {
             Some(v1::write_object_request::Part::Spec(spec)) => Part::Spec(spec),
-            Some(v1::write_object_request::Part::Chunk(chunk)) => Part::Chunk(chunk),
+            Some(v1::write_object_request::Part::Chunk(chunk)) => Part::Chunk(chunk.into()),
             Some(v1::write_object_request::Part::Finish(finish)) => Part::Finish(finish),
             None => Part::Nothing,
         }
@@ -51,7 +67,7 @@ impl Streamed for v1::UploadPartRequest {
     fn part(self) -> Part<Self::Spec> {
         match self.part {
             Some(v1::upload_part_request::Part::Spec(spec)) => Part::Spec(spec),
-            Some(v1::upload_part_request::Part::Chunk(chunk)) => Part::Chunk(chunk),
+            Some(v1::upload_part_request::Part::Chunk(chunk)) => Part::Chunk(chunk.into()),
             Some(v1::upload_part_request::Part::Finish(finish)) => Part::Finish(finish),
             None => Part::Nothing,
         }
@@ -77,20 +93,20 @@ pub(super) struct Incoming<'c, 'a, W, M> {
     /// Of all of them.
     crc32c: u32,
     /// Came, and was not taken yet.
-    chunk: Bytes,
+    chunk: Rope,
     messages: PhantomData<M>,
 }
 
 impl<'c, 'a, W: Wire, M: Streamed> Incoming<'c, 'a, W, M> {
     pub(super) fn new(call: &'c mut Call<'a, W>, length: u64, algorithm: Option<ChecksumAlgorithm>) -> Self {
-        Self { call, length, algorithm, came: 0, crc32c: 0, chunk: Bytes::new(), messages: PhantomData }
+        Self { call, length, algorithm, came: 0, crc32c: 0, chunk: Rope::default(), messages: PhantomData }
     }
 
     /// Has the next bytes in `chunk`; false when they would have to be waited for.
     async fn chunk_ahead(&mut self, wait: Wait) -> Result<bool, Status> {
-        while self.chunk.is_empty() {
-            match self.call.next::<M>(wait).await? {
-                Next::Message(message) => match message.part() {
+        while !self.chunk.has_remaining() {
+            match self.call.next_bytes(wait).await? {
+                Next::Message(message) => match part_of::<M>(message)? {
                     Part::Chunk(chunk) => self.take(chunk)?,
                     Part::Finish(_) => return Err(size_mismatch(self.length, self.came)),
                     Part::Spec(_) | Part::Nothing => return Err(out_of_order()),
@@ -102,16 +118,16 @@ impl<'c, 'a, W: Wire, M: Streamed> Incoming<'c, 'a, W, M> {
         Ok(true)
     }
 
-    fn take(&mut self, v1::Chunk { content, crc32c: promised }: v1::Chunk) -> Result<(), Status> {
-        if content.is_empty() {
+    fn take(&mut self, Chunk { content, crc32c: promised }: Chunk) -> Result<(), Status> {
+        if !content.has_remaining() {
             return Ok(());
         }
-        let computed = crc32c(&content);
+        let computed = crc32c_of(content.pieces());
         if promised.is_some_and(|promised| promised != computed) {
             let message = format!("the CRC32C of the chunk at {} is another one", self.came);
             return Err(invalid("CHECKSUM_MISMATCH", message));
         }
-        let length = content.len() as u64;
+        let length = content.remaining() as u64;
         if self.came + length > self.length {
             return Err(size_mismatch(self.length, self.came + length));
         }
@@ -149,14 +165,14 @@ impl<W: Wire, M: Streamed> Body<Buffer> for Incoming<'_, '_, W, M> {
     async fn fill(&mut self, mut buffer: Buffer, range: Range<usize>) -> (Result<usize, Status>, Buffer) {
         let mut at = range.start;
         // What was announced and is not taken yet.
-        let mut owed = self.length - self.came + self.chunk.len() as u64;
+        let mut owed = self.length - self.came + self.chunk.remaining() as u64;
         while at < range.end && owed > 0 {
             match self.chunk_ahead(Wait::Briefly).await {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(status) => return (Err(status), buffer),
             }
-            let count = self.chunk.len().min(range.end - at);
+            let count = self.chunk.remaining().min(range.end - at);
             self.chunk.copy_to_slice(&mut buffer[at..at + count]);
             at += count;
             owed -= count as u64;
@@ -166,8 +182,8 @@ impl<W: Wire, M: Streamed> Body<Buffer> for Incoming<'_, '_, W, M> {
 
     async fn read(&mut self, into: &mut Vec<u8>, max: usize) -> Result<usize, Status> {
         self.chunk_ahead(Wait::Patiently).await?;
-        let count = self.chunk.len().min(max);
-        into.extend_from_slice(&self.chunk.split_to(count));
+        let count = self.chunk.remaining().min(max);
+        into.put((&mut self.chunk).take(count));
         Ok(count)
     }
 
@@ -183,9 +199,9 @@ impl<W: Wire, M: Streamed> Body<Buffer> for Incoming<'_, '_, W, M> {
         let trailer = loop {
             match self.call.message::<M>().await?.map(M::part) {
                 Some(Part::Finish(finish)) => break self.check(finish)?,
-                Some(Part::Chunk(chunk)) if chunk.content.is_empty() => {}
+                Some(Part::Chunk(chunk)) if !chunk.content.has_remaining() => {}
                 Some(Part::Chunk(chunk)) => {
-                    return Err(size_mismatch(self.length, self.length + chunk.content.len() as u64));
+                    return Err(size_mismatch(self.length, self.length + chunk.content.remaining() as u64));
                 }
                 Some(Part::Spec(_) | Part::Nothing) => return Err(out_of_order()),
                 None => return Err(unfinished()),
@@ -274,7 +290,44 @@ fn size_mismatch(announced: u64, came: u64) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use super::super::chunk::crc32c;
     use super::*;
+
+    fn read(bytes: &[u8]) -> Option<(Vec<u8>, Option<u32>)> {
+        let mut message = Rope::default();
+        // As it comes off the socket: in pieces of any length, the small ones copied together.
+        bytes.chunks(5000).for_each(|piece| message.push(Bytes::copy_from_slice(piece)));
+        match part_of::<v1::WriteObjectRequest>(message) {
+            Ok(Part::Chunk(Chunk { mut content, crc32c })) => {
+                let length = content.remaining();
+                Some((content.copy_to_bytes(length).into(), crc32c))
+            }
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn what_others_write_is_read_by_hand() {
+        for length in [0, 1, 5, 127, 128, 4999, 70_000] {
+            for crc32c in [None, Some(0), Some(u32::MAX)] {
+                let content = vec![7; length];
+                let chunk = v1::Chunk { content: content.clone().into(), crc32c };
+                let part = Some(v1::write_object_request::Part::Chunk(chunk));
+                let mut bytes = v1::WriteObjectRequest { part }.encode_to_vec();
+                assert_eq!(read(&bytes), Some((content, crc32c)));
+                // A field that a later client knows, behind the chunk.
+                bytes.extend_from_slice(&[15 << 3, 1]);
+                assert_eq!(read(&bytes).map(|(content, _)| content.len()), Some(length));
+                bytes.pop();
+                assert_eq!(read(&bytes), None);
+            }
+        }
+        // A chunk whose content says that it is longer than the chunk; one whose content is a number.
+        assert_eq!(read(&[2 << 3 | 2, 6, 1 << 3 | 2, 9, 0, 0, 0, 0]), None);
+        assert_eq!(read(&[2 << 3 | 2, 4, 1 << 3, 9, 1 << 3, 9]), None);
+        // One with a field of its own that a later client knows.
+        assert_eq!(read(&[2 << 3 | 2, 6, 9 << 3, 1, 1 << 3 | 2, 2, 5, 6]), Some((vec![5, 6], None)));
+    }
 
     #[test]
     fn checksums_of_chunks_are_joined() {

@@ -56,6 +56,11 @@ impl Rope {
         taken
     }
 
+    /// The pieces, in order.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.pieces.iter().map(|piece| &piece[..]).chain([&self.tail[..]])
+    }
+
     /// What was copied together becomes a piece.
     fn seal(&mut self) {
         if !self.tail.is_empty() {
