@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anvil_model::format::Subject;
 use anvil_model::geometry;
-use anvil_model::ids::{DiskId, NodeId};
+use anvil_model::ids::{BlobId, DiskId, NodeId};
 use anvil_model::io::{Task, World};
 use anvil_model::profile::Profile;
 use anvil_node::Node;
@@ -184,11 +184,7 @@ impl Running {
     pub(super) fn is_whole(&self, index: &IndexFile, sound: &[usize]) -> Result<(), String> {
         let known = self.known.borrow();
         let sound: Vec<DiskId> = sound.iter().filter_map(|number| known.get(number).copied()).collect();
-        let rows = index.rows();
-        let is_live = |blob| {
-            let row = rows.blob(blob).expect("rows in maps can always be had");
-            row.is_some_and(|row| row.state == BlobState::Live)
-        };
+        let is_live = |blob| is_live(index, blob);
         let parity = usize::from(self.profile.parity);
         for store in &self.stores {
             let bad = store.bad_records(usize::MAX);
@@ -216,6 +212,17 @@ impl Running {
             }
         }
         Ok(())
+    }
+
+    /// The records that are named as damaged and belong to blobs that something needs.
+    pub(super) fn bad_of_objects(&self, index: &IndexFile) -> BTreeSet<(BlobId, DiskId, u32, u32)> {
+        let bad = self.stores.iter().flat_map(|store| store.bad_records(usize::MAX));
+        let of_objects = bad.filter_map(|bad| match bad.subject {
+            Subject::Blob { blob, .. } if is_live(index, blob) => Some((blob, bad.disk, bad.extent, bad.offset)),
+            // What a crash tore may be named beside them.
+            Subject::Blob { .. } | Subject::Log { .. } => None,
+        });
+        of_objects.collect()
     }
 
     /// Passes of scrub that have ended, of the disk that has fewest.
@@ -380,6 +387,11 @@ impl Parts {
     fn open(&self, disks: &[(DiskId, SimDisk)], world: &SimWorld) -> Vec<(DiskId, SimDevice)> {
         disks.iter().map(|(id, disk)| (*id, disk.open(world))).collect()
     }
+}
+
+fn is_live(index: &IndexFile, blob: BlobId) -> bool {
+    let row = index.rows().blob(blob).expect("rows in maps can always be had");
+    row.is_some_and(|row| row.state == BlobState::Live)
 }
 
 /// Fails where no disk that is left takes the log.

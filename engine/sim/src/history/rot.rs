@@ -1,9 +1,7 @@
 //! Bits that turn over at rest, of an object that somebody needs: scrub must name its blob without being asked for it.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anvil_model::format::Subject;
 use anvil_model::io::World;
 use anvil_node::get::StreamError;
 use anvil_store::ReadError;
@@ -13,6 +11,7 @@ use super::boot::Running;
 use super::client::{Client, value_in};
 use super::payload;
 use crate::disk::SimDisk;
+use crate::index::IndexFile;
 
 /// What is looked for on the disks: enough that no other value has it.
 const NEEDLE_BYTES: usize = 32;
@@ -23,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 ///
 /// # Panics
 /// When the object reads as before, or scrub does not name it, or names more than was hit.
-pub(super) async fn plant(mut client: Client, running: &Running, disks: &[SimDisk]) {
+pub(super) async fn plant(mut client: Client, running: &Running, index: &IndexFile, disks: &[SimDisk]) {
     let Some((key, victim)) = a_whole_object(&mut client).await else { return };
     let needles = victim.size / NEEDLE_BYTES as u64;
     let at = client.random.below(needles) * NEEDLE_BYTES as u64;
@@ -60,10 +59,8 @@ pub(super) async fn plant(mut client: Client, running: &Running, disks: &[SimDis
         Err(StreamError::Read(ReadError::Corrupt(blob))) => blob,
         _ => panic!("rotten bytes are read: {read:?}"),
     };
-    let bad = running.stores.iter().flat_map(|store| store.bad_records(usize::MAX));
-    let named: BTreeSet<_> = bad.map(|bad| (bad.disk, bad.extent, bad.offset, bad.subject)).collect();
-    let is_blob = |subject: &Subject| matches!(subject, Subject::Blob { blob: named, .. } if *named == blob);
-    assert!(named.iter().any(|(.., subject)| is_blob(subject)), "scrub does not name blob {blob}, only {named:?}");
+    let named = running.bad_of_objects(index);
+    assert!(named.iter().any(|(named, ..)| *named == blob), "scrub does not name blob {blob}, only {named:?}");
     assert!(named.len() <= 2 * hit, "{hit} records rot, and {named:?} are named");
     client.shared.reach(|reached| reached.rot_named += 1);
 }

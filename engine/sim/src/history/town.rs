@@ -96,7 +96,7 @@ impl Town {
         }
         if self.plan.rot {
             let client = self.client(&running);
-            rot::plant(client, &running, &self.disks).await;
+            rot::plant(client, &running, &self.index, &self.disks).await;
         }
         self.shared.reach(|reached| running.count(reached));
         drop((upkeep, accidents, running.refill.take()));
