@@ -136,7 +136,8 @@ impl<'a, S: crate::http::Service> Answer<'a, S> {
                 tracing::error!(request_id = self.request_id, "an object is longer than its answer says");
                 Broken
             })?;
-            self.send_chunk(stream, piece.into(), left == 0, || reader.rest()).await?;
+            let chunk = Chunk::of(Vec::new(), piece, &self.door.http2.lent);
+            self.send_chunk(stream, chunk, left == 0, || reader.rest()).await?;
         }
         Ok(())
     }

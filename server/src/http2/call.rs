@@ -239,7 +239,7 @@ impl<S: Service> Wire for Call<'_, S> {
     }
 
     async fn send_piece(&mut self, bytes: Vec<u8>, piece: Piece<Buffer>, rest: impl FnOnce()) -> Result<(), Status> {
-        self.send_chunk(Chunk::behind(bytes, piece), rest).await
+        self.send_chunk(Chunk::of(bytes, piece, &self.door.http2.lent), rest).await
     }
 }
 

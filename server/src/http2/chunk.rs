@@ -7,8 +7,10 @@ use anvil_runtime::Buffer;
 use anvil_store::Piece;
 use bytes::{Buf, Bytes};
 
-/// A part of an answer, in the buffer that the disk was read into, or on the heap. Nothing is copied before the frame is
-/// written.
+use crate::transport::Lent;
+
+/// A part of an answer, in the buffer that the disk was read into, or on the heap. Nothing is copied, and of
+/// what lies in a buffer nothing is copied when the frame is written.
 #[derive(Clone, Debug)]
 pub(super) struct Chunk {
     /// Goes before the rest.
@@ -24,9 +26,9 @@ enum Memory {
 }
 
 impl Chunk {
-    /// A piece with these bytes before it.
-    pub(super) fn behind(head: Vec<u8>, piece: Piece<Buffer>) -> Self {
-        Self { head: head.into(), ..Self::from(piece) }
+    /// A piece, which is lent, with these bytes before it.
+    pub(super) fn of(head: Vec<u8>, piece: Piece<Buffer>, lent: &Lent) -> Self {
+        Self { head: head.into(), memory: Memory::Buffer(lent.lend(piece.buffer)), range: piece.range }
     }
 
     /// Takes the first `count` bytes off.
@@ -55,12 +57,6 @@ impl Chunk {
             Memory::Buffer(buffer) => buffer,
             Memory::Heap(bytes) => bytes,
         }
-    }
-}
-
-impl From<Piece<Buffer>> for Chunk {
-    fn from(piece: Piece<Buffer>) -> Self {
-        Self { head: Bytes::new(), memory: Memory::Buffer(Rc::new(piece.buffer)), range: piece.range }
     }
 }
 

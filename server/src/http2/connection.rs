@@ -26,7 +26,8 @@ use crate::telemetry::Protocol;
 use crate::transport::{Health, SEND_BYTES_MAX, Stream};
 
 /// Serves a connection until its client or the node wants no more of it.
-pub(crate) async fn serve<S: Service>(door: &Rc<Frontdoor<S>>, stream: Box<Stream>, peer: SocketAddr) {
+pub(crate) async fn serve<S: Service>(door: &Rc<Frontdoor<S>>, mut stream: Box<Stream>, peer: SocketAddr) {
+    stream.send_from(Rc::clone(&door.http2.lent));
     let _speaks = door.counters.speaks(Protocol::Http2);
     let window = door.http2.window.take(CONNECTION_WINDOW_BYTES as usize);
     let (health, is_tls) = (stream.health(), stream.is_tls());

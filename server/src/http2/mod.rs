@@ -19,9 +19,12 @@ mod exchange;
 mod head;
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) use connection::serve;
+
+use crate::transport::Lent;
 
 /// Requests of one connection that run at once. Low enough that a proxy with many clients opens several connections,
 /// which land on several cores.
@@ -55,11 +58,16 @@ const _: () = assert!(FRAME_BYTES_MAX <= STREAM_WINDOW_BYTES, "a whole frame fit
 pub(crate) struct Shares {
     window: Share,
     stalled: Share,
+    lent: Rc<Lent>,
 }
 
 impl Default for Shares {
     fn default() -> Self {
-        Self { window: Share::of(WINDOW_BYTES_PER_CORE), stalled: Share::of(STALLED_BYTES_PER_CORE) }
+        Self {
+            window: Share::of(WINDOW_BYTES_PER_CORE),
+            stalled: Share::of(STALLED_BYTES_PER_CORE),
+            lent: Rc::default(),
+        }
     }
 }
 

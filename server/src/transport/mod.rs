@@ -1,10 +1,11 @@
 //! What lies between a socket and a protocol: plain bytes, or TLS.
 //!
 //! HTTP/1.1 asks a [`Transport`] for bytes and gives it buffers; the `h2` crate polls a [`Stream`]. A plain body of known
-//! length is received straight into pool buffers and sent from them; TLS, and whatever goes through `h2`, costs one copy
-//! each way.
+//! length is received straight into pool buffers and sent from them, and what `h2` sends of such a buffer too ([`Lent`]); TLS
+//! costs one copy each way, and `h2` one on the way in.
 
 mod incoming;
+mod lent;
 mod outgoing;
 mod stream;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 use anvil_runtime::Buffer;
 use anvil_runtime::net::{Connection, Received, SendBytes};
 
+pub(crate) use lent::Lent;
 pub(crate) use outgoing::SEND_BYTES_MAX;
 pub(crate) use stream::{Health, Stream};
 

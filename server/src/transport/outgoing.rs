@@ -1,5 +1,4 @@
-//! The sending half of a polled stream: what is written is gathered in one piece of memory while the kernel sends
-//! another.
+//! The sending half of a polled stream: what is written is gathered while the kernel sends what was gathered before.
 
 use std::io;
 use std::pin::Pin;
@@ -8,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use anvil_model::io::World;
 use anvil_model::time::Moment;
 use anvil_runtime::Core;
-use anvil_runtime::net::Writer;
+use anvil_runtime::net::{Pieces, Writer};
 
 /// What is gathered, at most; as much may be with the kernel besides.
 pub(crate) const SEND_BYTES_MAX: usize = 128 << 10;
@@ -16,9 +15,9 @@ pub(crate) const SEND_BYTES_MAX: usize = 128 << 10;
 pub(super) struct Outgoing {
     core: Core,
     state: State,
-    gathered: Vec<u8>,
+    gathered: Pieces,
     /// Memory of the last send, for the next.
-    spare: Vec<u8>,
+    spare: Pieces,
 }
 
 enum State {
@@ -30,12 +29,12 @@ enum State {
 struct Sent {
     writer: Writer,
     result: io::Result<()>,
-    bytes: Vec<u8>,
+    pieces: Pieces,
 }
 
 impl Outgoing {
     pub(super) fn new(core: Core, writer: Writer) -> Self {
-        Self { core, state: State::Idle(writer), gathered: Vec::new(), spare: Vec::new() }
+        Self { core, state: State::Idle(writer), gathered: Pieces::default(), spare: Pieces::default() }
     }
 
     /// Since when the kernel has been waiting for the client to take what it sends.
@@ -47,7 +46,7 @@ impl Outgoing {
     }
 
     /// Where to put more, once there is room.
-    pub(super) fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<(&mut Vec<u8>, usize)>> {
+    pub(super) fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<(&mut Pieces, usize)>> {
         if self.gathered.len() >= SEND_BYTES_MAX {
             // When what was gathered is on its way, its place is free, and the sending is not waited for.
             if self.poll_progress(context)?.is_pending() && self.gathered.len() >= SEND_BYTES_MAX {
@@ -59,7 +58,7 @@ impl Outgoing {
     }
 
     /// Like [`Self::poll_room`] for those who keep the bound themselves.
-    pub(super) fn gathered(&mut self) -> &mut Vec<u8> {
+    pub(super) fn gathered(&mut self) -> &mut Pieces {
         &mut self.gathered
     }
 
@@ -69,16 +68,16 @@ impl Outgoing {
             match &mut self.state {
                 State::Broken => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
                 State::Sending { sent, .. } => {
-                    let Sent { writer, result, bytes } = ready!(sent.as_mut().poll(context));
+                    let Sent { writer, result, pieces } = ready!(sent.as_mut().poll(context));
                     self.state = if result.is_ok() { State::Idle(writer) } else { State::Broken };
-                    self.spare = bytes;
+                    self.spare = pieces;
                     self.spare.clear();
                     result?;
                 }
                 State::Idle(_) if self.gathered.is_empty() => {
                     // While nothing is sent nothing is kept: most connections are idle most of the time.
-                    self.gathered = Vec::new();
-                    self.spare = Vec::new();
+                    self.gathered = Pieces::default();
+                    self.spare = Pieces::default();
                     return Poll::Ready(Ok(()));
                 }
                 State::Idle(_) => self.start(),
@@ -90,11 +89,10 @@ impl Outgoing {
         let State::Idle(mut writer) = std::mem::replace(&mut self.state, State::Broken) else {
             unreachable!("the caller looked")
         };
-        let bytes = std::mem::replace(&mut self.gathered, std::mem::take(&mut self.spare));
+        let pieces = std::mem::replace(&mut self.gathered, std::mem::take(&mut self.spare));
         let sent = Box::pin(async move {
-            let length = bytes.len();
-            let (result, bytes) = writer.send(bytes, 0..length).await;
-            Sent { writer, result, bytes }
+            let (result, pieces) = writer.send_pieces(pieces).await;
+            Sent { writer, result, pieces }
         });
         self.state = State::Sending { since: self.core.now(), sent };
     }

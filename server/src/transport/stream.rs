@@ -1,7 +1,7 @@
 //! A connection for those who poll: `h2`, and TLS beneath HTTP/1.1.
 
 use std::cell::Cell;
-use std::io::{self, BufRead as _, IoSlice};
+use std::io::{self, BufRead as _, IoSlice, Write as _};
 use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use anvil_model::io::World;
 use anvil_model::time::Moment;
-use anvil_runtime::net::Connection;
+use anvil_runtime::net::{Connection, Pieces};
 use anvil_runtime::{Buffer, Core};
 use rustls::{ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::incoming::Incoming;
+use super::lent::Lent;
 use super::outgoing::{Outgoing, SEND_BYTES_MAX};
 use crate::http1::within;
 
@@ -30,6 +31,8 @@ pub(crate) struct Stream {
     /// How long, and for how many bytes, it is read from after its end was sent.
     linger: (Duration, u64),
     health: Rc<Health>,
+    /// What need not be copied when it is sent.
+    lent: Option<Rc<Lent>>,
 }
 
 /// How a stream fares, for those who have given it away.
@@ -71,6 +74,7 @@ impl Stream {
             closing: Closing::No,
             linger,
             health: Rc::default(),
+            lent: None,
         }
     }
 
@@ -103,6 +107,11 @@ impl Stream {
     /// How it fares, from now on.
     pub(crate) fn health(&self) -> Rc<Health> {
         Rc::clone(&self.health)
+    }
+
+    /// From now on what lies in these is sent from there. With TLS it is not what is sent.
+    pub(crate) fn send_from(&mut self, lent: Rc<Lent>) {
+        self.lent = self.tls.is_none().then_some(lent);
     }
 
     /// The next bytes; empty at the end. Dropping the future loses nothing.
@@ -239,15 +248,15 @@ impl Stream {
     fn poll_put(
         &mut self,
         context: &mut Context<'_>,
-        put: impl FnOnce(&mut dyn io::Write, usize) -> io::Result<usize>,
+        put: impl FnOnce(&mut Space<'_>, usize) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         let polled = self.outgoing.poll_room(context)?;
         let Poll::Ready((space, room)) = polled else {
             self.wait_for_client();
             return Poll::Pending;
         };
-        let Some(tls) = &mut self.tls else { return Poll::Ready(put(space, room)) };
-        let count = put(&mut tls.writer(), room)?;
+        let Some(tls) = &mut self.tls else { return Poll::Ready(put(&mut Space::Plain(space), room)) };
+        let count = put(&mut Space::Tls(tls.writer()), room)?;
         while tls.wants_write() {
             tls.write_tls(space)?;
         }
@@ -320,10 +329,36 @@ impl Stream {
     }
 }
 
+/// Where bytes go.
+enum Space<'a> {
+    Plain(&'a mut Pieces),
+    Tls(rustls::Writer<'a>),
+}
+
+impl Space<'_> {
+    /// Takes bytes, from where they lie if they were lent and are many; gives how many it took.
+    fn put(&mut self, bytes: &[u8], lent: Option<&Lent>) -> io::Result<usize> {
+        match self {
+            Self::Tls(writer) => return writer.write(bytes),
+            Self::Plain(pieces) => {
+                let many = lent.filter(|_| bytes.len() >= SHARED_BYTES_MIN);
+                match many.and_then(|lent| lent.find(bytes)) {
+                    Some((buffer, range)) => pieces.share(buffer, range),
+                    None => pieces.copy(bytes),
+                }
+            }
+        }
+        Ok(bytes.len())
+    }
+}
+
+/// Fewer bytes are copied: that costs less than one more part of a send.
+const SHARED_BYTES_MIN: usize = 4096;
+
 /// As much of `bytes` as there is room for.
-fn put(space: &mut dyn io::Write, bytes: &[u8], room: usize) -> io::Result<usize> {
+fn put(space: &mut Space<'_>, bytes: &[u8], room: usize) -> io::Result<usize> {
     let count = bytes.len().min(room);
-    space.write(&bytes[..count])
+    space.put(&bytes[..count], None)
 }
 
 impl AsyncRead for Stream {
@@ -351,10 +386,12 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let lent = self.lent.clone();
         self.poll_put(context, |space, room| {
             let mut written = 0;
             for piece in pieces {
-                let count = put(space, piece, room - written)?;
+                let part = &piece[..piece.len().min(room - written)];
+                let count = space.put(part, lent.as_deref())?;
                 written += count;
                 if count < piece.len() {
                     break;

@@ -8,6 +8,7 @@ mod reader;
 pub(crate) mod socket;
 mod writer;
 
+pub use crate::op::send::Pieces;
 pub use crate::receive_ring::Received;
 pub use connection::Connection;
 pub use listener::Listener;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::socket::Socket;
 use crate::core::Inner;
-use crate::op::send::{self, Message};
+use crate::op::send::{self, Gathered, Message, Pieces};
 use crate::op::{self, Held};
 use crate::pool::Buffer;
 
@@ -106,6 +106,24 @@ impl Writer {
         self.unfinished = result.is_err();
         let (head, body) = message.into_parts();
         (result, head, body)
+    }
+
+    /// Sends all of the pieces, one behind the other.
+    pub async fn send_pieces(&mut self, pieces: Pieces) -> (io::Result<()>, Pieces) {
+        if self.unfinished {
+            return (Err(io::ErrorKind::BrokenPipe.into()), pieces);
+        }
+        let mut gathered = Gathered::new(pieces);
+        self.unfinished = true;
+        let mut result = Ok(());
+        while result.is_ok() && gathered.left() > 0 {
+            let (number, held) = send::send_gathered(&self.inner, &self.socket, gathered).await;
+            let Held::Gathered(returned) = held else { unreachable!("it was given pieces") };
+            gathered = returned;
+            result = self.sent(number).map(|count| gathered.advance(count));
+        }
+        self.unfinished = result.is_err();
+        (result, gathered.into_pieces())
     }
 
     /// Like [`Self::send`], but comes back after `limit`, with how many bytes were taken until then: the memory does not

@@ -22,7 +22,7 @@ use crate::disk::Handle;
 use crate::driver::{Arrival, DiskCall, Key, Kind, Request};
 use crate::net::address::RawAddress;
 use crate::net::socket::Socket;
-use crate::op::send::Message;
+use crate::op::send::{Gathered, Message};
 use crate::pool::Buffer;
 use crate::region::Region;
 use crate::timer::Sleep;
@@ -34,6 +34,7 @@ pub(crate) enum Held {
     Buffer(Buffer),
     Bytes(Vec<u8>),
     Message(Box<Message>),
+    Gathered(Box<Gathered>),
     Address(#[expect(dead_code, reason = "kept for the kernel")] Box<RawAddress>),
     Region(#[expect(dead_code, reason = "kept for the kernel")] Rc<Region>),
 }
