@@ -23,6 +23,7 @@ use tokio::sync::Mutex;
 
 use super::client::RETRY_AFTER;
 use super::decide::{Decided, Decision};
+use super::log::chain::{Broken, Chain};
 use super::log::{self, Batch, DecodeError, Header};
 use super::mutation::{Change, Mutation, Outcome};
 use super::query::{Answer, Query};
@@ -217,6 +218,7 @@ async fn catch_up<W: World, I: Index>(
     };
     let Some(oldest) = log.first() else { return Ok(Some(replayed)) };
     let mut due = Due { index, batches: Vec::new(), bytes: 0 };
+    let mut chain = Chain::behind(counters.batch);
     let mut latest: Option<(Batch, usize)> = None;
     let mut damaged: Option<u64> = None;
     let mut records = log.read(counters.batch.max(oldest));
@@ -243,24 +245,22 @@ async fn catch_up<W: World, I: Index>(
         }
         damaged = None;
         let follows = batch.header.durable_through;
-        // Only now it is known whether the one before it counts.
-        if let Some((before, bytes)) = latest.replace((batch, payload.len()))
-            && before.header.number <= follows
-        {
-            replayed.durable_through = before.header.number;
+        let mut before = latest.replace((batch, payload.len()));
+        for number in chain.push(number, follows)? {
+            let (batch, bytes) = match before.take_if(|(before, _)| before.header.number == number) {
+                Some(before) => before,
+                None => again(recovered, number).await?,
+            };
             replayed.applied += 1;
-            due.push(before, bytes).await?;
-        }
-        match replayed.durable_through {
-            counted if counted == follows => {}
-            counted if counted > follows => return Err(OpenError::Forked { number, follows, counted }),
-            _ => return Err(LogError::Damaged(follows).into()),
+            due.push(batch, bytes).await?;
         }
     }
     if let Some(damaged) = damaged {
         return Err(LogError::Damaged(damaged).into());
     }
+    chain.end()?;
     due.apply().await?;
+    replayed.durable_through = chain.counted();
     if let Some((batch, _)) = latest {
         if batch
             .mutations
@@ -278,6 +278,22 @@ async fn catch_up<W: World, I: Index>(
         }
     }
     Ok(Some(replayed))
+}
+
+/// A record that was read before, when another one seemed to count in its place.
+async fn again<W: World>(recovered: &Recovered<W>, number: u64) -> Result<(Batch, usize), OpenError> {
+    let record = recovered.log.read(number).next().await.ok_or(LogError::Damaged(number))??;
+    let batch = log::decode(&record.payload).map_err(|source| OpenError::Decode { number, source })?;
+    Ok((batch, record.payload.len()))
+}
+
+impl From<Broken> for OpenError {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Missing(number) => LogError::Damaged(number).into(),
+            Broken::Forked { number, follows, counted } => Self::Forked { number, follows, counted },
+        }
+    }
 }
 
 fn torn_shards<W: World>(recovered: &Recovered<W>, batch: &Batch) -> Vec<TornShard> {

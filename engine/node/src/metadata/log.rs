@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::mutation::Mutation;
 
+pub(crate) mod chain;
+
 /// A batch of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
