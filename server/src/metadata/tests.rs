@@ -404,13 +404,14 @@ mod file {
     use std::fs;
     use std::path::Path;
 
-    use anvil_model::ids::{Generation, NodeId, WriteId};
+    use anvil_model::ids::{Generation, Incarnation, NodeId, WriteId};
     use anvil_model::time::WallTime;
     use anvil_node::metadata::embedded::{Index, IndexError};
     use anvil_node::metadata::log::{Batch, Header};
-    use anvil_node::metadata::mutation::{Change, Mutation};
+    use anvil_node::metadata::mutation::{Change, Mutation, Outcome};
     use anvil_node::metadata::query::{Answer, Query};
-    use anvil_node::metadata::rows::{Counters, RowsError};
+    use anvil_node::metadata::rows::{Counters, RowsError, WriteRow, WriterRow};
+    use anvil_node::metadata::taken::TakenRow;
 
     use super::threads::FILE_NAME;
     use super::*;
@@ -465,6 +466,55 @@ mod file {
         with_index(directory.path(), async |index| {
             assert_eq!(index.counters().await.unwrap().batch, 2);
             assert_eq!(counters_read(index).await.lineage, 7);
+        });
+    }
+
+    /// Goal: a history begins with rows as they were, and never takes any behind an ordinary change. Method: rows, the generation to
+    /// go on with, an ordinary change, more rows; and what the log has of it, replayed.
+    #[test]
+    fn rows_are_taken_in_at_the_beginning_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let next = Generation(1_000_000);
+        let change = |number: u128, change| Mutation { write: WriteId(number), change };
+        // So old that an ordinary batch of the next generation would forget it.
+        let outcome = Outcome::BucketDeleted;
+        let old = WriteRow { generation: Generation(5), write: WriteId(77), outcome: outcome.clone() };
+        let rows = || {
+            let life = WriterRow { node: NodeId(1), incarnation: Incarnation(9), opened_at: WallTime { unix_ms: 4 } };
+            change(1, Change::TakeIn { rows: vec![TakenRow::Writer(life), TakenRow::Write(Box::new(old.clone()))] })
+        };
+        let begin = |generation| change(2, Change::BeginAt { generation });
+        let now = WallTime { unix_ms: 8 };
+        with_index(directory.path(), async |index| {
+            index.reset(7).await.unwrap();
+            let batch: Arc<[Mutation]> = Arc::new([rows(), begin(next), rows(), begin(next)]);
+            let decision = index.decide(batch, 0..4, 1, now).await.unwrap();
+            let taken: Vec<bool> = decision.verdicts.iter().map(Result::is_ok).collect();
+            assert_eq!((taken, decision.first), (vec![true, true, false, false], Generation(1)));
+            index.commit().await.unwrap();
+            assert_eq!(index.counters().await.unwrap().generation, next);
+            let found = index.look_up(vec![Query::Write(WriteId(77))]).await.pop();
+            assert!(matches!(found, Some(Ok(Answer::Write(Some(found)))) if found == outcome), "it is as it was");
+            let found = index.look_up(vec![Query::Write(WriteId(1))]).await.pop();
+            assert!(matches!(found, Some(Ok(Answer::Write(None)))), "the change itself is not a row");
+            let life: Arc<[Mutation]> = Arc::new([change(3, Change::OpenWriter { node: NodeId(1) }), rows()]);
+            let decision = index.decide(life, 0..2, 2, now).await.unwrap();
+            assert_eq!(decision.first, next);
+            assert_eq!(decision.verdicts[0].as_ref().unwrap().outcome, Outcome::WriterOpened(Incarnation(10)));
+            assert!(decision.verdicts[1].is_err());
+            index.commit().await.unwrap();
+        });
+        let other = tempfile::tempdir().unwrap();
+        with_index(other.path(), async |index| {
+            index.reset(7).await.unwrap();
+            let header = |number, first| Header { lineage: 7, number, durable_through: number - 1, at: now, first };
+            let opened = vec![change(3, Change::OpenWriter { node: NodeId(1) })];
+            let batches = vec![
+                Batch { header: header(1, Generation(1)), mutations: vec![rows(), begin(next)] },
+                Batch { header: header(2, next), mutations: opened },
+            ];
+            index.replay(batches).await.unwrap();
+            assert_eq!(index.counters().await.unwrap().generation, Generation(next.0 + 1));
         });
     }
 

@@ -7,6 +7,7 @@
 mod blobs;
 mod buckets;
 mod copies;
+mod taken;
 mod uploads;
 
 use std::time::Duration;
@@ -18,7 +19,7 @@ use anvil_model::time::WallTime;
 use self::uploads::Completion;
 use super::log::{Batch, Header};
 use super::mutation::{BucketRef, Change, Mutation, NewObject, Outcome, Stamp, Written};
-use super::rows::{Content, Rows, RowsError, VersionRow, WriteRow, WriterRow};
+use super::rows::{Content, Counters, Rows, RowsError, VersionRow, WriteRow, WriterRow};
 use super::usage::{Account, Usage};
 use super::{Refusal, check_conditions};
 
@@ -46,7 +47,7 @@ pub const WRITES_KEPT: u64 = 1 << 17;
 pub struct Decision {
     /// One per mutation, in their order.
     pub verdicts: Vec<Verdict>,
-    /// The generation of the first change; the others follow without gaps.
+    /// The generation of the first change; those of the others follow, without gaps between ordinary ones.
     pub first: Generation,
     /// The time that all changes were given.
     pub at: WallTime,
@@ -78,13 +79,16 @@ pub fn decide(rows: &mut impl Rows, batch: &[Mutation], number: u64, now: WallTi
     for mutation in batch {
         let verdict = apply(rows, &mut account, mutation, Stamp { generation: counters.generation, at: counters.at })?;
         if verdict.as_ref().is_ok_and(|decided| decided.changed) {
-            counters.generation.0 += 1;
+            counters.generation = mutation.next_generation(counters.generation);
         }
         decision.verdicts.push(verdict);
     }
     if decision.changed() {
         account.settle(rows)?;
-        rows.forget_writes(Generation(counters.generation.0.saturating_sub(WRITES_KEPT)))?;
+        // At the beginning there is nothing to forget but what was taken in, and that is to be what it was.
+        if decision.first != Counters::FIRST {
+            rows.forget_writes(Generation(counters.generation.0.saturating_sub(WRITES_KEPT)))?;
+        }
         counters.batch = number;
         rows.put_counters(&counters)?;
     }
@@ -134,7 +138,7 @@ pub fn apply(
     let mut one = One { rows, account, write: mutation.write, stamp };
     match one.change(&mutation.change) {
         Ok(decided) => {
-            if decided.changed {
+            if decided.changed && mutation.is_remembered() {
                 let outcome = decided.outcome.clone();
                 rows.put_write(&WriteRow { generation: stamp.generation, write: mutation.write, outcome })?;
             }
@@ -215,6 +219,8 @@ impl<R: Rows> One<'_, R> {
             }
             Change::SetBucketQuota { bucket, quota } => self.set_bucket_quota(*bucket, *quota),
             Change::SetTenantQuota { tenant, quota } => self.set_tenant_quota(*tenant, *quota),
+            Change::TakeIn { rows } => self.take_in(rows),
+            Change::BeginAt { generation } => self.begin_at(*generation),
         }
     }
 

@@ -310,6 +310,14 @@ async fn same_history<W: World>(recovered: &Recovered<W>, counters: &Counters) -
     Ok(first_header(recovered).await?.is_none_or(|header| header.lineage == counters.lineage))
 }
 
+/// The history of the log that recovery found; `None` when there is no log.
+///
+/// # Errors
+/// When its first record cannot be read.
+pub async fn lineage<W: World>(recovered: &Recovered<W>) -> Result<Option<u128>, OpenError> {
+    Ok(first_header(recovered).await?.map(|header| header.lineage))
+}
+
 async fn first_header<W: World>(recovered: &Recovered<W>) -> Result<Option<Header>, OpenError> {
     let Some(first) = recovered.log.first() else { return Ok(None) };
     let Some(record) = recovered.log.read(first).next().await else { return Ok(None) };

@@ -56,6 +56,11 @@ pub fn encode_mutation(mutation: &Mutation) -> Vec<u8> {
     postcard::to_stdvec(mutation).expect("a mutation has a wire form and memory grows")
 }
 
+/// Bytes of a part of a mutation in its wire form.
+pub(super) fn encoded_bytes(part: &impl Serialize) -> usize {
+    postcard::to_stdvec(part).expect("what a mutation has has a wire form and memory grows").len()
+}
+
 /// A payload of mutations that are encoded already.
 #[must_use]
 pub fn encode<'m>(header: &Header, mutations: impl ExactSizeIterator<Item = &'m [u8]>) -> Vec<u8> {

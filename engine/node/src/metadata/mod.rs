@@ -5,7 +5,7 @@
 //!   implementation that can run them next to its rows.
 //! - [`Metadata`]: the trait; [`embedded`] implements it with a [`log`] on the node's disks and an index beside it.
 //!   A database implements it elsewhere, behind [`flushed`].
-//! - [`usage`]: what buckets and tenants hold, and may.
+//! - [`usage`]: what buckets and tenants hold, and may. [`taken`]: how a history begins with the rows of another one.
 //! - [`batch`] gathers the requests of all cores; [`client`] is what a story holds.
 //!
 //! Knows no SQL. Called by the stories, and by `server`, which joins it with SQLite.
@@ -23,6 +23,7 @@ pub mod rows;
 #[cfg(feature = "suite")]
 pub mod suite;
 mod sums;
+pub mod taken;
 pub mod usage;
 
 use std::future::Future;

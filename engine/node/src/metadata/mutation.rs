@@ -10,6 +10,7 @@ use anvil_model::time::WallTime;
 use serde::{Deserialize, Serialize};
 
 use super::rows::StorageClass;
+use super::taken::TakenRow;
 use super::usage::Quota;
 use crate::multipart::PartName;
 
@@ -234,6 +235,16 @@ pub enum Change {
         /// How much.
         quota: Quota,
     },
+    /// Puts rows as they are: see [`super::taken`]. Only at the beginning of a history.
+    TakeIn {
+        /// Which; none of them is there yet.
+        rows: Vec<TakenRow>,
+    },
+    /// Says with which generation a history goes on that began with rows. From here on it takes ordinary changes only.
+    BeginAt {
+        /// Above all that its rows have and that were ever given where they come from.
+        generation: Generation,
+    },
 }
 
 /// How a blob is spread.
@@ -377,6 +388,8 @@ pub enum Outcome {
     BucketClosed(BucketRef),
     /// The quota holds for every change that is decided from here on.
     QuotaSet,
+    /// The history began so.
+    TakenIn,
 }
 
 impl Outcome {
@@ -435,6 +448,8 @@ impl Mutation {
             | Change::ForgetGarbage { .. }
             | Change::MoveShard { .. }
             | Change::SetTenantQuota { .. }
+            | Change::TakeIn { .. }
+            | Change::BeginAt { .. }
             | Change::SpreadAnew { .. } => (0, &[]),
             Change::CreateBucket { name, .. } => (0, name.as_str().as_bytes()),
             Change::DeleteBucket { bucket }
@@ -471,6 +486,21 @@ impl Mutation {
             Change::PutPart { part, .. } | Change::AppendPart { part, .. } => part.blob.as_mut(),
             _ => None,
         }
+    }
+
+    /// The generation of the change behind this one, which was made at `now`.
+    #[must_use]
+    pub(super) fn next_generation(&self, now: Generation) -> Generation {
+        match self.change {
+            Change::TakeIn { .. } => now,
+            Change::BeginAt { generation } => generation,
+            _ => Generation(now.0 + 1),
+        }
+    }
+
+    /// Whether its outcome is kept beside its id. Who takes rows in begins anew when an answer is lost.
+    pub(super) fn is_remembered(&self) -> bool {
+        !matches!(self.change, Change::TakeIn { .. } | Change::BeginAt { .. })
     }
 
     /// About how many bytes the change takes in a batch.

@@ -1,7 +1,8 @@
 //! What the metadata keeps, as typed rows, and what a decision asks of whoever keeps them.
 //!
 //! The rows are the schema of every implementation: SQLite and PostgreSQL have these columns, the simulator has these
-//! structs in maps. Columns that no operation of today sets (versions, retention, legal hold, envelopes, tags) are
+//! structs in maps, and the log of a node that was moved has them in the wire form of `postcard`: there a field that is added
+//! needs a row of another name in [`super::taken`]. Columns that no operation of today sets (versions, retention, legal hold, envelopes, tags) are
 //! here from the first migration, because adding one later would rewrite a table of 10^9 rows.
 
 use std::ops::Range;
@@ -17,7 +18,7 @@ use super::usage::{Quota, Usage, UsageOf};
 use crate::classes::ClassName;
 
 /// A bucket. Its id is never reused; its name is unique among the buckets that are there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BucketRow {
     /// The generation that its creation was given: unique, never reused.
     pub id: BucketId,
@@ -138,7 +139,7 @@ pub enum StorageClass {
 }
 
 /// One version of a key. The current one lies inline in the key's head row, so that a GET is one probe.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionRow {
     /// Given under the lock of the head row; names the version within its bucket.
     pub generation: Generation,
@@ -201,7 +202,7 @@ pub struct Slice {
 }
 
 /// One piece of a version whose content is [`Content::Segments`], in order of `start`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentRow {
     /// Where in the version it begins. A last part without bytes begins at the version's size.
     pub start: u64,
@@ -212,7 +213,7 @@ pub struct SegmentRow {
 }
 
 /// What is kept of a part after completion.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentPart {
     /// As uploaded; numbers may have gaps.
     pub number: u16,
@@ -243,7 +244,7 @@ pub struct ListedRow {
 
 /// A blob that a version or part references, or did. A dead row keeps its id from being claimed until its bytes are
 /// gone, which takes longer than a commit may wait to be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobRow {
     /// Its id, unique.
     pub blob: BlobId,
@@ -272,7 +273,7 @@ pub enum BlobState {
 }
 
 /// A blob that became garbage, listed by the transaction that made it so.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GarbageRow {
     /// Of the mutation that dropped the last reference; orders the list.
     pub generation: Generation,
@@ -283,7 +284,7 @@ pub struct GarbageRow {
 }
 
 /// A multipart upload: under way, or completed and kept so that a repeat gets the same answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UploadRow {
     /// Its id.
     pub upload: UploadId,
@@ -310,7 +311,7 @@ pub struct UploadRow {
 }
 
 /// What a completed upload answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompletedUpload {
     /// MD5 over the list of parts that it was completed with.
     pub list: [u8; 16],
@@ -319,7 +320,7 @@ pub struct CompletedUpload {
 }
 
 /// A part of an upload under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartRow {
     /// 1 to `PART_NUMBER_MAX`.
     pub number: u16,
@@ -348,7 +349,7 @@ pub const SLICES_PER_PART_MAX: usize = 2048;
 pub const SEGMENTS_PER_VERSION_MAX: usize = 32_768;
 
 /// The open life of a node. All its earlier lives are closed: what they wrote and did not commit is orphaned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriterRow {
     /// Which node.
     pub node: NodeId,
@@ -359,7 +360,7 @@ pub struct WriterRow {
 }
 
 /// What became of a write, kept for those who did not hear it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteRow {
     /// The generation that the write was given; orders the list.
     pub generation: Generation,
@@ -397,10 +398,13 @@ impl BlobRow {
 }
 
 impl Counters {
+    /// The generation that the first ordinary change of a new history is given.
+    pub const FIRST: Generation = Generation(1);
+
     /// Where a new history begins.
     #[must_use]
     pub const fn new(lineage: u128) -> Self {
-        Self { lineage, batch: 0, generation: Generation(1), at: WallTime { unix_ms: 0 } }
+        Self { lineage, batch: 0, generation: Self::FIRST, at: WallTime { unix_ms: 0 } }
     }
 }
 

@@ -13,7 +13,7 @@ use super::Refusal;
 use super::rows::{BucketRow, Rows, RowsError, VersionRow};
 
 /// Whose usage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum UsageOf {
     /// What a bucket holds.
     Bucket(BucketId),
@@ -22,7 +22,7 @@ pub enum UsageOf {
 }
 
 /// What is held, or what a change makes of it: then numbers may be negative.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Versions; delete markers and uploads under way are none.
     pub objects: i64,

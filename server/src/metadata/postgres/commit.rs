@@ -50,6 +50,8 @@ fn is_alone(mutation: &Mutation) -> bool {
             | Change::SetBucketQuota { .. }
             | Change::SetTenantQuota { .. }
             | Change::CloseBucket { .. }
+            | Change::TakeIn { .. }
+            | Change::BeginAt { .. }
     )
 }
 
@@ -221,6 +223,8 @@ fn needs_of(mutation: &Mutation) -> Vec<Need> {
         }
         Change::ForgetGarbage { blobs } => needs.extend(blobs.iter().map(|(_, blob)| Need::Blob(*blob))),
         Change::MoveShard { blob, .. } | Change::SpreadAnew { blob, .. } => needs.push(Need::Blob(*blob)),
+        // A database has rows brought to it otherwise.
+        Change::TakeIn { .. } | Change::BeginAt { .. } => {}
     }
     if let Some(bucket) = grown(&mutation.change) {
         let of = [UsageOf::Bucket(bucket.id), UsageOf::Tenant(bucket.tenant)];
@@ -287,7 +291,9 @@ impl Locks {
                 | Change::AppendPart { .. }
                 | Change::CompleteUpload { .. }
                 | Change::CompleteWrite { .. }
-                | Change::AbortUpload { .. } => {}
+                | Change::AbortUpload { .. }
+                | Change::TakeIn { .. }
+                | Change::BeginAt { .. } => {}
             }
             if is_of_key(&mutation.change) {
                 let (bucket, key) = mutation.target();

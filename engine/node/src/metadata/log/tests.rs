@@ -1,11 +1,17 @@
 use anvil_model::ids::{BlobId, BucketId, DiskId, Incarnation, NodeId, TenantId, UploadId, WriteId};
-use anvil_model::object::{Checksum, ChecksumAlgorithm, ChecksumType, Etag, Headers, Key, WriteConditions};
+use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, ChecksumType, Etag, Headers, Key, WriteConditions};
 use anvil_model::profile::Profile;
 
 use super::*;
 use crate::metadata::mutation::{BlobClaim, BlobSpread, BucketRef, Change, CopySource, NewCopy, NewObject, NewPart};
-use crate::metadata::rows::StorageClass;
-use crate::metadata::usage::Quota;
+use crate::metadata::mutation::{Completed, Outcome, Written};
+use crate::metadata::rows::{
+    BlobRow, BlobState, BucketRow, BucketState, CompletedUpload, Content, GarbageRow, LockDefault, Ownership, PartRow,
+    PublicAccessBlock, Retention, RetentionMode, SegmentPart, SegmentRow, Slice, StorageClass, UploadRow, VersionRow,
+    Versioning, WriteRow, WriterRow,
+};
+use crate::metadata::taken::TakenRow;
+use crate::metadata::usage::{Quota, Usage, UsageOf};
 use crate::multipart::PartName;
 
 /// One of each kind of field: what is frozen here is how it lies on disk.
@@ -163,6 +169,128 @@ fn quotas_are_frozen() {
         assert_eq!(postcard::from_bytes(&bytes), Ok(mutation));
     }
 }
+
+/// Goal: rows that were taken in are read for ever. Method: bytes kept from the day they were written, of every kind of row.
+#[test]
+fn rows_that_are_taken_in_are_frozen() {
+    let blob = BlobId { node: NodeId(1), incarnation: Incarnation(3), sequence: 300 };
+    let at = WallTime { unix_ms: 9 };
+    let checksum = Checksum { algorithm: ChecksumAlgorithm::Crc32, of: ChecksumType::FullObject, value: vec![1, 2] };
+    let (etag, slice) = (Etag("e".to_owned()), Slice { blob, offset: 1, length: 2 });
+    let pairs = || vec![("t".to_owned(), "v".to_owned())];
+    let written = Written { generation: Generation(8), last_modified: at };
+    let result = Completed { etag: etag.clone(), checksum: checksum.clone(), size: 5, written };
+    let version = VersionRow {
+        generation: Generation(7),
+        write: WriteId(6),
+        null: true,
+        delete_marker: false,
+        owner: TenantId(1),
+        etag: etag.clone(),
+        size: 5,
+        checksum: checksum.clone(),
+        crc64nvme: 4,
+        headers: Headers { content_type: Some("a".to_owned()), ..Headers::default() },
+        tags: pairs(),
+        last_modified: at,
+        parts: Some(2),
+        content: Content::Single(slice),
+        storage_class: StorageClass::Standard,
+        envelope: Some(vec![1]),
+        retention: Some(Retention { mode: RetentionMode::Compliance, until: at }),
+        legal_hold: true,
+    };
+    let bucket = BucketRow {
+        id: BucketId(2),
+        name: BucketName::new("abc").unwrap(),
+        tenant: TenantId(1),
+        region: "r".to_owned(),
+        state: BucketState::Closed,
+        generation: Generation(3),
+        created_at: at,
+        versioning: Versioning::Suspended,
+        ownership: Ownership::ObjectWriter,
+        public_access_block: PublicAccessBlock::ALL,
+        object_lock: Some(LockDefault { mode: Some(RetentionMode::Governance), days: 1 }),
+        encryption: Some(vec![2]),
+        storage_class: StorageClass::Standard,
+        quota: Quota { bytes: Some(1), objects: None },
+    };
+    let upload = UploadRow {
+        upload: UploadId(9),
+        bucket: BucketId(2),
+        key: b"k".to_vec(),
+        owner: TenantId(1),
+        headers: Headers::default(),
+        tags: pairs(),
+        checksum: Some((ChecksumAlgorithm::Sha256, ChecksumType::Composite)),
+        storage_class: StorageClass::Standard,
+        envelope: None,
+        initiated_at: at,
+        completed: Some(CompletedUpload { list: [3; 16], result }),
+    };
+    let part = PartRow {
+        number: 300,
+        write: WriteId(6),
+        size: 5,
+        etag: etag.clone(),
+        checksum: checksum.clone(),
+        crc64nvme: 4,
+        last_modified: at,
+        slices: vec![slice],
+        envelope: None,
+    };
+    let segment_part = SegmentPart { number: 1, size: 5, etag, checksum };
+    let segment = SegmentRow { start: 4, slice: Some(slice), part: Some(segment_part) };
+    let live = BlobRow {
+        blob,
+        profile: Profile { data: 2, parity: 1 },
+        length: 5,
+        places: vec![DiskId(7), DiskId::NONE],
+        references: 1,
+        state: BlobState::Live,
+        envelope: None,
+    };
+    let outcome = Outcome::WriterOpened(Incarnation(3));
+    let usage = Usage { objects: 1, object_bytes: -1, upload_bytes: 200 };
+    let rows = vec![
+        TakenRow::Writer(WriterRow { node: NodeId(1), incarnation: Incarnation(3), opened_at: at }),
+        TakenRow::Write(Box::new(WriteRow { generation: Generation(7), write: WriteId(6), outcome })),
+        TakenRow::Bucket(Box::new(bucket)),
+        TakenRow::TenantQuota { tenant: TenantId(1), quota: Quota { bytes: None, objects: Some(5) } },
+        TakenRow::Usage { of: UsageOf::Tenant(TenantId(1)), usage },
+        TakenRow::Head { bucket: BucketId(2), key: b"k".to_vec(), version: Box::new(version) },
+        TakenRow::Segment { bucket: BucketId(2), version: Generation(7), segment: Box::new(segment) },
+        TakenRow::Blob(Box::new(live)),
+        TakenRow::Garbage(GarbageRow { generation: Generation(7), blob, since: at }),
+        TakenRow::Upload(Box::new(upload)),
+        TakenRow::Part { upload: UploadId(9), part: Box::new(part) },
+    ];
+    let hex = |mutation: &Mutation| {
+        let bytes = encode_mutation(mutation);
+        assert_eq!(postcard::from_bytes(&bytes).as_ref(), Ok(mutation));
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let change = |change| Mutation { write: WriteId(1), change };
+    let taken: Vec<String> = rows.into_iter().map(|row| hex(&change(Change::TakeIn { rows: vec![row] }))).collect();
+    assert_eq!(taken, TAKEN_ROWS);
+    assert_eq!(hex(&change(Change::BeginAt { generation: Generation(300) })), "0116ac02");
+}
+
+/// Each in a change of its own.
+const TAKEN_ROWS: [&str; 11] = [
+    "01150100010309",
+    "0115010107060003",
+    "0115010202036162630101720103090202010101010101000101010200010100",
+    "0115010301000105",
+    "01150104010102019003",
+    "0115010502016b0706010001016505000002010204010161000000000000000101740176090102010103ac0201020001010101010901",
+    "01150106020704010103ac02010201010501650000020102",
+    "011501070103ac02020105020700010000",
+    "01150108070103ac0209",
+    "011501090902016b0100000000000000000101740176010401000009010303030303030303030303030303030301650000020102050809",
+    "0115010a09ac020605016500000201020409010103ac02010200",
+];
 
 #[test]
 fn a_newer_format_is_refused_by_name() {
