@@ -158,7 +158,7 @@ fn random_text(alphabet: &[u8], length: usize) -> String {
 }
 
 /// The only tenant of a node without a database. Buckets belong to it by this number, so credentials may change.
-const TENANT: TenantId = TenantId(1);
+pub(crate) const TENANT: TenantId = TenantId(1);
 const FILE: &str = "credentials.json";
 
 #[cfg(test)]

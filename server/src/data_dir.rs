@@ -107,6 +107,17 @@ impl DataDir {
         fs::rename(&beside, &path).map_err(fail("replace"))?;
         File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(fail("sync the directory of"))
     }
+
+    /// Removes a file of this directory, durably.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), DataDirError> {
+        let path = self.path.join(name);
+        let fail = |step| {
+            let path = path.clone();
+            move |source| DataDirError::Io { step, path, source }
+        };
+        fs::remove_file(&path).map_err(fail("remove"))?;
+        File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(fail("sync the directory of"))
+    }
 }
 
 /// Reads a file of a data directory, also of one that another process holds: it is replaced as a whole. `None` when it is

@@ -12,7 +12,7 @@ use anvil_node::Node;
 use anvil_runtime::Core;
 use serde::{Deserialize, Serialize};
 
-use super::KeepError;
+use super::{KeepError, Kept};
 use crate::node_object;
 
 /// What the object holds, as JSON.
@@ -34,9 +34,16 @@ pub(super) struct Seen {
 const VERSION: u32 = 1;
 const KEY: &str = "access/state.json";
 /// Records that are kept; older ones are in the log of the node alone.
-const AUDIT_MAX: usize = 1_000;
+pub(super) const AUDIT_MAX: usize = 1_000;
 
 impl Document {
+    /// Has this be all that is kept.
+    pub(super) fn set(&mut self, kept: &Kept) {
+        self.state = kept.state.clone();
+        self.audit.clear();
+        kept.audit.iter().for_each(|record| self.note(record.clone()));
+    }
+
     pub(super) fn note(&mut self, record: AuditRecord) {
         if self.audit.len() >= AUDIT_MAX {
             self.audit.pop_front();

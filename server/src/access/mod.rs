@@ -82,7 +82,7 @@ pub enum KeepError {
 }
 
 /// What a node without a database keeps.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Kept {
     pub(crate) state: State,
     /// Oldest first.
@@ -99,6 +99,23 @@ pub(crate) async fn kept_on(node: &Node<Core>) -> Result<Option<Kept>, KeepError
     audit.reverse();
     Ok(etag.map(|_| Kept { state: document.state, audit }))
 }
+
+/// Keeps it, for a node that had a database, and reads it again.
+///
+/// # Errors
+/// When it is not there afterwards as it was given.
+pub(crate) async fn keep_on(node: &Node<Core>, kept: &Kept) -> Result<(), KeepError> {
+    let mut seen = document::read(node, State::default).await?;
+    seen.document.set(kept);
+    document::write(node, &seen).await?;
+    match kept_on(node).await? {
+        Some(found) if found == *kept => Ok(()),
+        _ => Err(KeepError::Unreadable("it is not what was written".to_owned())),
+    }
+}
+
+/// Records of the audit that a node without a database keeps.
+pub(crate) const AUDIT_MAX: usize = document::AUDIT_MAX;
 
 impl From<MetadataError> for KeepError {
     fn from(error: MetadataError) -> Self {

@@ -5,12 +5,13 @@ mod import;
 mod rebuild;
 mod reconcile;
 mod salvage;
+mod to_disks;
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anvil_runtime::Disk;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use self::rebuild::{Comparison, Files, Rebuilt};
@@ -31,8 +32,9 @@ pub(super) enum MetadataCommand {
     /// Writes all metadata as lines of JSON: with `REGIONAL_DATABASE_URL`, as the database has it, also while the node runs;
     /// without, as the log on the disks has it, and the node must not be running
     Export(Export),
-    /// Moves the metadata of a node from its disks into the databases of `GLOBAL_DATABASE_URL` and `REGIONAL_DATABASE_URL`, and
-    /// compares every row. The node must not be running; from then on it starts with these databases
+    /// Moves the metadata of a node from its disks into the databases of `GLOBAL_DATABASE_URL` and `REGIONAL_DATABASE_URL`, or from
+    /// these to its disks, and compares every row. The node must not be running; from then on it starts with these databases, or
+    /// without
     Import(Import),
     /// Has a node go on with a regional database that went back, as it is: restored from an older backup, or failed over to a
     /// standby that was behind. What was written since is given up. The node must not be running
@@ -51,12 +53,22 @@ pub(super) struct Import {
     /// The node's data directory [env: ANVIL_DATA_DIR, default: anvil-data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Where the metadata goes
+    #[arg(long, value_enum, default_value_t = Into::Databases, value_name = "PLACE")]
+    into: Into,
     /// The region of the databases, which is made [env: REGION, default: us-east-1]
     #[arg(long, value_name = "NAME")]
     region: Option<String>,
     /// Prints JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Where metadata is moved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Into {
+    Databases,
+    Disks,
 }
 
 #[derive(Debug, Args)]
@@ -169,19 +181,29 @@ fn import(args: &Import) -> Result<(), Failure> {
     let environment = Environment::of_process().map_err(Failure::usage)?;
     let databases = databases(&environment).map_err(Failure::usage)?;
     let data = open_data(args.data_dir.as_deref(), &environment)?;
-    let region = region(args.region.as_deref(), &environment);
-    let compared = import::import(&databases, &data, &region)?;
+    let compared = match args.into {
+        Into::Databases => import::import(&databases, &data, &region(args.region.as_deref(), &environment))?,
+        Into::Disks => to_disks::to_disks(&databases, data)?,
+    };
     if args.json {
         let tables = compared.iter().flatten().map(|table| (table.table.clone(), json!(table.new_rows)));
         let tables: serde_json::Map<_, _> = tables.collect();
         return print(&format!("{:#}\n", json!({ "rows": tables, "moved_before": compared.is_none() })));
     }
     let Some(compared) = compared else {
-        return print("the metadata is in the databases already; what was left of its log is given up\n");
+        return print(match args.into {
+            Into::Databases => "the metadata is in the databases already; what was left of its log is given up\n",
+            Into::Disks => "the metadata is on the disks of this node already\n",
+        });
     };
     let mut text = format!("{:<12} {:>12}\n", "table", "rows");
     text.extend(compared.iter().map(|Compared { table, new_rows, .. }| format!("{table:<12} {new_rows:>12}\n")));
-    text += "every row is in the database as it was on the disks; start the node with the same two URLs\n";
+    text += match args.into {
+        Into::Databases => {
+            "every row is in the database as it was on the disks; start the node with the same two URLs\n"
+        }
+        Into::Disks => "every row is on the disks as it was in the database; start the node without the two URLs\n",
+    };
     print(&text)
 }
 

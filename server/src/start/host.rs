@@ -13,8 +13,8 @@ use anvil_node::metadata::client::Mailboxes;
 use anvil_node::metadata::embedded::{self, Embedded};
 use anvil_node::metadata::flushed::Flushed;
 use anvil_node::upkeep::CurrentLife;
-use anvil_runtime::Core;
-use anvil_store::{LogWriter, RecoverError, Recovered, RecoveryReport, Store, mail, recover};
+use anvil_runtime::{Core, Device};
+use anvil_store::{Inspection, LogWriter, RecoverError, Recovered, RecoveryReport, Store, mail, recover};
 use tokio::sync::oneshot;
 
 use super::core::{devices_of, node_of, open_store, welcome};
@@ -57,6 +57,14 @@ pub(super) async fn open(
     assert!(shared.classes.set(classes).is_ok(), "a start takes the disks once");
     let spare = usize::from(parity) - disks.missing.len();
     let mut recovered = recover(core, devices_of(core, shared, &disks), core.core_count(), spare).await?;
+    if let MetadataSource::Database { place, .. } = &opening.metadata
+        && place.leaving.is_some()
+        && embedded::lineage(&recovered).await? == place.leaving
+    {
+        tracing::info!("the metadata was about to be moved to the disks: the log that was begun there is given up");
+        give_up_log(core, &devices_of(core, shared, &disks)).await?;
+        recovered = recover(core, devices_of(core, shared, &disks), core.core_count(), spare).await?;
+    }
     let missing = all_missing(shared, &disks, &recovered.lost);
     shared.lost.set(disks.identity.lost.iter().map(|lost| lost.disk).collect());
     open_keys(shared, &mut recovered)?;
@@ -105,6 +113,15 @@ pub(super) async fn open(
     }
     store.close().await;
     result
+}
+
+async fn give_up_log(core: &Core, devices: &[(DiskId, Device)]) -> Result<(), StartError> {
+    for (disk, device) in devices {
+        let failed = |error: String| StartError::GiveUpLog { disk: *disk, error };
+        let inspection = Inspection::open(core, device).await.map_err(|error| failed(error.to_string()))?;
+        inspection.give_up_log().await.map_err(|error| failed(error.to_string()))?;
+    }
+    Ok(())
 }
 
 /// Opens the encryption keys that the disks keep, and lets them keep what is new.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anvil_model::ids::{CoreId, TenantId};
+use anvil_model::ids::{CoreId, DiskId, TenantId};
 use anvil_node::encryption::KeysError;
 use anvil_node::metadata::MetadataError;
 use anvil_node::metadata::embedded;
@@ -196,6 +196,8 @@ pub enum StartError {
          belongs to them; if the log is lost, run `anvil admin metadata rebuild --salvage --replace` first"
     )]
     DisksWithoutLog,
+    #[error("what is left of a log on disk {disk} cannot be given up: {error}")]
+    GiveUpLog { disk: DiskId, error: String },
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error("cannot wait for signals: {0}")]

@@ -89,6 +89,18 @@ impl<S: Slot> Document<S> {
     }
 }
 
+impl<S: Slot> Document<S> {
+    /// Has these be all tasks, by id.
+    pub(super) async fn set(&self, tasks: Vec<Task>) -> Result<(), TaskError> {
+        self.change(|queue, _| {
+            queue.next = tasks.last().map_or(queue.next, |last| queue.next.max(last.id + 1));
+            queue.tasks.clone_from(&tasks);
+            Ok(Changed::Keep(()))
+        })
+        .await
+    }
+}
+
 impl Queue {
     /// Takes a task out, to put back what becomes of it.
     fn take(&mut self, wanted: impl Fn(&Task) -> bool) -> Option<Task> {

@@ -86,6 +86,14 @@ enum Place {
     Database(TaskDatabase),
 }
 
+/// Keeps these tasks, for a node that had a database.
+///
+/// # Errors
+/// When they cannot be kept.
+pub(crate) async fn keep_on(node: &Node<Core>, tasks: Vec<Task>) -> Result<(), TaskError> {
+    Document::new(NodeObject { node }).set(tasks).await
+}
+
 /// [`TaskKeeper`] as a core has it.
 #[derive(Clone, Copy)]
 pub struct Tasks<'k> {

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod left;
 mod moved;
 mod outages;
 mod regions;

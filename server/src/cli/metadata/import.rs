@@ -39,18 +39,7 @@ const BUFFERS: usize = 64;
 
 /// Moves it. Gives how many rows there are by table; `None` when they were moved before, and only the log was given up.
 pub(super) fn import(databases: &Databases, data: &DataDir, region: &str) -> Result<Option<Vec<Compared>>, Failure> {
-    let identity = Identity::read(data).map_err(Failure::run)?;
-    let identity = identity.ok_or_else(|| {
-        Failure::usage(format!("the data directory {} is of no node that ever started", data.path().display()))
-    })?;
-    if let Some(away) = identity.missing.first() {
-        let path = away.path.display();
-        return Err(Failure::run(format!(
-            "the disk at {path} was missing at the last start: it would come back with metadata of its own; start with it, or \
-             give it up, first"
-        )));
-    }
-    let paths: Vec<PathBuf> = identity.disks.keys().cloned().collect();
+    let (identity, paths) = all_disks(data)?;
     if is_of_a_database(data).map_err(Failure::run)? {
         give_up_log(&paths)?;
         return Ok(None);
@@ -75,12 +64,29 @@ pub(super) fn import(databases: &Databases, data: &DataDir, region: &str) -> Res
     Ok(Some(compared))
 }
 
+/// Who the node is, and its disks, of which none may be missing.
+pub(super) fn all_disks(data: &DataDir) -> Result<(Identity, Vec<PathBuf>), Failure> {
+    let identity = Identity::read(data).map_err(Failure::run)?;
+    let identity = identity.ok_or_else(|| {
+        Failure::usage(format!("the data directory {} is of no node that ever started", data.path().display()))
+    })?;
+    if let Some(away) = identity.missing.first() {
+        let path = away.path.display();
+        return Err(Failure::run(format!(
+            "the disk at {path} was missing at the last start: it would come back with metadata of its own; start with it, or \
+             give it up, first"
+        )));
+    }
+    let paths = identity.disks.keys().cloned().collect();
+    Ok((identity, paths))
+}
+
 pub(super) fn open(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Disk)>, Failure> {
     paths.iter().map(|path| Ok((path.clone(), offline::open_disk(path)?))).collect()
 }
 
 /// Nothing on the disks says from now on what is stored.
-fn give_up_log(paths: &[PathBuf]) -> Result<(), Failure> {
+pub(super) fn give_up_log(paths: &[PathBuf]) -> Result<(), Failure> {
     let disks = open(paths)?;
     let work = async move |core: &Core, _: &Stop| {
         for ((path, _), (_, device)) in disks.iter().zip(rebuild::devices(core, &disks).await?) {

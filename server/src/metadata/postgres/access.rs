@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::address::Database;
 use super::session::{Session, SqlError};
 use crate::access::sealing::Sealer;
-use crate::access::{By, KeepError, known, record};
+use crate::access::{By, KeepError, Kept, known, record};
 use crate::auth::Directory;
 
 /// The way to the thread, for all cores. The thread ends with it.
@@ -266,15 +266,7 @@ impl Work {
         let rows = timeout(ANSWERED_WITHIN, session.query(AUDIT, &[&max])).await;
         let rows = rows.map_err(|_| KeepError::Away("the database does not answer".to_owned()))?;
         let rows = rows.map_err(|error| KeepError::Away(error.to_string()))?;
-        let record = |row: &tokio_postgres::Row| AuditRecord {
-            at: WallTime { unix_ms: row.get::<_, i64>(0).cast_unsigned() },
-            who: row.get(1),
-            from: row.get(2),
-            action: row.get(3),
-            about: row.get(4),
-            result: row.get(5),
-        };
-        Ok(rows.iter().map(record).collect())
+        Ok(rows.iter().map(audit_record).collect())
     }
 }
 
@@ -331,6 +323,26 @@ pub(super) async fn take_in(session: &Session, state: &State, audit: &[AuditReco
         }
     }
     session.run("COMMIT").await
+}
+
+/// Everything, and the latest records of the audit, oldest first, for a node that keeps them itself from now on.
+pub(super) async fn take_out(session: &Session, records_max: usize) -> Result<Kept, SqlError> {
+    session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let state = load(session).await?;
+    let rows = session.query(AUDIT, &[&i64::try_from(records_max).unwrap_or(i64::MAX)]).await?;
+    session.run("COMMIT").await?;
+    Ok(Kept { state, audit: rows.iter().rev().map(audit_record).collect() })
+}
+
+fn audit_record(row: &tokio_postgres::Row) -> AuditRecord {
+    AuditRecord {
+        at: WallTime { unix_ms: row.get::<_, i64>(0).cast_unsigned() },
+        who: row.get(1),
+        from: row.get(2),
+        action: row.get(3),
+        about: row.get(4),
+        result: row.get(5),
+    }
 }
 
 /// Everything, in the view of the transaction.

@@ -9,7 +9,9 @@ use super::schema::{GLOBAL, REGIONAL, SchemaError, Status, migrate};
 use super::session::{Session, SessionError, SqlError};
 use super::usage::recount_if_due;
 use super::work::has_moved;
+use crate::credentials::TENANT;
 use crate::data_dir::{DataDir, DataDirError, FILE_VERSION};
+use crate::identity::EMBEDDED_NODE;
 
 /// Both databases of a region.
 #[derive(Clone, Debug)]
@@ -65,6 +67,16 @@ pub enum JoinError {
     Moved(String),
     #[error("the global database does not know node {0}: it went back; bring back a copy that is newer than the node")]
     Unknown(NodeId),
+    #[error(
+        "this is node {0} of its databases, and a node without a database is node {EMBEDDED_NODE}: only the first node of a global \
+         database can leave it"
+    )]
+    NotTheFirst(NodeId),
+    #[error(
+        "the node's own app is of tenant {found} here, and of tenant {TENANT} where there is no database: the node cannot leave \
+         this one"
+    )]
+    OtherTenant { found: TenantId },
 }
 
 /// What a node knows of its place in the databases, in its data directory.
@@ -79,6 +91,9 @@ struct Kept {
     /// The last change that it heard of.
     generation: Option<Generation>,
     write: Option<WriteId>,
+    /// The history of a log on the disks that was begun for a node that leaves; of no use as long as this file is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    leaving: Option<u128>,
 }
 
 /// A node's place in the databases.
@@ -92,6 +107,8 @@ pub struct Place {
     pub seen: Seen,
     /// Whether it has this number since now: then its disks hold nothing that the databases know.
     pub new: bool,
+    /// The history of a log that may be on the disks, because moving the metadata there was cut short. It says nothing.
+    pub leaving: Option<u128>,
 }
 
 /// Whether this data directory is one of a node with databases.
@@ -148,7 +165,16 @@ async fn join_async(databases: &Databases, data: &DataDir, region: &str, init: b
             let identity = random_id();
             let node = register(&global, identity, region).await?;
             let (global, regional) = (global_lineage, regional_lineage);
-            let kept = Kept { version: FILE_VERSION, identity, node, global, regional, generation: None, write: None };
+            let kept = Kept {
+                version: FILE_VERSION,
+                identity,
+                node,
+                global,
+                regional,
+                generation: None,
+                write: None,
+                leaving: None,
+            };
             data.write(FILE, &kept)?;
             kept
         }
@@ -164,9 +190,8 @@ async fn join_async(databases: &Databases, data: &DataDir, region: &str, init: b
     if recount_if_due(&regional).await? {
         tracing::info!("counted what buckets and tenants hold");
     }
-    let tenant = global.query(FIRST_TENANT, &[]).await?;
-    let tenant: i64 = tenant.first().ok_or_else(|| JoinError::Asking("there is no tenant".to_owned()))?.get(0);
-    Ok(Place { node: kept.node, tenant: TenantId(tenant.cast_unsigned()), seen, new })
+    let (node, leaving) = (kept.node, kept.leaving);
+    Ok(Place { node, tenant: first_tenant(&global).await?, seen, new, leaving })
 }
 
 /// Whether a region is known and its database has not joined it yet.
@@ -206,8 +231,7 @@ pub fn reconcile(databases: &Databases, data: &DataDir, last: Incarnation) -> Re
         }
         let seen = Seen { lineage: kept.regional, change: kept.generation.zip(kept.write) };
         let Some(how) = has_moved(&regional, &seen).await? else { return Ok(None) };
-        let (node, last) = (i64::from(kept.node.0), i64::from(last.0));
-        regional.execute(CLOSE_LIVES, &[&node, &last]).await?;
+        close_lives(&regional, kept.node, last).await?;
         let generation = seen.change.map_or(0, |(generation, _)| super::columns::int(generation.0));
         regional.query(SKIP_GENERATIONS, &[&generation]).await?;
         (kept.generation, kept.write) = (None, None);
@@ -244,8 +268,67 @@ pub(super) async fn move_to(
 ) -> Result<(), JoinError> {
     let (global, regional) = (lineage(global).await?, lineage(regional).await?);
     let (generation, write) = change.unzip();
-    let kept = Kept { version: FILE_VERSION, identity, node, global, regional, generation, write };
+    let kept = Kept { version: FILE_VERSION, identity, node, global, regional, generation, write, leaving: None };
     Ok(data.write(FILE, &kept)?)
+}
+
+/// A node that is about to leave its databases.
+#[derive(Clone, Debug)]
+pub(super) struct Leaver {
+    pub(super) node: NodeId,
+    pub(super) region: String,
+    /// The history of a log that an earlier attempt may have left on the disks.
+    pub(super) leaving: Option<u128>,
+}
+
+/// Looks whether these are the databases of the node, have all that it was told is kept, and can be left by it.
+pub(super) async fn leaver(global: &Session, regional: &Session, data: &DataDir) -> Result<Leaver, JoinError> {
+    Status::read(global, GLOBAL).await?.check()?;
+    Status::read(regional, REGIONAL).await?.check()?;
+    let kept = data.read::<Kept>(FILE)?.ok_or(JoinError::NoDatabase)?;
+    if (kept.global, kept.regional) != (lineage(global).await?, lineage(regional).await?) {
+        return Err(JoinError::OtherCluster { node: kept.node });
+    }
+    if kept.node != EMBEDDED_NODE {
+        return Err(JoinError::NotTheFirst(kept.node));
+    }
+    let tenant = first_tenant(global).await?;
+    if tenant != TENANT {
+        return Err(JoinError::OtherTenant { found: tenant });
+    }
+    let seen = Seen { lineage: kept.regional, change: kept.generation.zip(kept.write) };
+    if let Some(how) = has_moved(regional, &seen).await? {
+        return Err(JoinError::Moved(how));
+    }
+    recount_if_due(regional).await?;
+    let region = regional.query(REGION, &[]).await?;
+    let region = region.first().and_then(|row| row.get(1));
+    let region = region.ok_or_else(|| JoinError::Asking("the regional database is of no region".to_owned()))?;
+    Ok(Leaver { node: kept.node, region, leaving: kept.leaving })
+}
+
+/// Notes the history of the log that is about to be written: as long as the node is of the databases, it says nothing.
+pub(crate) fn keep_leaving(data: &DataDir, lineage: u128) -> Result<(), DataDirError> {
+    let Some(mut kept) = data.read::<Kept>(FILE)? else { return Ok(()) };
+    kept.leaving = Some(lineage);
+    data.write(FILE, &kept)
+}
+
+/// The node is of no database any more: from now on its disks say what is stored.
+pub(crate) fn leave(data: &DataDir) -> Result<(), DataDirError> {
+    data.remove(FILE)
+}
+
+/// Closes the lives of a node up to this one, so that no name of a blob that one of them gave is given again.
+pub(super) async fn close_lives(regional: &Session, node: NodeId, last: Incarnation) -> Result<(), JoinError> {
+    regional.execute(CLOSE_LIVES, &[&i64::from(node.0), &i64::from(last.0)]).await?;
+    Ok(())
+}
+
+async fn first_tenant(global: &Session) -> Result<TenantId, JoinError> {
+    let tenant = global.query(FIRST_TENANT, &[]).await?;
+    let tenant = tenant.first().map(|row| TenantId(row.get::<_, i64>(0).cast_unsigned()));
+    tenant.ok_or_else(|| JoinError::Asking("there is no tenant".to_owned()))
 }
 
 /// Makes the region, if it is not there, and has this database be its own; makes the first tenant. As often as one likes.

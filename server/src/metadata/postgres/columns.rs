@@ -378,6 +378,12 @@ pub(super) fn listed(row: &Row) -> Read<ListedRow> {
     })
 }
 
+/// The bucket and the version of a segment.
+pub(super) fn segment_of(row: &Row) -> Read<(BucketId, Generation)> {
+    let mut c = Reader::new(row);
+    Ok((c.number().map(BucketId)?, c.generation()?))
+}
+
 pub(super) fn segment(row: &Row) -> Read<SegmentRow> {
     let mut c = Reader { row, next: 2 };
     let (start, slice) = (c.number()?, c.slice()?);

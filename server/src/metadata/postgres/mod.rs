@@ -7,7 +7,8 @@
 //! - [`access`]: tenants, apps and grants, which are global.
 //! - `cluster`: what a node says of itself in the databases, once and at each start.
 //! - [`registry`]: what regions share of themselves: which there are, and which has a bucket's name.
-//! - `moving`, `whole`: the metadata of a node without a database, brought into one, and all rows written out.
+//! - `moving`, `leaving`, `whole`: the metadata of a node brought into databases, and out of them; all rows, compared and written
+//!   out.
 //!
 //! Everything runs on one thread with an executor of its own, never on an engine core; cores send batches and get answers.
 //! Why it is like this stands in `docs/adr/0008-postgresql.md`.
@@ -26,6 +27,7 @@ pub mod cluster;
 mod columns;
 mod commit;
 mod lane;
+pub(crate) mod leaving;
 mod load;
 pub(crate) mod moving;
 mod password_file;

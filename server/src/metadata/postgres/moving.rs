@@ -43,6 +43,11 @@ pub(crate) enum MoveError {
          database without objects"
     )]
     Differs { rows: u64, first: String },
+    #[error(
+        "{rows} rows on the disks are not those of the regional database ({first}): something changed it meanwhile; see that \
+         nothing does, and run it again"
+    )]
+    NotTaken { rows: u64, first: String },
     #[error("no executor for the databases can be had: {0}")]
     Executor(#[from] std::io::Error),
 }
@@ -105,7 +110,7 @@ pub(crate) fn each_row<E: From<MoveError>>(
     })
 }
 
-async fn open(databases: &Databases, role: DatabaseRole) -> Result<Session, JoinError> {
+pub(super) async fn open(databases: &Databases, role: DatabaseRole) -> Result<Session, JoinError> {
     let database = match role {
         DatabaseRole::Global => &databases.global,
         DatabaseRole::Regional => &databases.regional,

@@ -157,8 +157,7 @@ impl Work {
 
 async fn transaction(session: &Session, region: &str, ask: &Ask) -> Result<Answer, Failed> {
     if matches!(ask, Ask::List) {
-        let rows = session.query(&LISTED, &[&region]).await?;
-        return Ok(Answer::Tasks(rows.iter().map(task).collect::<Result<_, _>>()?));
+        return Ok(Answer::Tasks(all(session, region).await?));
     }
     session.run("BEGIN").await?;
     let answer = change(session, region, ask).await?;
@@ -167,6 +166,11 @@ async fn transaction(session: &Session, region: &str, ask: &Ask) -> Result<Answe
         Err(error) if error.is_an_answer() => Err(error.into()),
         Err(_) => Err(Failed::Unknown),
     }
+}
+
+/// All tasks of a region, by id.
+pub(super) async fn all(session: &Session, region: &str) -> Result<Vec<Task>, SqlError> {
+    session.query(&LISTED, &[&region]).await?.iter().map(task).collect()
 }
 
 async fn change(session: &Session, region: &str, ask: &Ask) -> Result<Answer, Failed> {

@@ -69,6 +69,8 @@ const IN_DEBT: &str = "in_debt";
 const BLOBS: &str = "blobs";
 const LIVE: i64 = 1;
 const PLACE_BYTES: usize = 16;
+/// The table of what is held. Nodes add up rows of their own; without a database there is one row, as of node 0.
+const USAGE: &str = "usage";
 /// Rows on their way out of an index.
 const ROWS_AHEAD: usize = 1024;
 
@@ -134,7 +136,8 @@ pub(crate) async fn compare(
     let mut all = Vec::new();
     for table in tables_of(index)? {
         kinds_of(session, &table).await?;
-        let mut there = pin!(stream(session, &table.select()).await?);
+        let select = if table.name == USAGE { USAGE_SUMS.to_owned() } else { table.select() };
+        let mut there = pin!(stream(session, &select).await?);
         let mut here = rows_of(index.to_owned(), table.clone());
         let mut compared = Compared { table: table.name.clone(), ..Compared::default() };
         let (mut left, mut right) = (here.recv().await.transpose()?, next(there.as_mut()).await?);
@@ -164,7 +167,10 @@ pub(crate) async fn each(
     for table in TABLES {
         let key = session.client().query(KEY, &[&table]).await?;
         let key: Vec<String> = key.iter().map(|row| format!("\"{}\"", row.get::<_, &str>(0))).collect();
-        let sql = format!("SELECT * FROM {table} ORDER BY {}", key.join(", "));
+        let sql = match table {
+            USAGE => USAGE_SUMS.to_owned(),
+            table => format!("SELECT * FROM {table} ORDER BY {}", key.join(", ")),
+        };
         let mut rows = pin!(stream(session, &sql).await?);
         while let Some(row) = rows.try_next().await? {
             let names = row.columns().iter().map(|column| column.name().to_owned());
@@ -282,8 +288,12 @@ impl<'a> FromSql<'a> for Value {
     }
 }
 
-const PATIENTLY: &str = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
-const ONE_VIEW: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// The columns of [`USAGE`], and who holds nothing has no row.
+pub(super) const USAGE_SUMS: &str = "SELECT scope, id, 0::bigint AS node, sum(objects)::bigint AS objects, \
+    sum(object_bytes)::bigint AS object_bytes, sum(upload_bytes)::bigint AS upload_bytes FROM usage GROUP BY scope, id \
+    HAVING sum(objects) <> 0 OR sum(object_bytes) <> 0 OR sum(upload_bytes) <> 0 ORDER BY scope, id";
+pub(super) const PATIENTLY: &str = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
+pub(super) const ONE_VIEW: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 const NEXT_GENERATION: &str = "SELECT setval('generations', $1, false)";
 /// The columns of a table's primary key, in its order.
 const KEY: &str = "SELECT attname::text FROM pg_index, unnest(indkey) WITH ORDINALITY AS keys (number, place) \
