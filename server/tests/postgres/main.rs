@@ -10,6 +10,7 @@ mod moved;
 mod outages;
 mod regions;
 mod restored;
+mod versions;
 
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
