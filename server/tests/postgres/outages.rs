@@ -256,5 +256,5 @@ const LATER: &str = "BEGIN; ALTER TABLE heads ADD COLUMN later text; ALTER TABLE
     CREATE INDEX heads_later ON heads (bucket, later) WHERE later IS NOT NULL; \
     INSERT INTO schema_migrations (number, name, sha256, needs) \
     SELECT max(number) + 1, '9999_later', '', max(needs) FROM schema_migrations; COMMIT";
-/// A look-up, a commit, and the question what became of it, each at its deadline.
+/// A look-up and a commit, each at its deadline, and as much again.
 const WAIT_MAX: Duration = Duration::from_secs(50);

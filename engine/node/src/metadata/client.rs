@@ -87,14 +87,17 @@ pub struct Client<W: World> {
     mailboxes: Mailboxes,
 }
 
-/// A commit that waited this long is not sent any more; one that was sent is unknown.
+/// For how long a change is waited for, with the question what became of it.
 pub const COMMIT_DEADLINE: Duration = Duration::from_secs(20);
+/// A commit that waited this long is not sent any more; one that was sent is unknown, and asked for.
+pub const COMMIT_ANSWER_WAIT: Duration = Duration::from_millis(18_500);
+const _: () = assert!(COMMIT_ANSWER_WAIT.as_millis() < COMMIT_DEADLINE.as_millis(), "time is left for the question");
 /// A look-up that waited this long is answered with [`MetadataError::Unavailable`].
 pub const LOOK_UP_DEADLINE: Duration = Duration::from_secs(10);
 /// When a full queue asks its callers to come back.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How often the write id of an unknown commit is asked for, and how long is waited before the first time; each
-/// further wait is twice as long.
+/// How often the write id of an unknown commit is asked for within its deadline, and how long is waited before the first
+/// time; each further wait is twice as long.
 pub const UNKNOWN_ASKED_MAX: u32 = 6;
 const UNKNOWN_FIRST_WAIT: Duration = Duration::from_millis(50);
 
@@ -131,9 +134,9 @@ impl<W: World> Client<W> {
     /// # Errors
     /// As for [`Self::commit`].
     pub async fn commit_as(&self, mutation: Mutation) -> Result<Outcome, MetadataError> {
-        let write = mutation.write;
+        let (write, deadline) = (mutation.write, self.world.now() + COMMIT_DEADLINE);
         match self.send(mutation).await {
-            Err(MetadataError::Unknown) => self.resolve(write).await,
+            Err(MetadataError::Unknown) => self.resolve(write, deadline).await,
             known => known,
         }
     }
@@ -149,10 +152,14 @@ impl<W: World> Client<W> {
     /// # Errors
     /// [`MetadataError::Refused`] as an answer, [`MetadataError::Unavailable`] when there is none.
     pub async fn look_up(&self, query: Query) -> Result<Answer, MetadataError> {
+        self.look_up_within(query, LOOK_UP_DEADLINE).await
+    }
+
+    async fn look_up_within(&self, query: Query, wait: Duration) -> Result<Answer, MetadataError> {
         let (reply, answer) = oneshot::channel();
-        let deadline = self.world.now() + LOOK_UP_DEADLINE;
+        let deadline = self.world.now() + wait;
         self.mailboxes.look_ups.try_send(LookUpJob { query, deadline, reply }).map_err(full)?;
-        match future::select(answer, pin!(self.world.sleep(LOOK_UP_DEADLINE))).await {
+        match future::select(answer, pin!(self.world.sleep(wait))).await {
             Either::Left((Ok(answer), _)) => answer,
             Either::Left((Err(_), _)) | Either::Right(_) => {
                 Err(MetadataError::Unavailable { retry_after: RETRY_AFTER })
@@ -162,21 +169,23 @@ impl<W: World> Client<W> {
 
     async fn send(&self, mutation: Mutation) -> Result<Outcome, MetadataError> {
         let (reply, outcome) = oneshot::channel();
-        let deadline = self.world.now() + COMMIT_DEADLINE;
+        let deadline = self.world.now() + COMMIT_ANSWER_WAIT;
         self.mailboxes.commits.try_send(CommitJob { mutation, deadline, reply }).map_err(full)?;
-        match future::select(outcome, pin!(self.world.sleep(COMMIT_DEADLINE))).await {
+        match future::select(outcome, pin!(self.world.sleep(COMMIT_ANSWER_WAIT))).await {
             Either::Left((Ok(outcome), _)) => outcome,
             // The service went away with it, or it is late: it may have been sent.
             Either::Left((Err(_), _)) | Either::Right(_) => Err(MetadataError::Unknown),
         }
     }
 
-    /// Asks what became of a write until it is found; a write that is not found may still come.
-    async fn resolve(&self, write: WriteId) -> Result<Outcome, MetadataError> {
+    /// Asks what became of a write until it is found, or its time is over; a write that is not found may still come.
+    async fn resolve(&self, write: WriteId, deadline: Moment) -> Result<Outcome, MetadataError> {
+        let left = || deadline.since(self.world.now());
         let mut wait = UNKNOWN_FIRST_WAIT;
         for _ in 0..UNKNOWN_ASKED_MAX {
-            self.world.sleep(wait).await;
-            if let Ok(Answer::Write(Some(outcome))) = self.look_up(Query::Write(write)).await {
+            self.world.sleep(wait.min(left())).await;
+            let asked = self.look_up_within(Query::Write(write), left().min(LOOK_UP_DEADLINE));
+            if let Ok(Answer::Write(Some(outcome))) = asked.await {
                 return Ok(outcome);
             }
             wait *= 2;

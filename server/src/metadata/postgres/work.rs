@@ -439,7 +439,7 @@ async fn watch_global(database: Rc<Database>, on_health: Rc<OnHealth>) {
 
 /// Connections for look-ups.
 const READERS: usize = 4;
-/// A commit is answered before the story that waits for it gives up (`COMMIT_DEADLINE`).
+/// A commit is answered before the story that waits for it gives up (`COMMIT_ANSWER_WAIT`).
 const COMMIT_TIME_MAX: Duration = Duration::from_secs(18);
 /// As `LOOK_UP_DEADLINE`.
 const LOOK_UP_TIME_MAX: Duration = Duration::from_secs(9);

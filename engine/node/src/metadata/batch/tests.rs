@@ -15,7 +15,7 @@ use anvil_model::time::{Moment, WallTime};
 use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
-use super::super::client::{COMMIT_DEADLINE, Client, LOOK_UP_DEADLINE};
+use super::super::client::{COMMIT_ANSWER_WAIT, COMMIT_DEADLINE, Client, LOOK_UP_DEADLINE};
 use super::super::mutation::{BucketRef, Change, Mutation, Outcome};
 use super::super::query::{Answer, Query};
 use super::*;
@@ -339,7 +339,7 @@ fn deadlines_hold_before_and_after_sending() {
     let mut sent = bench.commit("a", 1);
     bench.settle();
     let _late = bench.commit("b", 2);
-    bench.wait(COMMIT_DEADLINE);
+    bench.wait(COMMIT_ANSWER_WAIT);
     assert_eq!(poll(&mut sent), None, "it asks what became of it");
     bench.let_a_commit_go();
     assert_eq!(bench.batches(), [vec![1]], "the late one is not sent");
@@ -390,6 +390,29 @@ fn an_unknown_commit_is_asked_for() {
     assert_eq!(first, Some(Ok(outcome)));
     assert_eq!(second, Some(Err(MetadataError::Unknown)));
     assert_eq!(bench.batches(), [vec![1, 2]], "nothing is sent twice");
+}
+
+/// Goal: a change is answered within its deadline, whatever does not answer. Method: the answer to the commit is lost, or late,
+/// and no look-up is answered.
+#[test]
+fn an_unknown_commit_is_given_up_in_time() {
+    const STEP: Duration = Duration::from_millis(50);
+    for loses_answers in [true, false] {
+        let mut bench = Bench::new(SMALL);
+        bench.metadata.loses_answers.set(loses_answers);
+        let mut commit = bench.commit("a", 1);
+        bench.settle();
+        if loses_answers {
+            bench.let_a_commit_go();
+        }
+        let mut answer = None;
+        for _ in 0..COMMIT_DEADLINE.as_millis() / STEP.as_millis() {
+            answer = answer.or_else(|| poll(&mut commit));
+            bench.wait(STEP);
+        }
+        assert!(!bench.metadata.look_ups.borrow().is_empty(), "it was asked for");
+        assert_eq!(answer.or_else(|| poll(&mut commit)), Some(Err(MetadataError::Unknown)));
+    }
 }
 
 /// The service ends when nobody is left who could ask, after the last answer.
