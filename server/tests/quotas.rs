@@ -103,6 +103,19 @@ fn quotas_hold(data: &Path, options: &Options) {
     client = node.client();
     assert_eq!(usage(&node, data, "bucket"), held(3, 100 * KIB, 20 * KIB));
 
+    // A part that is a copy is refused as one that comes from a client, and may replace one of its size.
+    told(ask(&node, data, &["bucket", "update", "bucket", "--quota-bytes", "121KiB"]));
+    let mut copy_part = |number: &str, bytes: &str| {
+        let query = [("partNumber", number), ("uploadId", upload.as_str())];
+        let from = [("x-amz-copy-source", "/bucket/b"), ("x-amz-copy-source-range", bytes)];
+        client.request("PUT", "/bucket/b", &query, &from, Body::Signed(b"")).unwrap()
+    };
+    let too_much = copy_part("2", "bytes=0-2047");
+    assert_eq!((too_much.status(), too_much.elements("Code")), (403, vec!["QuotaExceeded".to_owned()]));
+    copy_part("1", "bytes=0-20479").succeeded();
+    assert_eq!(usage(&node, data, "bucket"), held(3, 100 * KIB, 20 * KIB));
+    told(ask(&node, data, &["bucket", "update", "bucket", "--quota-bytes", "none"]));
+
     // A tenant's is over all buckets.
     let tenant = told_json(&node, data, &["bucket", "show", "bucket"])["tenant_name"].as_str().unwrap().to_owned();
     told(ask(&node, data, &["tenant", "update", &tenant, "--quota-bytes", "130KiB"]));

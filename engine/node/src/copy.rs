@@ -187,6 +187,8 @@ impl<W: World> Node<W> {
         if bytes.end - bytes.start > PART_BYTES_MAX {
             return Err(Refusal::CopyTooLarge.into());
         }
+        // Before the source is read for its sums.
+        self.admit_part(upload, number, &target, bytes.end - bytes.start).await?;
         let (stored, crc64nvme) = match known_sums(&found, &bytes, wanted) {
             Some(known) => known,
             None => self.sum(&found, bytes, wanted).await?,

@@ -211,7 +211,7 @@ impl<W: World> Node<W> {
     }
 
     /// Says no before the body, where the quotas leave no room for it.
-    async fn admit_part(
+    pub(crate) async fn admit_part(
         &self,
         upload: &UploadName,
         number: u16,
