@@ -78,17 +78,13 @@ impl<W: World> Node<W> {
     /// [knows](Self::classes). Objects that are there stay as they are.
     ///
     /// # Errors
-    /// When the bucket is not there, or another tenant's.
-    pub async fn update_bucket(
+    /// When the bucket is gone, closed or changed since.
+    pub async fn set_storage_class(
         &self,
-        caller: Caller,
-        name: BucketName,
+        bucket: &BucketRow,
         storage_class: StorageClass,
-    ) -> Result<BucketInfo, MetadataError> {
-        let row = self.metadata.bucket(caller.path(name)).await?;
-        let change = Change::UpdateBucket { bucket: bucket_ref(&row), storage_class: storage_class.clone() };
-        self.metadata.commit(change).await?;
-        Ok(BucketInfo { storage_class, ..row.into() })
+    ) -> Result<(), MetadataError> {
+        self.metadata.commit(Change::UpdateBucket { bucket: bucket_ref(bucket), storage_class }).await.map(drop)
     }
 
     /// What a bucket holds and may, whoever's it is and also a closed one; `None` when it is not there. For administrators.

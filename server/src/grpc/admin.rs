@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anvil_model::access::{AdminAction, AdminArea};
 use anvil_model::object::BucketName;
-use anvil_node::Caller;
 use anvil_node::metadata::rows::StorageClass;
 use anvil_node::repair::{Remaining, RepairFigures};
 use anvil_proto::v1;
@@ -246,7 +245,7 @@ impl Method {
                 let class = request.storage_class.as_ref().map(|class| format!(" storage class {class}"));
                 let quota = QuotaChange { bytes: request.quota_bytes, objects: request.quota_objects };
                 let about = format!("{}{}{}", request.bucket, class.unwrap_or_default(), quota.words());
-                let result = update_bucket(&tenants, administrator.caller, request, quota).await;
+                let result = update_bucket(&tenants, request, quota).await;
                 let outcome = result.as_ref().err().map_or_else(|| "ok".to_owned(), ToString::to_string);
                 services.keeper.note(&services.node, &tenants.by, self.words(), about, &outcome).await;
                 let answer = result?;
@@ -434,7 +433,6 @@ impl Method {
 
 async fn update_bucket(
     tenants: &TenantsOf<'_>,
-    caller: Caller,
     request: v1::UpdateBucketRequest,
     quota: QuotaChange,
 ) -> Result<v1::UpdateBucketResponse, Status> {
@@ -449,7 +447,8 @@ async fn update_bucket(
             let message = format!("this node has no storage class {text}; it has {}", known.join(", "));
             Status::new(Code::InvalidArgument, "NO_SUCH_STORAGE_CLASS", message).about("storage_class", text)
         })?;
-        node.update_bucket(caller, name.clone(), class).await?;
+        let found = tenants.clients_bucket(name.clone()).await?;
+        node.set_storage_class(&found.bucket, class).await?;
     }
     let bucket = tenants.change_bucket_quota(name, quota).await?.bucket;
     let quota = Some(told_quota(bucket.quota));
@@ -599,7 +598,7 @@ mod tests {
         let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, METHODS.map(|(_, name)| name));
         let bearer = |rights| Administrator {
-            caller: Caller { tenant: anvil_model::ids::TenantId(1) },
+            caller: anvil_node::Caller { tenant: anvil_model::ids::TenantId(1) },
             who: "user:x".to_owned(),
             user: Some("x".to_owned()),
             rights,

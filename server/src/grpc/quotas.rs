@@ -39,6 +39,12 @@ impl QuotaChange {
 }
 
 impl TenantsOf<'_> {
+    /// A bucket with what it holds, whoever's it is, but for the node's own.
+    pub(super) async fn clients_bucket(&self, name: BucketName) -> Result<BucketUsage, Status> {
+        let found = self.services.node.bucket_usage(name).await?.filter(is_a_clients);
+        Ok(found.ok_or(MetadataError::Refused(Refusal::NoSuchBucket))?)
+    }
+
     /// Says how much a bucket may hold, whoever's it is; gives what it holds.
     pub(super) async fn change_bucket_quota(
         &self,
@@ -46,8 +52,7 @@ impl TenantsOf<'_> {
         change: QuotaChange,
     ) -> Result<BucketUsage, Status> {
         let node = &self.services.node;
-        let found = node.bucket_usage(name).await?.filter(is_a_clients);
-        let mut found = found.ok_or(MetadataError::Refused(Refusal::NoSuchBucket))?;
+        let mut found = self.clients_bucket(name).await?;
         let quota = change.of(found.bucket.quota);
         if quota != found.bucket.quota {
             node.set_bucket_quota(&found.bucket, quota).await?;

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::support::command::{complaint, told};
 use crate::support::node::{self, Node, Options, scratch};
+use crate::support::s3::{Client, Credentials};
 
 fn anvil(words: &[&str]) -> Command {
     let mut command = Command::new(node::anvil());
@@ -98,6 +99,20 @@ fn a_bucket_gets_another_storage_class() {
     client.put("/bucket/key", b"x").unwrap().succeeded();
     let answer = client.get("/bucket/key").unwrap().succeeded();
     assert_eq!(answer.head.header("x-amz-storage-class"), Some("COLD"));
+    // Whoever's the bucket is; the node's own is nobody's.
+    told(ask(&node, &data, &["tenant", "create", "acme"]));
+    let app = told(ask(&node, &data, &["app", "create", "theirs", "--tenant-name", "acme", "--output", "json"]));
+    let app: Value = serde_json::from_str(&app).unwrap();
+    told(ask(&node, &data, &["policy", "grant", "--app-name", "theirs", "--action", "*", "--resource", "*"]));
+    let text = |name: &str| app[name].as_str().unwrap().to_owned();
+    let credentials = Credentials { access_key: text("client_id"), secret_key: text("client_secret") };
+    let mut theirs = Client::new(node.address, credentials);
+    theirs.put("/theirs", &[]).unwrap().succeeded();
+    told(ask(&node, &data, &["bucket", "update", "theirs", "--storage-class", "COLD"]));
+    theirs.put("/theirs/key", b"x").unwrap().succeeded();
+    assert_eq!(theirs.get("/theirs/key").unwrap().succeeded().head.header("x-amz-storage-class"), Some("COLD"));
+    let own = complaint(&ask(&node, &data, &["bucket", "update", "anvil-system", "--storage-class", "COLD"]), 1);
+    assert!(own.contains("NOT_FOUND"), "{own}");
     let sentence = complaint(&ask(&node, &data, &["bucket", "update", "bucket", "--storage-class", "GLACIER"]), 1);
     assert!(sentence.contains("no storage class GLACIER; it has STANDARD, COLD"), "{sentence}");
     node.stop();
