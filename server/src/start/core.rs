@@ -163,7 +163,8 @@ fn keep(shared: &Arc<Shared>, node: &Node<Core>, life: CurrentLife) -> <Core as 
 async fn work(shared: &Shared, node: &Node<Core>, CurrentLife { node: number, incarnation }: CurrentLife) {
     if node.world().core() == shared.host {
         let worker = Worker { node: number, life: incarnation };
-        let working = tasks::worker::work(&shared.tasks, node, worker, shared.upload_expiry, &shared.task_figures);
+        let (expiry, access) = (shared.upload_expiry, &*shared.keeper);
+        let working = tasks::worker::work(&shared.tasks, node, worker, expiry, access, &shared.task_figures);
         futures_util::future::join(working, shared.usage_figures.publish(node, &shared.keeper)).await;
     }
 }

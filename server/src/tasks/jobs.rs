@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anvil_model::access::Command;
 use anvil_model::ids::{BucketId, UploadId};
 use anvil_model::io::World as _;
 use anvil_model::object::BucketName;
@@ -12,20 +13,28 @@ use anvil_node::metadata::MetadataError;
 use anvil_runtime::Core;
 
 use super::task::{NewTask, Report, Task};
+use crate::access::{AccessKeeper, By, KeepError};
 
 /// Deletes a closed bucket with all that it holds.
 pub const DELETE_BUCKET: &str = "delete-bucket";
 /// Aborts uploads that began too long ago.
 pub const EXPIRE_UPLOADS: &str = "expire-uploads";
 
-const KINDS: [&str; 2] = [DELETE_BUCKET, EXPIRE_UPLOADS];
+/// Forgets denials of tokens that have ended by themselves.
+pub const PRUNE_DENYLIST: &str = "prune-denylist";
+
+const KINDS: [&str; 3] = [DELETE_BUCKET, EXPIRE_UPLOADS, PRUNE_DENYLIST];
 
 /// How often uploads are looked at, at least.
 const UPLOADS_EVERY_MAX: Duration = Duration::from_hours(1);
+/// How often denials are looked at. They are bounded, and each new one takes along what has ended.
+const DENIALS_EVERY: Duration = Duration::from_hours(1);
 /// A node that starts has better things to do.
 const REGULAR_AFTER: Duration = Duration::from_mins(5);
 /// After an outage of the metadata that says nothing of its end.
 const SOON: Duration = Duration::from_secs(1);
+/// While who may do what cannot be had.
+const LATER: Duration = Duration::from_secs(30);
 
 /// Whether this program does such tasks. Those of a newer one wait for it.
 #[must_use]
@@ -42,7 +51,7 @@ pub fn kinds() -> &'static [&'static str] {
 /// Whether such a task is the node's own, and comes back.
 #[must_use]
 pub fn is_regular(kind: &str) -> bool {
-    kind == EXPIRE_UPLOADS
+    matches!(kind, EXPIRE_UPLOADS | PRUNE_DENYLIST)
 }
 
 /// The task that deletes a bucket.
@@ -55,7 +64,9 @@ pub fn delete_bucket(bucket: BucketId, name: &BucketName) -> NewTask {
 #[must_use]
 pub fn regular(upload_expiry: Option<Duration>) -> Vec<(Duration, NewTask)> {
     let uploads = NewTask { kind: EXPIRE_UPLOADS, about: String::new(), priority: 10 };
-    upload_expiry.map(|expiry| (expiry.min(REGULAR_AFTER), uploads)).into_iter().collect()
+    let denials = NewTask { kind: PRUNE_DENYLIST, about: String::new(), priority: 10 };
+    let uploads = upload_expiry.map(|expiry| (expiry.min(REGULAR_AFTER), uploads));
+    uploads.into_iter().chain([(REGULAR_AFTER, denials)]).collect()
 }
 
 /// An upload is aborted at most a 24th of its time late.
@@ -75,6 +86,8 @@ pub struct NodeJobs<'n> {
     pub node: &'n Node<Core>,
     /// After which time uploads that nobody completed are aborted; `None` for never.
     pub upload_expiry: Option<Duration>,
+    /// Who may do what.
+    pub access: &'n AccessKeeper,
 }
 
 impl Jobs for NodeJobs<'_> {
@@ -82,6 +95,7 @@ impl Jobs for NodeJobs<'_> {
         let came_to = match task.kind.as_str() {
             DELETE_BUCKET => self.delete_bucket(task).await,
             EXPIRE_UPLOADS => self.expire_uploads(task).await,
+            PRUNE_DENYLIST => return self.prune_denylist().await,
             other => Ok(Report::Failed(format!("this program knows no task {other}"))),
         };
         came_to.unwrap_or_else(|error| match error {
@@ -119,6 +133,26 @@ impl NodeJobs<'_> {
     }
 }
 
+impl NodeJobs<'_> {
+    /// Changes nothing, and leaves nothing in the audit, where no denial has ended.
+    async fn prune_denylist(&self) -> Report {
+        let now = self.node.world().wall_clock();
+        let pruned = match self.access.known() {
+            Ok(known) if !known.state.denied.values().any(|until| *until <= now) => Ok(()),
+            Ok(_) => {
+                let by = By { who: "task".to_owned(), user: None, from: "node".to_owned() };
+                self.access.change(self.node, &by, Command::PruneDenylist).await.map(drop)
+            }
+            Err(error) => Err(error),
+        };
+        match pruned {
+            Ok(()) => Report::Again(DENIALS_EVERY),
+            Err(KeepError::Away(_) | KeepError::Unknown | KeepError::Busy) => Report::Later(LATER),
+            Err(error) => Report::Failed(error.to_string()),
+        }
+    }
+}
+
 /// As [`delete_bucket`] says it.
 fn bucket_of(about: &str) -> Option<BucketId> {
     about.split_once('/')?.0.parse().ok().map(BucketId)
@@ -145,7 +179,8 @@ mod tests {
 
     #[test]
     fn uploads_are_looked_at_in_time() {
-        assert_eq!(regular(None), []);
+        let kinds = |expiry| regular(expiry).into_iter().map(|(_, task)| task.kind).collect::<Vec<_>>();
+        assert_eq!(kinds(None), [PRUNE_DENYLIST], "uploads are never aborted");
         let week = Duration::from_hours(7 * 24);
         for (expiry, first, every) in [(1, 1, 1), (3600, 300, 150), (week.as_secs(), 300, 3600)] {
             let expiry = Duration::from_secs(expiry);

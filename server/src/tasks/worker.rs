@@ -14,6 +14,7 @@ use futures_util::future;
 use super::jobs::{self, Jobs, NodeJobs};
 use super::task::{NewTask, Report, TaskState, Worker};
 use super::{TaskError, TaskKeeper, TaskStore};
+use crate::access::AccessKeeper;
 use crate::telemetry::TaskFigures;
 
 /// How often a worker that was told of nothing looks for tasks.
@@ -25,9 +26,10 @@ pub async fn work(
     node: &Node<Core>,
     worker: Worker,
     upload_expiry: Option<Duration>,
+    access: &AccessKeeper,
     figures: &TaskFigures,
 ) {
-    let (tasks, jobs) = (keeper.on(node), NodeJobs { node, upload_expiry });
+    let (tasks, jobs) = (keeper.on(node), NodeJobs { node, upload_expiry, access });
     let rest = async || {
         future::select(pin!(keeper.changed.notified()), pin!(node.world().sleep(LOOKED_EVERY))).await;
     };

@@ -176,6 +176,20 @@ fn apps_are_global() {
     node.stop();
 }
 
+/// Goal: denials of tokens that have ended go by themselves, and no other. Method: one of each, and the task that looks for them,
+/// as the node adds it in its first minutes.
+#[test]
+fn denials_that_have_ended_are_forgotten() {
+    let (server, scratch) = (server(), scratch());
+    let node = Node::start_with(&scratch.path().join("data"), &options(&server, &["--init-cluster"]));
+    with_server(&server, "anvil_global", DENIALS);
+    let left = || with_server(&server, "anvil_global", "SELECT id FROM denied_tokens");
+    until(|| left() == ["good for long"], "the one that has ended is forgotten");
+    let noted = with_server(&server, "anvil_global", "SELECT who || ' ' || action FROM audit WHERE about = ''");
+    assert_eq!(noted, ["task denylist prune"]);
+    node.stop();
+}
+
 /// Goal: nothing acknowledged is lost by kills of the node. Method: as for the embedded metadata, fewer times.
 #[test]
 fn what_was_acknowledged_survives_kills_of_the_node() {
@@ -282,3 +296,7 @@ fn until(holds: impl Fn() -> bool, what: &str) {
 }
 
 const WRITERS: u64 = 4;
+const DENIALS: &str = "BEGIN; INSERT INTO denied_tokens VALUES ('has ended', 1), ('good for long', 9000000000000); \
+    UPDATE access SET revision = revision + 1; \
+    INSERT INTO tasks (region, kind, about, priority, state, attempts, not_before_ms, leases, position, created_at_ms, \
+    changed_at_ms) VALUES ('us-east-1', 'prune-denylist', '', 10, 1, 0, 0, 0, '', 1, 1); COMMIT";
