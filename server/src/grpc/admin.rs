@@ -323,7 +323,13 @@ impl Method {
                 call.answer(&answer).await
             }
             Self::UpdateUser => {
-                let request = call.only_message().await?;
+                let request: v1::UpdateUserRequest = call.only_message().await?;
+                if let Err(denied) = administrator.check(AdminArea::User.write())
+                    && !is_own_password(&administrator, &request)
+                {
+                    crate::access::log(&tenants.by, self.name(), "", &denied.message);
+                    return Err(denied);
+                }
                 let answer = tenants.update_user(request).await?;
                 call.answer(&answer).await
             }
@@ -429,6 +435,12 @@ impl Method {
             }
         }
     }
+}
+
+/// A user's password, and nothing else of him, is his to change.
+fn is_own_password(administrator: &Administrator, request: &v1::UpdateUserRequest) -> bool {
+    let v1::UpdateUserRequest { username, email, role, password } = request;
+    administrator.user.as_ref() == Some(username) && email.is_none() && role.is_none() && password.is_some()
 }
 
 async fn update_bucket(

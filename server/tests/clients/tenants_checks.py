@@ -382,7 +382,16 @@ def users():
                   ("user", "update", "ann", "--role", "SuperAdmin"), ("user", "delete", "boss"),
                   ("role", "create", "x", "--action", "*:*"), ("role", "delete", "keeper")]:
         refused("PERMISSION_DENIED", *words)
+    for wrong in [("boss",), ("cem",), ("ann", "--email", "x@y"), ("ann", "--role", "ReadOnlyViewer")]:
+        refused("PERMISSION_DENIED", "user", "update", *wrong, "--password-stdin", stdin="taken over now")
     assert before == everything()
+    # But for a password of one's own, which ends what was begun with the one before.
+    told("user", "update", "ann", "--password-stdin", stdin="the viewer's own")
+    refused("UNAUTHENTICATED", "disk", "list")
+    refused("UNAUTHENTICATED", "login", "ann", "--password-stdin", stdin=passwords["ann"])
+    passwords["ann"] = "the viewer's own"
+    told("login", "ann", "--password-stdin", stdin=passwords["ann"])
+    told("disk", "list")
     told("logout")
     assert ask("disk", "list").returncode == 2, "nobody is logged in any more"
     passed("a viewer sees everything and changes nothing")
