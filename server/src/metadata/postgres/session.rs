@@ -252,7 +252,8 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(4);
 /// client that went away inside a transaction.
 const SETTINGS: &str = "SET application_name = 'anvil'; SET client_min_messages = warning; \
     SET statement_timeout = '15s'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '20s'; \
-    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; \
+    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
+    SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0; SET jit = off; \
     SET plan_cache_mode = force_generic_plan";
 const DURABLE: &str = "SELECT current_setting('fsync'), current_setting('full_page_writes'), \
     current_setting('synchronous_commit'), pg_is_in_recovery(), current_setting('transaction_read_only')";
