@@ -2,7 +2,8 @@
 //!
 //! A CRC is a remainder of polynomials over GF(2). Bytes that come behind shift what was before by `x` to the power of their
 //! bits, which is a product modulo its polynomial (Mark Adler, "crc32_combine" of zlib 1.2.12). The powers for 1, 2, 4, ...
-//! bytes are computed with the program, so a length costs one product for each of its bits that are set: about 0.1 us.
+//! bytes are computed with the program, so a length costs one product for each of its bits that are set, of 30 to 60 ns each;
+//! squaring matrices takes 50 to 80 us (`crc-fast` 1.10, both on a busy Xeon).
 
 use crate::crc::{number, value};
 use crate::{Algorithm, Value};

@@ -4,7 +4,7 @@
 //! that is void itself says so in vain: one that failed on all disks but one, and comes back with that disk, may take back what
 //! counted long since in the life that did not see it. The last record knows.
 
-/// Where the record of a log stand, read from one that counts on.
+/// Where the records of a log stand, read from one that counts on.
 #[derive(Clone, Debug)]
 pub(crate) struct Chain {
     counted: u64,
