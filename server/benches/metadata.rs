@@ -1,31 +1,39 @@
-//! What batching is worth on PostgreSQL: commits and look-ups per second and their p99 with 1, 16 and 256 in flight, gathered
+//! What batching is worth on PostgreSQL: PUTs, commits and look-ups per second and their p99 with 1, 16 and 256 in flight, gathered
 //! as a node gathers them, and with one change or question in each transaction.
 //!
 //! `cargo bench -p anvil --bench metadata [-- SECONDS]` starts a server of its own (`ANVIL_PG_BIN`, or Debian's) and takes it
-//! away again. A commit is the PUT of a small object, half of them over one that is there: what its data costs is not in it.
+//! away again. A PUT is the whole story of an object of 4 KiB, half of them over one that is there: a look-up, its bytes
+//! durable on a disk, its commit. A commit is the last of these alone.
 //!
 //! `cargo bench -p anvil --bench metadata -- list [ROWS]` fills a bucket with as many keys, 10 million unless told otherwise, and
 //! prints how long pages of it take. The rows take about 0.6 GB per million, in the system's directory for temporary files.
 
 use std::cell::{Cell, RefCell};
-use std::sync::Mutex;
+use std::convert::Infallible;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anvil::metadata::postgres::cluster::Databases;
 use anvil::metadata::postgres::schema::{REGIONAL, migrate};
 use anvil::metadata::postgres::{Database, Postgres, Seen};
-use anvil_model::ids::{BlobId, Incarnation, NodeId, TenantId};
-use anvil_model::io::World;
+use anvil_model::ids::{BlobId, DiskId, Incarnation, NodeId, TenantId};
+use anvil_model::io::{Device as _, World};
 use anvil_model::limits::PAGE_KEYS_MAX;
 use anvil_model::object::{BucketName, Checksum, ChecksumAlgorithm, ChecksumType, Etag, Headers, Key, WriteConditions};
 use anvil_model::profile::Profile;
+use anvil_node::body::{Body, Trailer};
+use anvil_node::classes::Classes;
 use anvil_node::list::{After, ListObjects};
 use anvil_node::metadata::batch::{Limits, Service, mailboxes};
 use anvil_node::metadata::mutation::{BlobClaim, BucketRef, Change, NewObject, Outcome};
 use anvil_node::metadata::query::{Answer, BucketPath, Query};
 use anvil_node::metadata::rows::StorageClass;
 use anvil_node::metadata::{Client, Metadata as _};
-use anvil_runtime::{Core, Io, Options};
+use anvil_node::put::{Expected, PutObject};
+use anvil_node::{Caller, Node};
+use anvil_runtime::{Buffer, Core, Disk, DiskOptions, Io, Options};
+use anvil_store::{FormatOptions, Store, extent_bytes, format, mail, recover};
 use futures_util::future::{join, join_all};
 
 #[path = "../tests/support/postgres.rs"]
@@ -37,6 +45,9 @@ const NODE: NodeId = NodeId(1);
 const BUCKET: &str = "bench";
 const IN_FLIGHT: [usize; 3] = [1, 16, 256];
 const SECONDS: u64 = 5;
+const OBJECT_BYTES: usize = 4096;
+const DISK: DiskId = DiskId(1);
+const DISK_BYTES: u64 = 8 << 30;
 const LISTED_ROWS: u64 = 10_000_000;
 /// Keys that share a prefix.
 const LISTED_TOGETHER: u64 = 2_000;
@@ -67,6 +78,9 @@ fn measure(server: &server::Postgres, way: &'static str, limits: Limits, time: D
     let (postgres, thread) = Postgres::start(databases, NodeId(1), seen, Box::new(|_, _| {}), Box::new(|_| {}))
         .expect("there is a thread to be had");
     let postgres = Mutex::new(Some(postgres));
+    let folder = tempfile::tempdir().expect("there is room for temporary files");
+    let disk = DiskOptions { capacity_bytes: Some(DISK_BYTES), create: true, ..DiskOptions::default() };
+    let disk = Disk::open(&folder.path().join("disk"), &disk).expect("a disk of files is made");
     let options = Options {
         cpus: anvil_runtime::available_cpus().into_iter().take(1).collect(),
         io: Io::Auto,
@@ -74,19 +88,21 @@ fn measure(server: &server::Postgres, way: &'static str, limits: Limits, time: D
     };
     let cores = anvil_runtime::start(options, move |core| {
         let postgres = postgres.lock().expect("nobody panicked").take().expect("there is one core");
+        let disk = disk.clone();
         async move {
+            let store = make_store(&core, &disk).await;
             let (mailboxes, inbox) = mailboxes(limits);
             let service = Service::new(core.clone(), postgres, inbox, limits);
             let figures = service.figures();
             let loading = async {
-                let load = Load::begin(Client::new(core.clone(), mailboxes)).await;
-                for (what, is_commit) in [("commits", true), ("look-ups", false)] {
+                let load = Load::begin(&core, &store, Client::new(core.clone(), mailboxes)).await;
+                for what in [What::Put, What::Commit, What::LookUp] {
                     for in_flight in IN_FLIGHT {
                         let before = *figures.borrow();
-                        let mut waits = load.run(&core, is_commit, in_flight, time).await;
+                        let mut waits = load.run(&core, what, in_flight, time).await;
                         let after = *figures.borrow();
                         let of = |all: anvil_node::metadata::batch::Figures| {
-                            let batches = if is_commit { all.commits } else { all.look_ups };
+                            let batches = if what == What::LookUp { all.look_ups } else { all.commits };
                             (batches.requests, batches.latency.count())
                         };
                         let ((requests_before, batches_before), (requests, batches)) = (of(before), of(after));
@@ -98,16 +114,30 @@ fn measure(server: &server::Postgres, way: &'static str, limits: Limits, time: D
                             (requests - requests_before) as f64 / (batches - batches_before).max(1) as f64,
                         );
                         let (p50, p99) = (at(50), at(99));
+                        let what = what.name();
                         println!("| {what}, {way} | {in_flight} | {rate:.0} | {p50:.2} | {p99:.2} | {gathered:.1} |");
                     }
                 }
             };
             // Serves until the load, which has the mailboxes, is gone.
             join(service.run(), loading).await;
+            store.close().await;
         }
     });
     cores.expect("a core starts").join().expect("no core panicked");
     thread.join();
+}
+
+/// A store on a blank disk.
+async fn make_store(core: &Core, disk: &Disk) -> Store<Core> {
+    let device = disk.device(core);
+    let extent_bytes = extent_bytes(device.geometry().capacity_bytes_max);
+    let blank = FormatOptions { disk: DISK, cluster: 1, extent_bytes };
+    format(core, &device, blank).await.expect("a blank disk is formatted");
+    let recovered = recover(core, vec![(DISK, disk.device(core))], 1, 0).await.expect("nothing is on it");
+    let share = recovered.into_shares().0.pop().expect("one core has one share");
+    let mail = mail(1).pop().expect("one core has one mailbox");
+    Store::open(core.clone(), vec![(DISK, device)], share, mail)
 }
 
 /// How long pages of a large bucket take: at its begin, in its midst and near its end, and rolled up by a delimiter.
@@ -197,8 +227,27 @@ async fn ask(server: &server::Postgres, database: &str, text: &str) -> Option<St
     })
 }
 
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Put,
+    Commit,
+    LookUp,
+}
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Put => "PUTs",
+            Self::Commit => "commits",
+            Self::LookUp => "look-ups",
+        }
+    }
+}
+
 /// What is asked for, again and again.
 struct Load {
+    node: Node<Core>,
     client: Client<Core>,
     bucket: BucketRef,
     incarnation: Incarnation,
@@ -206,26 +255,29 @@ struct Load {
 }
 
 impl Load {
-    async fn begin(client: Client<Core>) -> Self {
+    async fn begin(core: &Core, store: &Store<Core>, client: Client<Core>) -> Self {
         let Ok(Outcome::WriterOpened(incarnation)) = client.commit(Change::OpenWriter { node: NODE }).await else {
             panic!("a life is opened");
         };
         let create = Change::CreateBucket { tenant: TENANT, name: bucket_name(), region: "bench".to_owned() };
         let Ok(Outcome::BucketCreated(bucket)) = client.commit(create).await else { panic!("the name is free") };
-        Self { client, bucket, incarnation, next: Cell::new(1) }
+        store.set_writer(NODE, incarnation);
+        let classes = Arc::new(Classes::standard_only(Profile::SINGLE));
+        let node = Node::new(core.clone(), store.clone(), client.clone(), "bench", classes);
+        Self { node, client, bucket, incarnation, next: Cell::new(1) }
     }
 
     /// Keeps so many in flight for this long. Gives how long each one waited.
-    async fn run(&self, core: &Core, is_commit: bool, in_flight: usize, time: Duration) -> Vec<Duration> {
+    async fn run(&self, core: &Core, what: What, in_flight: usize, time: Duration) -> Vec<Duration> {
         let waits = RefCell::new(Vec::new());
         let until = core.now() + time;
         let callers = (0..in_flight).map(async |_| {
             while core.now() < until {
                 let begun = core.now();
-                if is_commit {
-                    self.commit().await
-                } else {
-                    self.look_up().await
+                match what {
+                    What::Put => self.put().await,
+                    What::Commit => self.commit().await,
+                    What::LookUp => self.look_up().await,
                 }
                 waits.borrow_mut().push(core.now().since(begun));
             }
@@ -238,8 +290,22 @@ impl Load {
         self.next.replace(self.next.get() + 1)
     }
 
+    async fn put(&self) {
+        let put = PutObject {
+            caller: Caller { tenant: TENANT },
+            bucket: bucket_name(),
+            key: some_key(self.next()),
+            headers: Headers::default(),
+            expected: Expected::default(),
+            conditions: WriteConditions::default(),
+            storage_class: None,
+        };
+        self.node.put_object(put, &mut Payload { left: OBJECT_BYTES }).await.expect("nothing speaks against it");
+    }
+
     async fn commit(&self) {
-        let sequence = self.next();
+        // Numbers that the node does not draw.
+        let sequence = self.next() + (1 << 40);
         let blob = BlobId { node: NODE, incarnation: self.incarnation, sequence };
         let checksum = Checksum {
             algorithm: ChecksumAlgorithm::Crc64Nvme,
@@ -248,18 +314,16 @@ impl Load {
         };
         let object = NewObject {
             etag: Etag(format!("{sequence:032x}")),
-            size: 4096,
+            size: OBJECT_BYTES as u64,
             checksum,
             crc64nvme: sequence,
             headers: Headers::default(),
             tags: Vec::new(),
             storage_class: StorageClass::Standard,
-            blob: Some(BlobClaim { blob, profile: Profile::SINGLE, length: 4096, places: Vec::new() }),
+            blob: Some(BlobClaim { blob, profile: Profile::SINGLE, length: OBJECT_BYTES as u64, places: Vec::new() }),
         };
-        // Every second one comes again half a thousand later.
-        let number = if sequence.is_multiple_of(2) { sequence } else { sequence.saturating_sub(501) };
         let (object, conditions) = (Box::new(object), WriteConditions::default());
-        let put = Change::PutObject { bucket: self.bucket, key: key(number), object, conditions };
+        let put = Change::PutObject { bucket: self.bucket, key: some_key(sequence), object, conditions };
         self.client.commit(put).await.expect("nothing speaks against it");
     }
 
@@ -270,6 +334,46 @@ impl Load {
         // A key that is not there is looked for like one that is.
         let _ = self.client.look_up(object).await;
     }
+}
+
+/// Zeros that are there.
+struct Payload {
+    left: usize,
+}
+
+impl Body<Buffer> for Payload {
+    type Error = Infallible;
+
+    fn length(&self) -> u64 {
+        OBJECT_BYTES as u64
+    }
+
+    async fn fill(&mut self, mut buffer: Buffer, range: Range<usize>) -> (Result<usize, Infallible>, Buffer) {
+        let count = self.left.min(range.len());
+        buffer[range.start..][..count].fill(0);
+        self.left -= count;
+        (Ok(count), buffer)
+    }
+
+    async fn read(&mut self, into: &mut Vec<u8>, max: usize) -> Result<usize, Infallible> {
+        let count = self.left.min(max);
+        into.resize(into.len() + count, 0);
+        self.left -= count;
+        Ok(count)
+    }
+
+    async fn collect(&mut self) -> Result<Vec<u8>, Infallible> {
+        Ok(vec![0; std::mem::take(&mut self.left)])
+    }
+
+    async fn finish(&mut self) -> Result<Trailer, Infallible> {
+        Ok(Trailer::default())
+    }
+}
+
+/// Every second one comes again half a thousand later.
+fn some_key(sequence: u64) -> Key {
+    key(if sequence.is_multiple_of(2) { sequence } else { sequence.saturating_sub(501) })
 }
 
 fn bucket_name() -> BucketName {
