@@ -167,6 +167,11 @@ fn a_bucket_is_emptied_across_kills() {
 fn a_bucket_in_postgresql_is_emptied_across_kills() {
     let (server, scratch) = (Postgres::start(), scratch());
     let data = scratch.path().join("data");
+    a_bucket_goes(&data, &in_postgresql(&server, arguments(&data)));
+}
+
+/// A new cluster on databases of its own.
+fn in_postgresql(server: &Postgres, mut arguments: Vec<String>) -> Options {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let url = server.url("postgres");
@@ -180,9 +185,58 @@ fn a_bucket_in_postgresql_is_emptied_across_kills() {
     });
     let url = |variable: &str, database| (variable.to_owned(), server.url(database));
     let environment = vec![url("GLOBAL_DATABASE_URL", "anvil_global"), url("REGIONAL_DATABASE_URL", "anvil_regional")];
-    let mut arguments = arguments(&data);
     arguments.push("--init-cluster".to_owned());
-    a_bucket_goes(&data, &Options { arguments, environment, ..Options::default() });
+    Options { arguments, environment, ..Options::default() }
+}
+
+/// Tasks of a kind that this life of the node has brought to their end.
+fn finished(node: &Node, kind: &str) -> f64 {
+    let sample = format!("anvil_tasks_finished_total{{kind=\"{kind}\"}} ");
+    let page = node.metrics();
+    let line = page.lines().find_map(|line| line.strip_prefix(&sample)).unwrap_or_else(|| panic!("no {sample}"));
+    line.parse().unwrap()
+}
+
+/// What a node does for its disks is seen as its tasks; a pass of scrub that takes minutes goes on after a kill.
+fn disks_are_kept_across_kills(data: &Path, options: &Options) {
+    let mut node = Node::start_with(data, options);
+    until("the sweep of the start", || (finished(&node, "sweep") >= 1.0).then_some(()));
+    until("passes over nothing", || (finished(&node, "scrub") >= 1.0).then_some(()));
+    node.client().put("/bucket", b"").unwrap().succeeded();
+    node.client().put("/bucket/key", &vec![7; 16 << 20]).unwrap().succeeded();
+    for _ in 0..2 {
+        let scrub = until("a long pass", || {
+            let scrub = task(&node, data, "scrub").filter(|task| task["state"] == "running")?;
+            // Whatever else is there has been read by then.
+            (finished(&node, "scrub") >= 1.0 || node.metric("anvil_scrub_bytes_total") > 0.0).then_some(scrub)
+        });
+        assert_eq!(scrub["about"], "node 1");
+        let refused = complaint(&ask(&node, data, &["task", "cancel", &scrub["id"].to_string()]), 1);
+        assert!(refused.contains("FAILED_PRECONDITION") && refused.contains("come back"), "{refused}");
+        node.kill();
+        node = Node::start_with(data, options);
+        until("the sweep of the start", || (finished(&node, "sweep") >= 1.0).then_some(()));
+    }
+    assert_eq!(finished(&node, "repair"), 0.0, "nothing is lost");
+    node.stop();
+}
+
+fn slowly_scrubbed(data: &Path) -> Vec<String> {
+    [arguments(data), ["--scrub-every", "1s", "--scrub-rate", "64KiB"].map(str::to_owned).to_vec()].concat()
+}
+
+#[test]
+fn disks_are_kept_by_tasks() {
+    let scratch = scratch();
+    let data = scratch.path().join("data");
+    disks_are_kept_across_kills(&data, &Options { arguments: slowly_scrubbed(&data), ..Options::default() });
+}
+
+#[test]
+fn disks_are_kept_by_tasks_in_postgresql() {
+    let (server, scratch) = (Postgres::start(), scratch());
+    let data = scratch.path().join("data");
+    disks_are_kept_across_kills(&data, &in_postgresql(&server, slowly_scrubbed(&data)));
 }
 
 /// An upload goes when its time is over; one whose time is not over stays, also when somebody has a look in between.

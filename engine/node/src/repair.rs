@@ -30,7 +30,7 @@ use crate::metadata::mutation::{Change, Mutation};
 use crate::metadata::rows::BlobRow;
 use crate::metadata::{MetadataError, Refusal};
 use crate::respread::RespreadError;
-use crate::upkeep::Upkeep;
+use crate::upkeep::{Upkeep, came_to};
 use crate::window::MadeCell;
 
 /// The disks that were given up: what they held is made again elsewhere. One for all cores; cheap to clone, and to send to a
@@ -183,6 +183,11 @@ impl RepairFigures {
     }
 }
 
+/// Those whose shards are to be made again, with what has no disk.
+fn to_repair(upkeep: &Upkeep) -> impl Iterator<Item = DiskId> {
+    std::iter::once(DiskId::NONE).chain(upkeep.lost.all())
+}
+
 /// A blob is being written to, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct UnderWay<'r>(&'r Repairs);
@@ -268,12 +273,23 @@ impl<W: World> Node<W> {
 
     /// Repairs all that there is to repair at this moment.
     async fn repair_round(&self, upkeep: &Upkeep) -> Result<(), MetadataError> {
-        let disks = || std::iter::once(DiskId::NONE).chain(upkeep.lost.all());
+        if !self.count(upkeep).await? {
+            return Ok(());
+        }
+        let turn = upkeep.repair.turn().await;
+        let repaired = self.repair_all(upkeep).await;
+        turn.end(came_to(&repaired));
+        repaired
+    }
+
+    /// Counts what there is to repair. Says whether any of it could be made again.
+    async fn count(&self, upkeep: &Upkeep) -> Result<bool, MetadataError> {
         self.repairs.figures.borrow_mut().rounds += 1;
-        self.count_narrow().await?;
+        let mut hopeful = self.count_narrow().await? > 0;
         self.repairs.figures.borrow_mut().remaining.clear();
-        for disk in disks() {
+        for disk in to_repair(upkeep) {
             self.each_shard_on(disk, async |row, _| {
+                hopeful |= row.profile.parity > 0;
                 let bytes = geometry::shard_bytes(row.profile, row.length);
                 self.repairs.remaining(disk, |remaining| {
                     remaining.shards += 1;
@@ -285,13 +301,17 @@ impl<W: World> Node<W> {
             let clear = self.repairs.figures.borrow().remaining.iter().all(|of| of.disk != disk);
             upkeep.lost.note_round(disk, self.world.core(), clear);
         }
-        for disk in disks() {
+        Ok(hopeful)
+    }
+
+    async fn repair_all(&self, upkeep: &Upkeep) -> Result<(), MetadataError> {
+        for disk in to_repair(upkeep) {
             self.repair_disk(disk, upkeep.repair_bytes_per_second).await?;
         }
         self.spread_narrow(upkeep.repair_bytes_per_second).await
     }
 
-    async fn count_narrow(&self) -> Result<(), MetadataError> {
+    async fn count_narrow(&self) -> Result<u64, MetadataError> {
         let mut narrow = 0;
         self.each_blob_on(DiskId::NONE, async |row| {
             narrow += u64::from(self.wanted_spread(row).is_some());
@@ -299,7 +319,7 @@ impl<W: World> Node<W> {
         })
         .await?;
         self.repairs.figures.borrow_mut().narrow = narrow;
-        Ok(())
+        Ok(narrow)
     }
 
     /// Spreads those narrow blobs anew for which there are disks enough.

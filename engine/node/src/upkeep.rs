@@ -12,11 +12,12 @@ use std::time::Duration;
 use anvil_model::ids::CoreId;
 use anvil_model::io::World;
 use anvil_model::time::Moment;
-use anvil_store::DiskSpace;
+use anvil_store::{CameTo, Chore, DiskSpace};
 use futures_util::future;
 use tokio::sync::watch;
 
 use crate::Node;
+use crate::metadata::MetadataError;
 use crate::reclaim::Reclaimer;
 use crate::repair::LostDisks;
 pub use crate::sweep::{CurrentLife, Swept};
@@ -32,6 +33,10 @@ pub struct Upkeep {
     pub look_every: Duration,
     /// Between two sweeps; the first one is at the start.
     pub sweep_every: Duration,
+    /// Each sweep is a turn of it. One for all cores.
+    pub sweep: Chore,
+    /// Each round of repair that has something to do is a turn of it. One for all cores.
+    pub repair: Chore,
     /// Whether the disks are nearly full. One for all cores.
     pub pressure: Pressure,
     /// The disks that were given up. One for all cores.
@@ -229,7 +234,10 @@ impl<W: World> Node<W> {
 
     async fn keep_sweeping(&self, upkeep: &Upkeep) {
         loop {
-            let pause = match self.sweep(upkeep.life).await {
+            let turn = upkeep.sweep.turn().await;
+            let swept = self.sweep(upkeep.life).await;
+            turn.end(came_to(&swept));
+            let pause = match swept {
                 Ok(Swept { blobs, orphans, missing, lacking }) => {
                     self.upkeep.add(|counters| &counters.sweeps, 1);
                     self.upkeep.missing.set(missing);
@@ -250,6 +258,15 @@ impl<W: World> Node<W> {
             };
             self.world.sleep(pause).await;
         }
+    }
+}
+
+/// What a turn came to that ended so.
+pub(crate) fn came_to<T>(result: &Result<T, MetadataError>) -> CameTo {
+    match result {
+        Ok(_) => CameTo::Done,
+        Err(MetadataError::Unavailable { .. } | MetadataError::Unknown) => CameTo::Interrupted,
+        Err(MetadataError::Refused(refusal)) => CameTo::Failed(refusal.to_string()),
     }
 }
 

@@ -202,8 +202,8 @@ impl<W: World> Store<W> {
         if let Some(options) = inner.reclaim.get() {
             inner.keep_reclaiming(ordinal, options);
         }
-        if let Some(options) = inner.scrub.get() {
-            inner.keep_scrubbing(ordinal, options);
+        if let Some((options, chore)) = inner.scrub.borrow().clone() {
+            inner.keep_scrubbing(ordinal, options, chore);
         }
     }
 }

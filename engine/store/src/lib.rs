@@ -19,6 +19,7 @@
 //! | `release`, `account`, `reclaim` | what is not needed any more, and how its space comes back |
 //! | `recall` | open extents taken back from the cores that fill them |
 //! | `scrub`, `walk` | every record read and verified, slowly |
+//! | `chore` | whose turn it is to scrub, to sweep, to repair |
 //! | `offline` | a disk that no node uses |
 //! | `scan`, `recover` | finding everything again |
 //! | `join` | a disk that comes while the node runs |
@@ -27,6 +28,7 @@
 mod account;
 mod append;
 mod budget;
+mod chore;
 mod disk;
 mod extent;
 mod flush;
@@ -51,6 +53,7 @@ mod walk;
 pub use anvil_model::format::{Origin, OriginPayload, Roster};
 pub use append::{AppendError, Cell};
 pub use budget::Rate;
+pub use chore::{CameTo, Chore, Turn};
 pub use disk::{
     DiskIdentity, EXTENTS_MIN, FormatError, FormatOptions, IdentifyError, Identity, enroll, extent_bytes, format,
     identify,

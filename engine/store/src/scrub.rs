@@ -16,6 +16,7 @@ use anvil_model::io::{DeviceError, Reserve, World};
 use anvil_model::time::{Moment, WallTime};
 
 use crate::budget::{Budget, Rate};
+use crate::chore::Chore;
 use crate::reclaim::LiveError;
 use crate::scan::{Examined, Found};
 use crate::store::{Inner, Store};
@@ -96,12 +97,12 @@ impl Scrubbed {
 }
 
 impl<W: World> Store<W> {
-    /// Verifies, from now on until [`Self::close`], pass after pass, the records of the disks whose home is here. Once,
-    /// on every core.
-    pub fn start_scrub(&self, options: ScrubOptions) {
+    /// Verifies, from now on until [`Self::close`], pass after pass, the records of the disks whose home is here. Each pass
+    /// is a turn of `chore`. Once, on every core.
+    pub fn start_scrub(&self, options: ScrubOptions, chore: &Chore) {
         let inner = &self.inner;
-        inner.scrub.set(Some(options));
-        inner.disks_at_home().for_each(|disk| inner.keep_scrubbing(disk, options));
+        *inner.scrub.borrow_mut() = Some((options, chore.clone()));
+        inner.disks_at_home().for_each(|disk| inner.keep_scrubbing(disk, options, chore.clone()));
     }
 
     /// Takes up to `max` bad records that the start found of blobs whose home is here, and scrub and reclaim on the disks whose
@@ -135,14 +136,15 @@ impl<W: World> Inner<W> {
         }
     }
 
-    pub(crate) fn keep_scrubbing(self: &Rc<Self>, disk: u16, options: ScrubOptions) {
-        self.start_background(Rc::clone(self).scrub_disk(disk, options));
+    pub(crate) fn keep_scrubbing(self: &Rc<Self>, disk: u16, options: ScrubOptions, chore: Chore) {
+        self.start_background(Rc::clone(self).scrub_disk(disk, options, chore));
     }
 
-    async fn scrub_disk(self: Rc<Self>, disk: u16, options: ScrubOptions) {
+    async fn scrub_disk(self: Rc<Self>, disk: u16, options: ScrubOptions, chore: Chore) {
         let budget = Budget::new(options.rate);
         loop {
             self.wait_for_pass(disk, options.every).await;
+            let _turn = chore.turn().await;
             {
                 let scrubbed = &mut self.space(disk).borrow_mut().scrubbed;
                 scrubbed.pass_due = None;

@@ -13,6 +13,7 @@ use anvil_model::limits::ROSTER_DISKS_MAX;
 use futures_util::future::{join_all, select};
 use tokio::sync::{Mutex, MutexGuard, Notify, mpsc, oneshot};
 
+use crate::chore::Chore;
 use crate::extent::{OpenExtent, OpenLane};
 use crate::flush::Flusher;
 use crate::index::Index;
@@ -64,7 +65,7 @@ pub(crate) struct Inner<W: World> {
     ordinals: RefCell<BTreeMap<DiskId, u16>>,
     /// How the disks whose home is here are kept, once that was said: for those that come later.
     pub(crate) reclaim: Cell<Option<ReclaimOptions>>,
-    pub(crate) scrub: Cell<Option<ScrubOptions>>,
+    pub(crate) scrub: RefCell<Option<(ScrubOptions, Chore)>>,
     writer: Cell<Option<(NodeId, Incarnation)>>,
     blobs_drawn: Cell<u64>,
     /// Appends and tasks of this store that run.
@@ -240,7 +241,7 @@ impl<W: World> Store<W> {
             disk_count: Cell::new(0),
             ordinals: RefCell::default(),
             reclaim: Cell::new(None),
-            scrub: Cell::new(None),
+            scrub: RefCell::new(None),
             writer: Cell::new(None),
             blobs_drawn: Cell::new(0),
             busy: Cell::new(0),

@@ -76,10 +76,7 @@ impl TasksOf<'_> {
         let task = self.tasks().list().await?.into_iter().find(|task| task.id == id);
         let task = task.ok_or(TaskError::NoSuchTask(id))?;
         if jobs::is_regular(&task.kind) {
-            let message = format!(
-                "task {id} is one that every node has, and would come back: it is switched off in the \
-                                   configuration"
-            );
+            let message = format!("task {id} is a {} of a node's own, and would come back", task.kind);
             return Err(Status::new(Code::FailedPrecondition, "REGULAR_TASK", message));
         }
         self.order(id, Order::Cancel).await

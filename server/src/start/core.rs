@@ -93,7 +93,7 @@ pub(super) async fn welcome(
     let settings = Settings { tls: shared.tls.clone(), idle_timeout: shared.idle_timeout, ..Settings::default() };
     store.start_reclaim(ReclaimOptions::default());
     if let Some(scrub) = shared.scrub {
-        store.start_scrub(scrub);
+        store.start_scrub(scrub, &shared.tasks.chores().scrub);
     }
     let _keeping = keep(shared, &node, life);
     let grpc = Services::new(
@@ -145,6 +145,8 @@ fn keep(shared: &Arc<Shared>, node: &Node<Core>, life: CurrentLife) -> <Core as 
         reclaim_delay: shared.reclaim_delay,
         look_every: GARBAGE_LOOKED_FOR_EVERY,
         sweep_every: SWEPT_EVERY,
+        sweep: shared.tasks.chores().sweep.clone(),
+        repair: shared.tasks.chores().repair.clone(),
         pressure: shared.pressure.clone(),
         lost: shared.lost.clone(),
         repair_bytes_per_second: shared.repair_bytes_per_second / u64::from(node.world().core_count()),

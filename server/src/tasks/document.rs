@@ -11,6 +11,7 @@ use anvil_node::Node;
 use anvil_runtime::Core;
 use serde::{Deserialize, Serialize};
 
+use super::chores::about;
 use super::task::{NewTask, Order, Report, TASKS_MAX, Task, Worker};
 use super::{TaskError, TaskStore, jobs};
 use crate::node_object::{self, ObjectError};
@@ -134,7 +135,11 @@ impl<S: Slot> TaskStore for Document<S> {
 
     async fn lease(&self, worker: Worker) -> Result<Option<Task>, TaskError> {
         self.change(|queue, now| {
-            let due = queue.tasks.iter().filter(|task| jobs::is_known(&task.kind) && task.is_due(worker, now));
+            let own = about(worker.node);
+            let is_ours = |task: &&Task| {
+                jobs::is_known(&task.kind) && (!jobs::chores().contains(&&*task.kind) || task.about == own)
+            };
+            let due = queue.tasks.iter().filter(is_ours).filter(|task| task.is_due(worker, now));
             let Some(id) = due.min_by_key(|task| (task.priority, task.not_before, task.id)).map(|task| task.id) else {
                 return Ok(Changed::Leave(None));
             };

@@ -19,11 +19,19 @@ use crate::access::{AccessKeeper, By, KeepError};
 pub const DELETE_BUCKET: &str = "delete-bucket";
 /// Aborts uploads that began too long ago.
 pub const EXPIRE_UPLOADS: &str = "expire-uploads";
-
 /// Forgets denials of tokens that have ended by themselves.
 pub const PRUNE_DENYLIST: &str = "prune-denylist";
 
-const KINDS: [&str; 3] = [DELETE_BUCKET, EXPIRE_UPLOADS, PRUNE_DENYLIST];
+/// Compares the rows of blobs with what a node's disks have.
+pub const SWEEP: &str = "sweep";
+/// Reads and verifies every record of a node's disks.
+pub const SCRUB: &str = "scrub";
+/// Makes again what a node has lost.
+pub const REPAIR: &str = "repair";
+
+const KINDS: [&str; 6] = [DELETE_BUCKET, EXPIRE_UPLOADS, PRUNE_DENYLIST, SWEEP, SCRUB, REPAIR];
+/// The chores of a node's disks: each is that node's to do.
+const CHORES: [&str; 3] = [SWEEP, SCRUB, REPAIR];
 
 /// How often uploads are looked at, at least.
 const UPLOADS_EVERY_MAX: Duration = Duration::from_hours(1);
@@ -48,10 +56,16 @@ pub fn kinds() -> &'static [&'static str] {
     &KINDS
 }
 
+/// The kinds of which a node does only those about itself.
+#[must_use]
+pub fn chores() -> &'static [&'static str] {
+    &CHORES
+}
+
 /// Whether such a task is the node's own, and comes back.
 #[must_use]
 pub fn is_regular(kind: &str) -> bool {
-    matches!(kind, EXPIRE_UPLOADS | PRUNE_DENYLIST)
+    matches!(kind, EXPIRE_UPLOADS | PRUNE_DENYLIST) || CHORES.contains(&kind)
 }
 
 /// The task that deletes a bucket.

@@ -3,7 +3,8 @@
 //! - [`task`]: what may become of a task. Pure.
 //! - [`TaskStore`]: where tasks are; without a database an object of the node (`document`), with one rows of the global
 //!   database (`metadata::postgres::tasks`).
-//! - [`jobs`]: what is done for a task, a slice at a time. [`worker`]: the loop that leases, works and reports.
+//! - [`jobs`]: what is done for a task, a slice at a time. [`chores`]: what the cores do for the disks while they are let.
+//!   [`worker`]: the loop that leases, works and reports.
 //!
 //! **Invariants**
 //! - Nothing is lost and nothing is done twice at a cost: a task is there until its job says that all is done, and each
@@ -11,6 +12,7 @@
 //! - A worker that lost its lease changes nothing of its task.
 //! - Tasks are coarse: one for a bucket, none for an object.
 
+pub mod chores;
 mod document;
 pub mod jobs;
 pub mod task;
@@ -18,6 +20,7 @@ pub mod worker;
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 
 use anvil_node::Node;
 use anvil_node::metadata::{MetadataError, Refusal};
@@ -25,6 +28,7 @@ use anvil_runtime::Core;
 use tokio::sync::Notify;
 
 use crate::metadata::postgres::tasks::TaskDatabase;
+use chores::Chores;
 use document::{Document, NodeObject};
 use task::{NewTask, Order, Report, Task, Worker};
 
@@ -78,7 +82,9 @@ impl From<MetadataError> for TaskError {
 pub struct TaskKeeper {
     place: Place,
     /// Tells the worker that something may be due.
-    pub(super) changed: Notify,
+    changed: Arc<Notify>,
+    /// Those of this node.
+    chores: Chores,
 }
 
 enum Place {
@@ -105,13 +111,24 @@ impl TaskKeeper {
     /// Keeps them on the node's disks.
     #[must_use]
     pub fn on_node() -> Self {
-        Self { place: Place::Node, changed: Notify::new() }
+        Self::at(Place::Node)
     }
 
     /// Keeps them in the global database.
     #[must_use]
     pub fn in_database(database: TaskDatabase) -> Self {
-        Self { place: Place::Database(database), changed: Notify::new() }
+        Self::at(Place::Database(database))
+    }
+
+    fn at(place: Place) -> Self {
+        let changed = Arc::new(Notify::new());
+        Self { place, chores: Chores::new(&changed), changed }
+    }
+
+    /// What the cores of this node do for their disks when they are let.
+    #[must_use]
+    pub fn chores(&self) -> &Chores {
+        &self.chores
     }
 
     /// The tasks, asked for on the core of `node`.

@@ -10,10 +10,11 @@ use anvil_model::ids::{Incarnation, NodeId};
 use anvil_model::object::Etag;
 use anvil_model::time::WallTime;
 
+use super::chores::about;
 use super::document::{Document, Slot};
-use super::jobs::{DELETE_BUCKET, EXPIRE_UPLOADS};
+use super::jobs::{DELETE_BUCKET, EXPIRE_UPLOADS, SWEEP};
 use super::task::{ATTEMPTS_MAX, LEASE, NewTask, Order, Report, TASKS_MAX, Task, TaskState, Worker, pause};
-use super::worker::tests::one_turn;
+use super::worker::tests::{a_chore_is_a_task, a_chore_needs_no_task, one_turn};
 use super::{TaskError, TaskStore};
 
 /// Tasks whose time a case passes.
@@ -166,8 +167,44 @@ pub(crate) async fn tasks_are_bounded(tasks: &impl Timed) {
     }
     assert_eq!(tasks.add(new(DELETE_BUCKET, "one too many", 20)).await, Err(TaskError::TooMany));
     assert!(tasks.add(new(DELETE_BUCKET, "5/a", 20)).await.is_ok(), "it is there");
+    a_chore_needs_no_task(tasks, ONE).await;
     assert!(one_turn(tasks, ONE, Report::Done).await);
     assert!(tasks.add(new(DELETE_BUCKET, "one more", 20)).await.is_ok());
+}
+
+/// Who says that a task is being worked on keeps it.
+pub(crate) async fn a_lease_goes_on_with_its_work(tasks: &impl Timed) {
+    tasks.add(new(DELETE_BUCKET, "1/a", 20)).await.unwrap();
+    let task = lease(tasks, ONE).await.unwrap();
+    for _ in 0..3 {
+        tasks.pass(LEASE / 3 * 2).await;
+        assert_eq!(lease(tasks, OTHER).await, None);
+        assert_eq!(tasks.report(&task, Report::Working).await, Ok(true));
+        assert_eq!(only(tasks).await.state, TaskState::Running(ONE));
+    }
+    tasks.pass(LEASE).await;
+    let taken = lease(tasks, OTHER).await.unwrap();
+    assert_eq!((taken.attempts, taken.leases), (2, 2));
+    assert_eq!(tasks.report(&task, Report::Working).await, Ok(false));
+    assert_eq!(only(tasks).await, taken);
+}
+
+/// Nobody else sees to a node's disks, however long it is away.
+pub(crate) async fn what_is_of_a_node_is_left_to_it(tasks: &impl Timed) {
+    tasks.add(new(SWEEP, &about(ONE.node), 5)).await.unwrap();
+    tasks.add(new(DELETE_BUCKET, "1/a", 20)).await.unwrap();
+    assert_eq!(lease(tasks, OTHER).await.unwrap().kind, DELETE_BUCKET);
+    assert_eq!(lease(tasks, OTHER).await, None);
+    assert_eq!(lease(tasks, ONE).await.unwrap().kind, SWEEP);
+    tasks.pass(2 * LEASE).await;
+    assert_eq!(lease(tasks, OTHER).await.unwrap().kind, DELETE_BUCKET);
+    assert_eq!(lease(tasks, OTHER).await, None);
+    assert_eq!(lease(tasks, ONE).await.unwrap().kind, SWEEP);
+}
+
+/// See there.
+pub(crate) async fn chores_are_tasks(tasks: &impl Timed) {
+    a_chore_is_a_task(tasks, ONE).await;
 }
 
 /// Makes a test of each case; `$run` takes a case and runs it over tasks of which there are none yet.
@@ -175,7 +212,8 @@ macro_rules! task_suite {
     ($run:path) => {
         $crate::tasks::suite::task_suite!(@cases $run: a_task_is_added_once, tasks_are_leased_in_their_order,
             slices_take_turns, a_lease_that_ran_out_is_taken, a_job_that_always_fails_is_a_dead_letter,
-            tasks_wait_for_their_time, tasks_are_bounded);
+            tasks_wait_for_their_time, tasks_are_bounded, a_lease_goes_on_with_its_work,
+            what_is_of_a_node_is_left_to_it, chores_are_tasks);
     };
     (@cases $run:path: $($case:ident),+) => {
         $(

@@ -77,6 +77,8 @@ pub struct NewTask {
 pub enum Report {
     /// It went well; the next slice begins there.
     More(String),
+    /// It goes on: its lease begins anew.
+    Working,
     /// All is done: the task goes.
     Done,
     /// All is done, and to be done again from the beginning after this long.
@@ -164,8 +166,12 @@ impl Task {
     #[must_use]
     pub fn reported(mut self, report: &Report, now: WallTime) -> Option<Self> {
         self.changed_at = now;
-        self.state = TaskState::Pending;
+        let held = std::mem::replace(&mut self.state, TaskState::Pending);
         match report {
+            Report::Working => {
+                self.state = held;
+                self.not_before = later(now, LEASE);
+            }
             Report::Done => return None,
             Report::More(position) => {
                 self.not_before = now;

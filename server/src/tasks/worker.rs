@@ -1,24 +1,32 @@
 //! The loop of a node's worker: lease a task, do a slice of it, report.
 //!
-//! One per node, behind the tasks of clients. A task is given back after each slice, so that a long one lets others through.
-//! The worker may end at any moment: its leases are void in the next life.
+//! One per node, behind the tasks of clients. A task is given back after each slice, so that a long one lets others through. The
+//! disks' chores are done by all cores and take long: the worker lets the cores begin, renews the lease while they are at
+//! it, and reports when the last one has ended. It may end at any moment: its leases are void in the next life.
 
 use std::pin::pin;
 use std::time::Duration;
 
 use anvil_model::io::World as _;
+use anvil_model::time::Moment;
 use anvil_node::Node;
 use anvil_runtime::Core;
+use anvil_store::CameTo;
 use futures_util::future;
 
+use super::chores::Chores;
 use super::jobs::{self, Jobs, NodeJobs};
-use super::task::{NewTask, Report, TaskState, Worker};
+use super::task::{LEASE, NewTask, Report, Task, TaskState, Worker};
 use super::{TaskError, TaskKeeper, TaskStore};
 use crate::access::AccessKeeper;
 use crate::telemetry::TaskFigures;
 
 /// How often a worker that was told of nothing looks for tasks.
 const LOOKED_EVERY: Duration = Duration::from_secs(5);
+/// How often the lease of a task is renewed whose work goes on.
+const RENEWED_EVERY: Duration = Duration::from_secs(LEASE.as_secs() / 3);
+/// Before a chore that was interrupted is tried again.
+const LATER: Duration = Duration::from_secs(5);
 
 /// Works for as long as the future is polled.
 pub async fn work(
@@ -29,17 +37,20 @@ pub async fn work(
     access: &AccessKeeper,
     figures: &TaskFigures,
 ) {
-    let (tasks, jobs) = (keeper.on(node), NodeJobs { node, upload_expiry, access });
+    let jobs = NodeJobs { node, upload_expiry, access };
+    let tasks = keeper.on(node);
+    let mut hands = Hands { tasks: &tasks, jobs, chores: &keeper.chores, worker, figures, rounds: Vec::new() };
     let rest = async || {
         future::select(pin!(keeper.changed.notified()), pin!(node.world().sleep(LOOKED_EVERY))).await;
     };
     let (began, mut regular) = (node.world().now(), jobs::regular(upload_expiry));
     let mut complained = false;
     loop {
-        if let Err(error) = add_regular(&tasks, &mut regular, node.world().now().since(began)).await {
+        let now = node.world().now();
+        if let Err(error) = add_regular(&tasks, &mut regular, now.since(began)).await {
             tracing::debug!(%error, "the node's own tasks are added later");
         }
-        let worked = turn(&tasks, &jobs, worker, figures).await;
+        let worked = hands.turn(now).await;
         match tasks.list().await {
             Ok(all) => figures.publish(&all, node.world().wall_clock()),
             Err(error) => tracing::debug!(%error, "tasks are not counted at the moment"),
@@ -74,47 +85,124 @@ async fn add_regular(
     Ok(())
 }
 
-/// Does a slice of the next task. Says whether there was one.
-async fn turn(
-    tasks: &impl TaskStore,
-    jobs: &impl Jobs,
+/// What a worker works with.
+struct Hands<'h, T, J> {
+    tasks: &'h T,
+    jobs: J,
+    chores: &'h Chores,
     worker: Worker,
-    figures: &TaskFigures,
-) -> Result<bool, TaskError> {
-    let Some(task) = tasks.lease(worker).await? else { return Ok(false) };
-    let (id, kind, about) = (task.id, task.kind.as_str(), task.about.as_str());
-    if task.state == TaskState::Failed {
-        tracing::error!(id, kind, about, "a task failed too often, and waits for an administrator");
-        return Ok(true);
-    }
-    let report = jobs.slice(&task).await;
-    match &report {
-        Report::Failed(error) => {
-            figures.failed(kind);
-            tracing::warn!(id, kind, about, attempts = task.attempts, %error, "a task failed");
+    figures: &'h TaskFigures,
+    /// Chores that the cores are at.
+    rounds: Vec<Round>,
+}
+
+/// A round of a chore, under the lease of its task.
+struct Round {
+    task: Task,
+    renewed_at: Moment,
+}
+
+impl<T: TaskStore, J: Jobs> Hands<'_, T, J> {
+    /// Looks after the chores, and does a slice of the next task. Says whether there was one.
+    async fn turn(&mut self, now: Moment) -> Result<bool, TaskError> {
+        let tended = self.tend_rounds(now).await;
+        self.note_wanted().await;
+        tended?;
+        let Some(task) = self.tasks.lease(self.worker).await? else { return Ok(false) };
+        if task.state == TaskState::Failed {
+            let Task { id, kind, about, .. } = &task;
+            tracing::error!(id, kind, about, "a task failed too often, and waits for an administrator");
+            return Ok(true);
         }
-        Report::Done | Report::Again(_) => {
-            figures.finished(kind);
-            tracing::debug!(id, kind, about, "a task is done");
+        let report = match self.chores.of(&task.kind) {
+            Some(chore) if chore.open() => {
+                self.rounds.push(Round { task, renewed_at: now });
+                return Ok(true);
+            }
+            // An earlier life asked for it.
+            Some(_) => Report::Done,
+            None => self.jobs.slice(&task).await,
+        };
+        self.report(&task, report).await?;
+        Ok(true)
+    }
+
+    /// Reports what the rounds have come to that ended, and keeps the leases of the others.
+    async fn tend_rounds(&mut self, now: Moment) -> Result<(), TaskError> {
+        for index in (0..self.rounds.len()).rev() {
+            let Round { task, renewed_at } = &self.rounds[index];
+            let chore = self.chores.of(&task.kind).expect("a round is one of a chore");
+            let report = match chore.ended() {
+                Some(CameTo::Done) => Report::Done,
+                Some(CameTo::Interrupted) => Report::Later(LATER),
+                Some(CameTo::Failed(error)) => Report::Failed(error),
+                None if now.since(*renewed_at) < RENEWED_EVERY => continue,
+                None => Report::Working,
+            };
+            if report == Report::Working {
+                if self.report(task, report).await? {
+                    self.rounds[index].renewed_at = now;
+                    continue;
+                }
+                self.rounds.remove(index);
+            } else {
+                // When this is not heard the lease runs out, and the next one finds that nothing is wanted.
+                let Round { task, .. } = self.rounds.remove(index);
+                self.report(&task, report).await?;
+            }
         }
-        Report::More(_) | Report::Later(_) => {}
+        Ok(())
     }
-    if !tasks.report(&task, report).await? {
-        tracing::warn!(
-            id,
-            kind,
-            about,
-            "a task was taken by another worker, or cancelled, while a slice of it was done"
-        );
+
+    /// Adds tasks for the chores that are wanted. What cannot be noted is not put off: nobody else would do it, and what is lost
+    /// must be made again, whatever becomes of the queue.
+    async fn note_wanted(&self) {
+        for wanted in self.chores.wanted(self.worker.node) {
+            let kind = wanted.kind;
+            if self.rounds.iter().any(|round| round.task.kind == kind) {
+                continue;
+            }
+            if let Err(error) = self.tasks.add(wanted).await {
+                tracing::debug!(kind, %error, "a chore of this node is done without a task");
+                self.chores.of(kind).expect("it is a chore").open();
+            }
+        }
     }
-    Ok(true)
+
+    /// Says whether the lease was still held.
+    async fn report(&self, task: &Task, report: Report) -> Result<bool, TaskError> {
+        let (id, kind, about) = (task.id, task.kind.as_str(), task.about.as_str());
+        let kept = self.tasks.report(task, report.clone()).await?;
+        match report {
+            Report::Failed(error) => {
+                self.figures.failed(kind);
+                tracing::warn!(id, kind, about, attempts = task.attempts, %error, "a task failed");
+            }
+            Report::Done | Report::Again(_) => {
+                self.figures.finished(kind);
+                tracing::debug!(id, kind, about, "a task is done");
+            }
+            Report::More(_) | Report::Later(_) | Report::Working => {}
+        }
+        if !kept {
+            tracing::warn!(id, kind, about, "a task was taken by another worker, or cancelled, while it was worked on");
+        }
+        Ok(kept)
+    }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use std::cell::RefCell;
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Waker};
 
-    use super::super::task::Task;
+    use anvil_store::Turn;
+    use tokio::sync::Notify;
+
+    use super::super::chores::about;
+    use super::super::jobs::SCRUB;
+    use super::super::suite::Timed;
     use super::*;
 
     /// Does what it was told to, one report after the other.
@@ -127,7 +215,75 @@ pub(super) mod tests {
     }
 
     pub(in super::super) async fn one_turn(tasks: &impl TaskStore, worker: Worker, report: Report) -> bool {
-        let figures = TaskFigures::default();
-        turn(tasks, &Told(RefCell::new(vec![report])), worker, &figures).await.expect("the tasks can be had")
+        let (chores, figures) = (Chores::new(&Arc::new(Notify::new())), TaskFigures::default());
+        let jobs = Told(RefCell::new(vec![report]));
+        let mut hands = Hands { tasks, jobs, chores: &chores, worker, figures: &figures, rounds: Vec::new() };
+        hands.turn(at(0)).await.expect("the tasks can be had")
+    }
+
+    fn at(seconds: u64) -> Moment {
+        Moment { nanos: seconds * 1_000_000_000 }
+    }
+
+    /// A turn that has begun.
+    fn had(turn: std::pin::Pin<&mut impl Future<Output = Turn>>) -> Turn {
+        match turn.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(turn) => turn,
+            Poll::Pending => panic!("the chore is let in"),
+        }
+    }
+
+    /// Of tasks there are as many as there may be: nobody waits for that with what is lost.
+    pub(in super::super) async fn a_chore_needs_no_task(tasks: &impl TaskStore, worker: Worker) {
+        let (chores, figures) = (Chores::new(&Arc::new(Notify::new())), TaskFigures::default());
+        let hands = Hands {
+            tasks,
+            jobs: Told(RefCell::default()),
+            chores: &chores,
+            worker,
+            figures: &figures,
+            rounds: Vec::new(),
+        };
+        let mut turn = Box::pin(chores.repair.turn());
+        assert!(turn.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        hands.note_wanted().await;
+        drop(had(turn.as_mut()));
+    }
+
+    /// A chore is a task from when it is wanted until it has ended, and its lease goes on as long as it does.
+    pub(in super::super) async fn a_chore_is_a_task(tasks: &impl Timed, worker: Worker) {
+        let (chores, figures) = (Chores::new(&Arc::new(Notify::new())), TaskFigures::default());
+        let mut hands = Hands {
+            tasks,
+            jobs: Told(RefCell::default()),
+            chores: &chores,
+            worker,
+            figures: &figures,
+            rounds: Vec::new(),
+        };
+        assert_eq!(hands.turn(at(0)).await, Ok(false), "nothing is wanted");
+        for (came_to, error) in [(CameTo::Failed("no".to_owned()), Some("no")), (CameTo::Done, None)] {
+            let mut turn = Box::pin(chores.scrub.turn());
+            assert!(turn.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            assert_eq!(hands.turn(at(0)).await, Ok(true));
+            let turn = had(turn.as_mut());
+            // Longer than a lease takes.
+            for seconds in (0..200).step_by(25) {
+                assert_eq!(hands.turn(at(seconds)).await, Ok(false), "it goes on");
+                let task = tasks.list().await.unwrap().pop().unwrap();
+                assert_eq!((task.kind.as_str(), task.state), (SCRUB, TaskState::Running(worker)));
+                tasks.pass(Duration::from_secs(25)).await;
+            }
+            turn.end(came_to);
+            assert_eq!(hands.turn(at(200)).await, Ok(false));
+            let left = tasks.list().await.unwrap().pop();
+            assert_eq!(left.and_then(|task| task.last_error).as_deref(), error);
+            tasks.pass(Duration::from_mins(1)).await;
+        }
+        assert!(hands.rounds.is_empty());
+        // Left by an earlier life, and not wanted now.
+        tasks.add(NewTask { kind: SCRUB, about: about(worker.node), priority: 30 }).await.unwrap();
+        assert_eq!(hands.turn(at(300)).await, Ok(true));
+        assert_eq!(tasks.list().await.unwrap(), []);
     }
 }

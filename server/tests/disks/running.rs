@@ -142,6 +142,9 @@ fn a_refill_goes_on_after_a_crash() {
         let left = status["remaining"].as_array().unwrap().iter().any(|of| of["shards"].as_u64() > Some(0));
         left && status["repaired_shards"].as_u64() > Some(3)
     });
+    let tasks = place.told(&node, &["task", "list"]);
+    let repair = tasks.as_array().unwrap().iter().find(|task| task["kind"] == "repair").expect("it is a task");
+    assert_eq!((repair["state"].as_str(), repair["about"].as_str()), (Some("running"), Some("node 1")));
     node.kill();
     place.disks[0] = new;
     let node = place.start();

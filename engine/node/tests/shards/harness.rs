@@ -26,7 +26,7 @@ use anvil_node::{Caller, Node};
 use anvil_sim::{
     DiskOptions, Faults, IndexFile, Life, Line, Lossy, Random, Sim, SimBuffer, SimDisk, SimOptions, SimTask, SimWorld,
 };
-use anvil_store::{FormatOptions, LogWriter, Roster, Store, format, mail, recover};
+use anvil_store::{Chore, FormatOptions, LogWriter, Roster, Store, format, mail, recover};
 
 const CALLER: Caller = Caller { tenant: TenantId(1) };
 const EXTENT_BYTES: u64 = 8 << 20;
@@ -288,6 +288,8 @@ impl Running {
             reclaim_delay: Duration::from_secs(60),
             look_every: Duration::from_secs(1),
             sweep_every: Duration::from_secs(3600),
+            sweep: Chore::default(),
+            repair: Chore::default(),
             pressure: Pressure::new(),
             lost: self.lost.clone(),
             repair_bytes_per_second: 64 << 20,

@@ -9,7 +9,7 @@ mod narrow;
 
 use anvil_model::io::DeviceError;
 use anvil_node::put::PutError;
-use anvil_store::{Rate, ScrubOptions};
+use anvil_store::{Chore, Rate, ScrubOptions};
 use harness::{Machine, Running, disk_id, failing, random, set_gone};
 
 /// From nothing over copies and short last windows to many windows.
@@ -183,7 +183,7 @@ fn a_damaged_record_is_read_around_and_repaired() {
     // Parity is read by nobody but scrub.
     let whole =
         ScrubOptions { rate: Rate { bytes_per_second: 1 << 30, burst_bytes: 1 << 20 }, ..ScrubOptions::default() };
-    running.nodes.iter().for_each(|node| node.store().start_scrub(whole));
+    running.nodes.iter().for_each(|node| node.store().start_scrub(whole, &Chore::default()));
     running.until("scrub has read everything", |running| {
         let disks = running.nodes.iter().flat_map(|node| node.store().stats().disks);
         disks.filter_map(|disk| disk.space).all(|space| space.scrubbed.passes > 0)

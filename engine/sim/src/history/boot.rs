@@ -20,8 +20,8 @@ use anvil_node::metadata::{Client as Metadata, MetadataError, Refusal};
 use anvil_node::repair::LostDisks;
 use anvil_node::upkeep::{CurrentLife, Pressure, Swept, Upkeep};
 use anvil_store::{
-    FormatError, FormatOptions, IdentifyError, Identity, LogWriter, RecoverError, Recovered, RecoveryReport, Store,
-    format, identify, mail, recover,
+    Chore, FormatError, FormatOptions, IdentifyError, Identity, LogWriter, RecoverError, Recovered, RecoveryReport,
+    Store, format, identify, mail, recover,
 };
 
 use tokio::sync::oneshot;
@@ -97,6 +97,8 @@ impl Running {
             reclaim_delay: plan.reclaim_delay,
             look_every: plan.look_every,
             sweep_every: plan.sweep_every,
+            sweep: Chore::default(),
+            repair: Chore::default(),
             pressure: Pressure::new(),
             lost: self.lost.clone(),
             repair_bytes_per_second: 64 << 20,

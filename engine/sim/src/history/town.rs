@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anvil_model::io::{Task, World};
 use anvil_model::profile::Profile;
-use anvil_store::ReclaimOptions;
+use anvil_store::{Chore, ReclaimOptions};
 use futures_util::future::join_all;
 
 use super::boot::{Known, Running};
@@ -42,7 +42,7 @@ impl Town {
     pub(super) async fn live(mut self, world: SimWorld, mut running: Running) {
         running.stores.iter().for_each(|store| store.start_reclaim(ReclaimOptions::default()));
         if let Some(options) = self.plan.scrub {
-            running.stores.iter().for_each(|store| store.start_scrub(options));
+            running.stores.iter().for_each(|store| store.start_scrub(options, &Chore::default()));
         }
         let mut upkeep = self.plan.upkeep.map(|plan| running.keep(plan));
         if let Some(candidates) = self.plan.turns.take() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anvil_model::format::Subject;
 use anvil_model::ids::BlobId;
 use anvil_sim::Faults;
-use anvil_store::{BadRecord, ExtentState, ExtentVerdict, Inspection, Rate, ScrubOptions, Scrubbed};
+use anvil_store::{BadRecord, Chore, ExtentState, ExtentVerdict, Inspection, Rate, ScrubOptions, Scrubbed};
 
 use crate::harness::{Disks, MIB, Node, payload_at};
 
@@ -39,7 +39,7 @@ fn scrub_names_what_rots_and_nothing_else() {
     let small: Vec<_> = (0..60).map(|n| node.put(n % 2, 30_000)).collect();
     let released = node.put(0, 2_000_000);
     node.stores[0].release(released);
-    node.stores.iter().for_each(|store| store.start_scrub(FAST));
+    node.stores.iter().for_each(|store| store.start_scrub(FAST, &Chore::default()));
     node.life.run_for(Duration::from_secs(30));
     let first = scrubbed(&node);
     // Five windows, the small ones, and what is sealed of the log.
@@ -71,7 +71,7 @@ fn scrub_keeps_its_rate() {
         node.put(0, 1_000_000);
     }
     let rate = Rate { bytes_per_second: 1_000_000, burst_bytes: 1_000_000 };
-    node.stores[0].start_scrub(ScrubOptions { rate, every: Duration::from_secs(1) });
+    node.stores[0].start_scrub(ScrubOptions { rate, every: Duration::from_secs(1) }, &Chore::default());
     node.life.run_for(Duration::from_secs(10));
     let bytes = scrubbed(&node).bytes;
     assert!((9_000_000..=12_500_000).contains(&bytes), "{bytes} bytes in 10 s");
@@ -101,7 +101,7 @@ fn a_pass_outlives_the_node_and_the_next_one_keeps_its_time() {
             let least = if life == 1 { reached } else { reached - 8 };
             assert!(found.next_extent >= least, "{found:?} and {reached} were scrubbed");
         }
-        node.stores.iter().for_each(|store| store.start_scrub(slowly));
+        node.stores.iter().for_each(|store| store.start_scrub(slowly, &Chore::default()));
         node.life.run_for(Duration::from_secs(1000));
         let now = scrubbed(&node);
         assert!(now.next_extent > reached && now.passes == 0, "{now:?}");
@@ -110,7 +110,7 @@ fn a_pass_outlives_the_node_and_the_next_one_keeps_its_time() {
         if life == 0 { node.close() } else { node.power_cut() }
     }
     let node = disks.start(1);
-    node.stores[0].start_scrub(slowly);
+    node.stores[0].start_scrub(slowly, &Chore::default());
     node.life.run_for(hour);
     let ended = scrubbed(&node);
     assert!(ended.passes == 1 && ended.next_extent == 0 && ended.pass_began == began, "{ended:?}");
@@ -120,7 +120,7 @@ fn a_pass_outlives_the_node_and_the_next_one_keeps_its_time() {
 
     for _ in 0..4 {
         let node = disks.start(1);
-        node.stores[0].start_scrub(slowly);
+        node.stores[0].start_scrub(slowly, &Chore::default());
         node.life.run_for(hour);
         let resting = scrubbed(&node);
         assert_eq!((resting.records, resting.pass_ended), (0, ended.pass_ended), "nothing is due");
@@ -129,7 +129,7 @@ fn a_pass_outlives_the_node_and_the_next_one_keeps_its_time() {
         node.power_cut();
     }
     let node = disks.start(1);
-    node.stores[0].start_scrub(slowly);
+    node.stores[0].start_scrub(slowly, &Chore::default());
     node.life.run_for(6 * hour);
     assert!(scrubbed(&node).passes == 1, "{:?}", scrubbed(&node));
 }

@@ -15,6 +15,7 @@ use tokio_postgres::Row;
 
 use super::address::Database;
 use super::session::{Session, SqlError};
+use crate::tasks::chores::about;
 use crate::tasks::task::{NewTask, Order, Report, TASKS_MAX, Task, TaskState, Worker};
 use crate::tasks::{TaskError, TaskStore, jobs};
 
@@ -196,7 +197,9 @@ async fn change(session: &Session, region: &str, ask: &Ask) -> Result<Answer, Fa
         Ask::Lease(worker) => {
             let (node, life) = (i64::from(worker.node.0), i64::from(worker.life.0));
             let at = now.unix_ms.cast_signed();
-            let rows = session.query(&DUE, &[&region, &jobs::kinds(), &at, &node, &life]).await?;
+            let own = about(worker.node);
+            let rows =
+                session.query(&DUE, &[&region, &jobs::kinds(), &at, &node, &life, &jobs::chores(), &own]).await?;
             let Some(row) = rows.first() else { return Ok(Answer::Tasks(Vec::new())) };
             let leased = task(row)?.leased(*worker, now);
             save(session, &leased).await?;
@@ -311,6 +314,7 @@ static DUE: Sql = LazyLock::new(|| {
     format!(
         "SELECT {COLUMNS} FROM tasks WHERE region = $1 AND state < 3 AND kind = ANY($2) \
          AND (not_before_ms <= $3 OR (lease_node = $4 AND lease_life < $5)) \
+         AND (kind <> ALL($6) OR about = $7) \
          ORDER BY priority, not_before_ms, id LIMIT 1 FOR UPDATE SKIP LOCKED"
     )
 });
