@@ -96,6 +96,9 @@ pub(crate) struct Medium {
     pub(crate) scheduler: String,
     /// True for spinning disks, where the kernel says so.
     pub(crate) rotational: Option<bool>,
+    /// Whether completions can be polled for (`IORING_SETUP_IOPOLL`), where the kernel says so. Anvil's ring cannot: it has sockets
+    /// and timers in it; glommio does it.
+    pub(crate) polled: Option<bool>,
     /// Its directory in sysfs, where its counters are.
     #[serde(skip)]
     sysfs: Option<PathBuf>,
@@ -141,6 +144,7 @@ impl Medium {
             write_cache: attribute("queue/write_cache").unwrap_or_else(unknown),
             scheduler: attribute("queue/scheduler").unwrap_or_else(unknown),
             rotational: attribute("queue/rotational").map(|value| value == "1"),
+            polled: attribute("queue/io_poll").map(|value| value == "1"),
             sysfs: disk,
         }
     }
@@ -154,7 +158,12 @@ impl Medium {
     pub(crate) fn print(&self, of: &str, path: &Path) {
         let rotational = if self.rotational == Some(true) { ", rotational says the kernel" } else { "" };
         println!("{of:<9} {} on {} ({}{rotational})", path.display(), self.source, self.file_system);
-        println!("          model {}, scheduler {}, cache {}", self.model, self.scheduler, self.write_cache);
+        let polled = match self.polled {
+            Some(true) => ", can be polled",
+            Some(false) => ", cannot be polled",
+            None => "",
+        };
+        println!("          model {}, scheduler {}, cache {}{polled}", self.model, self.scheduler, self.write_cache);
     }
 }
 

@@ -66,6 +66,11 @@ impl Target {
         Ok(Disk::open(self.made.as_ref().unwrap_or(&self.path), &options)?)
     }
 
+    /// The block device that this is.
+    pub(crate) fn device(&self) -> Option<&Path> {
+        self.made.is_none().then_some(&*self.path)
+    }
+
     /// The path of a file of this name in the directory that was made; it does not exist yet.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ fn is_empty(directory: &Path) -> bool {
 #[test]
 fn every_phase_is_measured_on_every_path() {
     let (one, two) = (scratch(), scratch());
-    let output = bench(&[one.path(), two.path()]).args(["--duration", "6s", "--json"]).output().unwrap();
+    let output = bench(&[one.path(), two.path()]).args(["--duration", "9s", "--json"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(report["host"]["kernel"].as_str().unwrap().contains('.'));
@@ -35,7 +35,8 @@ fn every_phase_is_measured_on_every_path() {
     for disk in disks {
         assert_eq!(disk["size_bytes"], 64 << 20);
         let rows = disk["rows"].as_array().unwrap();
-        assert_eq!(rows.len(), 2 * 2 * 2 * 2 + 1, "read and write, in two orders, two sizes, two depths; and flush");
+        let combinations = 2 * 2 * 2;
+        assert_eq!(rows.len(), (2 + 2) * combinations + 2, "read, write, both at once; flush and durable write");
         for row in rows {
             let (operations, seconds) = (row["operations"].as_f64().unwrap(), row["seconds"].as_f64().unwrap());
             let rate = row["operations_per_second"].as_f64().unwrap();
@@ -45,6 +46,9 @@ fn every_phase_is_measured_on_every_path() {
                     .map(|name| row["latency_ns"][name].as_u64().unwrap());
                 assert!(latency.is_sorted() && latency[0] > 0, "{row}");
                 assert!(row["cpu_us_per_operation"].as_f64().unwrap() > 0.0, "{row}");
+                let buckets = row["histogram_ns"].as_array().unwrap();
+                let counted: u64 = buckets.iter().map(|bucket| bucket["count"].as_u64().unwrap()).sum();
+                assert_eq!(counted, row["operations"].as_u64().unwrap(), "{row}");
             }
         }
         assert!(rows.iter().any(|row| row["operations"].as_u64().unwrap() > 0));
@@ -66,7 +70,7 @@ fn every_back_end_does_the_same() {
         // The other two have none that could be registered.
         assert!(*back_end == "uring" || disk["buffers_registered"] == false, "{back_end}");
         let rows = disk["rows"].as_array().unwrap();
-        assert!(rows.len() == 9 && rows.iter().any(|row| row["operations"].as_u64().unwrap() > 0), "{back_end}");
+        assert!(rows.len() == 18 && rows.iter().any(|row| row["operations"].as_u64().unwrap() > 0), "{back_end}");
     }
     assert!(is_empty(scratch.path()));
 }

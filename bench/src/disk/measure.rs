@@ -1,11 +1,13 @@
 //! The measuring itself, on one thread of a back end.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use anvil_model::limits::RECORD_PAYLOAD_BYTES_MAX;
@@ -14,9 +16,10 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
 use super::back_end::Disk;
+use super::durable::{DURABLE_BYTES, Durable};
 use super::plan::{Operation, Order, Phase, Plan};
 use super::report::Row;
-use crate::latency::Latency;
+use crate::latency::{Latency, buckets};
 
 /// Bytes by which the disk is grown and filled at a time.
 pub(super) const FILL_STEP_BYTES: u64 = 64 << 20;
@@ -33,6 +36,8 @@ pub(super) struct Job {
     pub(super) size: u64,
     /// Time for everything.
     pub(super) share: Duration,
+    /// Where writes go that are durable at once; there when the plan has any.
+    pub(super) durable: Option<Arc<Durable>>,
     pub(super) interrupted: Arc<AtomicBool>,
     pub(super) events: Sender<Event>,
 }
@@ -53,8 +58,8 @@ pub(super) enum Event {
     Begun { what: String },
     /// Time passes.
     Tick,
-    /// A phase is over.
-    Measured(Row),
+    /// A phase is over: one row, or one for each kind of operation in it.
+    Measured(Vec<Row>),
     /// All is done, or the disk failed. Nothing follows; a back end may keep tasks, and so this channel, for ever.
     Ended(io::Result<()>),
 }
@@ -79,8 +84,8 @@ async fn prepare_and_measure<D: Disk>(disk: &D, job: &Job) -> io::Result<()> {
         let phases_left = u32::try_from(phases.len() - index).expect("a plan is short");
         let time = (left / phases_left).max(PHASE_TIME_MIN);
         tell(&job.events, Event::Begun { what: format!("{phase} ({} of {})", index + 1, phases.len()) });
-        let row = measure(disk, job, *phase, size, time).await?;
-        tell(&job.events, Event::Measured(row));
+        let rows = measure(disk, job, *phase, size, time).await?;
+        tell(&job.events, Event::Measured(rows));
     }
     Ok(())
 }
@@ -121,24 +126,25 @@ async fn fill<D: Disk>(disk: &D, job: &Job) -> io::Result<u64> {
 }
 
 /// One phase: a warm-up that is not counted, then `depth` lanes that each keep one operation in flight.
-async fn measure<D: Disk>(disk: &D, job: &Job, phase: Phase, size: u64, time: Duration) -> io::Result<Row> {
+async fn measure<D: Disk>(disk: &D, job: &Job, phase: Phase, size: u64, time: Duration) -> io::Result<Vec<Row>> {
     let tally = Rc::new(Tally::new());
     disk.spawn(keep_time(disk.clone(), Rc::clone(&tally), job.clone(), time));
     let cursor = Rc::new(Cell::new(0));
     let result = run_lanes(disk, phase.depth as usize, |seed| {
-        let (disk, tally, cursor) = (disk.clone(), Rc::clone(&tally), Rc::clone(&cursor));
-        async move { lane(&disk, &tally, phase, size, &cursor, seed).await }
+        let (disk, tally, cursor, durable) = (disk.clone(), Rc::clone(&tally), Rc::clone(&cursor), job.durable.clone());
+        async move { lane(&disk, &tally, phase, size, &cursor, durable.as_deref(), seed).await }
     })
     .await;
     // After an error nothing else ends the time.
     tally.over.set(true);
     result?;
     let flush_begun = Instant::now();
-    if phase.operation == Operation::Write {
+    let flushes = matches!(phase.operation, Operation::Write | Operation::Mixed);
+    if flushes {
         // What the device has taken into a volatile cache is written before the next phase, and told.
         disk.flush().await?;
     }
-    Ok(tally.row(phase, (phase.operation == Operation::Write).then(|| flush_begun.elapsed())))
+    Ok(tally.rows(phase, flushes.then(|| flush_begun.elapsed())))
 }
 
 async fn lane<D: Disk>(
@@ -147,11 +153,13 @@ async fn lane<D: Disk>(
     phase: Phase,
     size: u64,
     cursor: &Cell<u64>,
+    durable: Option<&Durable>,
     seed: usize,
 ) -> io::Result<()> {
     let mut random = seed_of(phase.block_bytes, seed);
     let mut buffer = random_buffer(disk, &mut random).await;
     let length = usize::try_from(phase.block_bytes).expect("a block fits in a buffer");
+    let size = if phase.operation == Operation::Dsync { DURABLE_BYTES } else { size };
     while !tally.over.get() {
         let offset = match phase.order {
             Order::Sequential => {
@@ -162,13 +170,23 @@ async fn lane<D: Disk>(
             }
             Order::Random => next_random(&mut random) % (size / phase.block_bytes) * phase.block_bytes,
         };
-        if phase.operation != Operation::Read {
+        let operation = match phase.operation {
+            Operation::Mixed if next_random(&mut random) % 100 < MIXED_READS => Operation::MixedRead,
+            Operation::Mixed => Operation::MixedWrite,
+            other => other,
+        };
+        if !matches!(operation, Operation::Read | Operation::MixedRead) {
             stamp(D::bytes(&mut buffer), random.wrapping_add(offset));
         }
         let mut begun = Instant::now();
-        let (result, returned) = match phase.operation {
-            Operation::Read => disk.read(offset, buffer, length).await,
-            Operation::Write => disk.write(offset, buffer, length).await,
+        let (result, returned) = match operation {
+            Operation::Read | Operation::MixedRead => disk.read(offset, buffer, length).await,
+            Operation::Write | Operation::MixedWrite => disk.write(offset, buffer, length).await,
+            Operation::Mixed => unreachable!("each of them is one or the other"),
+            Operation::Dsync => {
+                let durable = durable.expect("there for such a phase");
+                (durable.write(offset, &D::bytes(&mut buffer)[..length]), buffer)
+            }
             Operation::Flush => {
                 let (written, returned) = disk.write(offset, buffer, length).await;
                 begun = Instant::now();
@@ -177,7 +195,11 @@ async fn lane<D: Disk>(
         };
         buffer = returned;
         result?;
-        tally.count(begun.elapsed());
+        tally.count(operation, begun.elapsed());
+        if operation == Operation::Dsync {
+            // Who keeps the time is on this thread too.
+            yield_now().await;
+        }
     }
     Ok(())
 }
@@ -197,6 +219,8 @@ async fn keep_time<D: Disk>(disk: D, tally: Rc<Tally>, job: Job, time: Duration)
 /// What a phase has seen. Operations count when they end within the time that is counted.
 struct Tally {
     histogram: RefCell<Histogram<u64>>,
+    /// Of the writes of a mixed load: the other one is of its reads.
+    writes: RefCell<Histogram<u64>>,
     opened: Cell<Option<(Instant, Duration)>>,
     closed: Cell<Option<(Instant, Duration)>>,
     over: Cell<bool>,
@@ -206,6 +230,7 @@ impl Tally {
     fn new() -> Self {
         let histogram = Histogram::new_with_bounds(1, LATENCY_NANOS_MAX, 3).expect("the bounds are valid");
         Self {
+            writes: RefCell::new(histogram.clone()),
             histogram: RefCell::new(histogram),
             opened: Cell::new(None),
             closed: Cell::new(None),
@@ -222,16 +247,30 @@ impl Tally {
         self.over.set(true);
     }
 
-    fn count(&self, latency: Duration) {
+    fn count(&self, operation: Operation, latency: Duration) {
         if self.opened.get().is_some() && !self.over.get() {
             let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-            self.histogram.borrow_mut().saturating_record(nanos.max(1));
+            let histogram = if operation == Operation::MixedWrite { &self.writes } else { &self.histogram };
+            histogram.borrow_mut().saturating_record(nanos.max(1));
         }
     }
 
+    fn rows(&self, phase: Phase, flush_after: Option<Duration>) -> Vec<Row> {
+        let (all, writes) = (self.histogram.borrow(), self.writes.borrow());
+        let of = |operation| Phase { operation, ..phase };
+        let ended = all.len() + writes.len();
+        match phase.operation {
+            Operation::Mixed => vec![
+                self.row(of(Operation::MixedRead), &all, ended, None),
+                self.row(of(Operation::MixedWrite), &writes, ended, flush_after),
+            ],
+            _ => vec![self.row(phase, &all, ended, flush_after)],
+        }
+    }
+
+    /// `ended`: all operations that shared the CPU.
     #[expect(clippy::cast_precision_loss, reason = "figures for people have few digits")]
-    fn row(&self, phase: Phase, flush_after: Option<Duration>) -> Row {
-        let histogram = self.histogram.borrow();
+    fn row(&self, phase: Phase, histogram: &Histogram<u64>, ended: u64, flush_after: Option<Duration>) -> Row {
         let (opened, cpu_before) = self.opened.get().expect("a phase ends when its time is closed");
         let (closed, cpu_after) = self.closed.get().expect("a phase ends when its time is closed");
         let seconds = closed.duration_since(opened).as_secs_f64().max(f64::MIN_POSITIVE);
@@ -246,8 +285,9 @@ impl Tally {
                 Operation::Flush => None,
                 _ => Some((operations * phase.block_bytes) as f64 / seconds),
             },
-            cpu_us_per_operation: (operations > 0).then(|| cpu.as_secs_f64() * 1e6 / operations as f64),
-            latency_ns: (operations > 0).then(|| Latency::of(&histogram)),
+            cpu_us_per_operation: (ended > 0).then(|| cpu.as_secs_f64() * 1e6 / ended as f64),
+            latency_ns: (operations > 0).then(|| Latency::of(histogram)),
+            histogram_ns: buckets(histogram, BUCKET_NANOS_MIN),
             flush_after_ns: flush_after.map(|flush| u64::try_from(flush.as_nanos()).unwrap_or(u64::MAX)),
         }
     }
@@ -271,6 +311,19 @@ where
         result?;
     }
     Ok(())
+}
+
+/// Lets the other tasks of the thread have their turn.
+async fn yield_now() {
+    let mut had = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut had, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// A buffer of bytes that no device can compress.
@@ -318,6 +371,10 @@ pub(super) fn tell(events: &Sender<Event>, event: Event) {
 /// Below this a phase says nothing.
 const PHASE_TIME_MIN: Duration = Duration::from_millis(100);
 const WARM_UP_MAX: Duration = Duration::from_millis(500);
+/// Of 100 operations of a mixed load.
+const MIXED_READS: u64 = 70;
+/// The first bucket of a histogram that is shown: 1.024 us.
+const BUCKET_NANOS_MIN: u64 = 1024;
 const TICK: Duration = Duration::from_millis(100);
 /// A minute: longer is shown as a minute.
 const LATENCY_NANOS_MAX: u64 = 60_000_000_000;

@@ -4,6 +4,7 @@
 //! Makes a directory of its own in each path and removes it again, also after Ctrl-C; touches nothing that it did not make.
 
 mod back_end;
+mod durable;
 mod measure;
 mod plan;
 mod report;
@@ -20,9 +21,10 @@ use crate::run::{Bar, Run, RunArgs};
 use crate::target::Target;
 use crate::units;
 use back_end::{BackEnd, Running};
+use durable::Durable;
 use measure::{Event, Job};
 use plan::Plan;
-use report::{DiskReport, Report};
+use report::{DiskReport, Report, Row};
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,7 +43,7 @@ pub(crate) struct Args {
         value_parser = clap::value_parser!(u32).range(1..=256))]
     depth: Vec<u32>,
     /// What to do
-    #[arg(long, default_value = "write,read,flush", value_delimiter = ',', value_name = "OPERATION")]
+    #[arg(long, default_value = "write,read,mixed,flush,dsync", value_delimiter = ',', value_name = "OPERATION")]
     operation: Vec<plan::Operation>,
     /// In which order of addresses
     #[arg(long, default_value = "sequential,random", value_delimiter = ',', value_name = "ORDER")]
@@ -123,6 +125,7 @@ impl Work<'_> {
             plan: self.plan.clone(),
             size: fit(self.args.size, geometry, self.plan)?,
             share: self.share,
+            durable: self.plan.has_durable_writes().then(|| Durable::open(target)).transpose()?.map(Arc::new),
             interrupted: Arc::clone(self.run.interrupted()),
             events,
         };
@@ -137,9 +140,9 @@ impl Work<'_> {
                 }
                 Event::Begun { what } => self.bar.say(what),
                 Event::Tick => self.bar.tick(),
-                Event::Measured(row) => {
-                    self.aside(|| row.print());
-                    disk.rows.push(row);
+                Event::Measured(rows) => {
+                    self.aside(|| rows.iter().for_each(Row::print));
+                    disk.rows.extend(rows);
                 }
                 Event::Ended(result) => {
                     end = result;

@@ -10,14 +10,44 @@ use crate::units::show_size;
 
 /// What is done to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Operation {
     /// Writes into blocks that are allocated and written already, without a flush
     Write,
     /// Reads
     Read,
+    /// Reads and writes at once: 70 of 100 are reads, by lot
+    Mixed,
     /// Flushes, each after one random write of one unit
     Flush,
+    /// Writes that are durable when they have ended (O_DSYNC), by pwrite(2), whatever the back end
+    Dsync,
+    /// The reads of a mixed load
+    #[value(skip)]
+    MixedRead,
+    /// The writes of a mixed load
+    #[value(skip)]
+    MixedWrite,
+}
+
+impl Operation {
+    /// Measured once, at the end: what makes one write durable.
+    fn is_last(self) -> bool {
+        matches!(self, Self::Flush | Self::Dsync)
+    }
+
+    /// In tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Read => "read",
+            Self::Mixed => "mixed",
+            Self::Flush => "flush",
+            Self::Dsync => "dsync",
+            Self::MixedRead => "reads",
+            Self::MixedWrite => "writes",
+        }
+    }
 }
 
 /// In which order addresses are used.
@@ -53,7 +83,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Every combination of what was asked for; flushes come last, once.
+    /// Every combination of what was asked for; flushes and durable writes come last, once.
     ///
     /// # Errors
     /// When a block size cannot be used, or nothing was asked for.
@@ -71,7 +101,7 @@ impl Plan {
             );
         }
         let mut phases = Vec::new();
-        for &operation in operations.iter().filter(|operation| **operation != Operation::Flush) {
+        for &operation in operations.iter().filter(|operation| !operation.is_last()) {
             for &order in orders {
                 for &block_bytes in block_sizes {
                     for &depth in depths {
@@ -80,8 +110,8 @@ impl Plan {
                 }
             }
         }
-        if operations.contains(&Operation::Flush) {
-            phases.push(Phase { operation: Operation::Flush, order: Order::Random, block_bytes: 4096, depth: 1 });
+        for &operation in operations.iter().filter(|operation| operation.is_last()) {
+            phases.push(Phase { operation, order: Order::Random, block_bytes: 4096, depth: 1 });
         }
         ensure!(!phases.is_empty(), "nothing is left to measure");
         Ok(Self { phases })
@@ -104,6 +134,11 @@ impl Plan {
         Ok(())
     }
 
+    /// Whether writes are measured that are durable at once.
+    pub(crate) fn has_durable_writes(&self) -> bool {
+        self.phases.iter().any(|phase| phase.operation == Operation::Dsync)
+    }
+
     pub(crate) fn block_bytes_max(&self) -> u64 {
         self.phases.iter().map(|phase| phase.block_bytes).max().unwrap_or(0)
     }
@@ -119,10 +154,11 @@ mod tests {
 
     #[test]
     fn a_plan_is_every_combination_with_one_flush_at_the_end() {
-        let operations = [Operation::Flush, Operation::Write, Operation::Read];
+        let operations = [Operation::Dsync, Operation::Flush, Operation::Write, Operation::Read, Operation::Mixed];
         let plan = Plan::new(&operations, &[Order::Sequential, Order::Random], &[4096, 65536], &[1, 8, 32]).unwrap();
-        assert_eq!(plan.phases().len(), 2 * 2 * 2 * 3 + 1);
-        assert_eq!(plan.phases().last().unwrap().operation, Operation::Flush);
+        assert_eq!(plan.phases().len(), 3 * 2 * 2 * 3 + 2);
+        let [.., dsync, flush] = plan.phases() else { panic!("there are more than two") };
+        assert_eq!((dsync.operation, flush.operation), (Operation::Dsync, Operation::Flush));
         assert_eq!((plan.block_bytes_max(), plan.depth_max()), (65536, 32));
     }
 

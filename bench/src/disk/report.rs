@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::back_end::BackEnd;
 use super::plan::{Operation, Order, Phase, Plan};
 use crate::host::Medium;
-use crate::latency::Latency;
+use crate::latency::{Bucket, Latency};
 use crate::units::{show_nanos, show_size};
 
 /// A whole run.
@@ -51,6 +51,8 @@ pub(super) struct Row {
     pub(super) cpu_us_per_operation: Option<f64>,
     /// From submission to completion, as the task that waits sees it.
     pub(super) latency_ns: Option<Latency>,
+    /// The same as counts, by doubling.
+    pub(super) histogram_ns: Vec<Bucket>,
     /// How long the flush behind a phase of writes took: what the device's cache still held.
     pub(super) flush_after_ns: Option<u64>,
 }
@@ -64,7 +66,12 @@ impl fmt::Display for Phase {
         match self.operation {
             Operation::Write => write!(f, "{order} write of {}, {} in flight", show_size(self.block_bytes), self.depth),
             Operation::Read => write!(f, "{order} read of {}, {} in flight", show_size(self.block_bytes), self.depth),
+            Operation::Mixed => {
+                write!(f, "{order} reads and writes of {}, {} in flight", show_size(self.block_bytes), self.depth)
+            }
             Operation::Flush => write!(f, "flush after a write of {}", show_size(self.block_bytes)),
+            Operation::Dsync => write!(f, "durable write of {}", show_size(self.block_bytes)),
+            Operation::MixedRead | Operation::MixedWrite => write!(f, "{order} {}", self.operation.name()),
         }
     }
 }
@@ -108,15 +115,18 @@ impl DiskReport {
 impl Row {
     pub(super) fn print(&self) {
         println!("{}", line(self));
+        if matches!(self.phase.operation, Operation::MixedRead | Operation::MixedWrite) {
+            let most = self.histogram_ns.iter().map(|bucket| bucket.count).max().unwrap_or(1);
+            for Bucket { up_to, count } in &self.histogram_ns {
+                let bar = "#".repeat(usize::try_from(count * BAR_CHARS / most).unwrap_or(0));
+                println!("{:>20} {count:>9} {bar}", format!("to {}", show_nanos(*up_to)));
+            }
+        }
     }
 }
 
 fn line(row: &Row) -> String {
-    let operation = match row.phase.operation {
-        Operation::Write => "write",
-        Operation::Read => "read",
-        Operation::Flush => "flush",
-    };
+    let operation = row.phase.operation.name();
     let order = match row.phase.order {
         Order::Sequential => "sequential",
         Order::Random => "random",
@@ -139,3 +149,6 @@ fn line(row: &Row) -> String {
         or_dash(row.flush_after_ns.map(show_nanos)),
     )
 }
+
+/// The longest bar of a histogram.
+const BAR_CHARS: u64 = 60;
