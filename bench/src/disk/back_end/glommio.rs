@@ -44,9 +44,7 @@ pub(super) fn start(target: &Target, job: Job) -> anyhow::Result<JoinHandle<()>>
                 Ok(())
             })
         };
-        if let Err(error) = run() {
-            measure::tell(&events, measure::Event::Ended(Err(io::Error::other(format!("glommio: {error}")))));
-        }
+        super::tell_failure(&events, "glommio", run);
     };
     Ok(thread::Builder::new().name("bench-glommio".to_owned()).spawn(body)?)
 }

@@ -96,6 +96,21 @@ impl Running {
     }
 }
 
+/// Runs it, and tells when it fails or panics: its tasks may keep the channel open for ever.
+#[cfg(any(feature = "glommio", feature = "monoio"))]
+fn tell_failure<E: std::fmt::Display>(
+    events: &std::sync::mpsc::Sender<super::measure::Event>,
+    name: &str,
+    run: impl FnOnce() -> Result<(), E>,
+) {
+    let problem = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => format!("{name}: {error:#}"),
+        Err(_) => format!("{name} has panicked"),
+    };
+    super::measure::tell(events, super::measure::Event::Ended(Err(io::Error::other(problem))));
+}
+
 /// A new file for direct I/O, in the directory that we made.
 #[cfg(any(feature = "glommio", feature = "monoio"))]
 fn new_file(path: &Path) -> io::Result<File> {

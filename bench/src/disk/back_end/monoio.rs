@@ -25,9 +25,9 @@ struct Monoio {
     size_bytes: Rc<Cell<u64>>,
 }
 
-/// A piece of a vector that begins where direct I/O wants it to.
+/// A piece of a slice that begins where direct I/O wants it to. Not of a vector, which monoio cuts to what was read.
 struct Aligned {
-    bytes: Vec<u8>,
+    bytes: Box<[u8]>,
     start: usize,
 }
 
@@ -46,9 +46,7 @@ pub(super) fn start(target: &Target, job: Job) -> anyhow::Result<JoinHandle<()>>
                 Ok(())
             })
         };
-        if let Err(error) = run() {
-            measure::tell(&events, measure::Event::Ended(Err(io::Error::other(format!("monoio: {error:#}")))));
-        }
+        super::tell_failure(&events, "monoio", run);
     };
     Ok(thread::Builder::new().name("bench-monoio".to_owned()).spawn(body)?)
 }
@@ -61,7 +59,7 @@ impl Disk for Monoio {
     }
 
     async fn buffer(&self) -> Aligned {
-        let bytes = vec![0; RECORD_PAYLOAD_BYTES_MAX + ALIGNMENT];
+        let bytes = vec![0; RECORD_PAYLOAD_BYTES_MAX + ALIGNMENT].into_boxed_slice();
         let start = bytes.as_ptr().align_offset(ALIGNMENT);
         Aligned { bytes, start }
     }
