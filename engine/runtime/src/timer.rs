@@ -52,16 +52,23 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.inner.now() >= self.due {
+        let Self { inner, due, number } = &mut *self;
+        if let Some(at) = *number {
+            // It is taken out when its time has come: until then nobody looks at the clock.
+            if let Some(waker) = inner.timers.borrow_mut().waiting.get_mut(&(*due, at)) {
+                waker.clone_from(context.waker());
+                return Poll::Pending;
+            }
+            *number = None;
+        }
+        if inner.now() >= *due {
             return Poll::Ready(());
         }
-        let inner = Rc::clone(&self.inner);
         let mut timers = inner.timers.borrow_mut();
-        let number = *self.number.get_or_insert_with(|| {
-            timers.number_next += 1;
-            timers.number_next
-        });
-        timers.waiting.insert((self.due, number), context.waker().clone());
+        timers.number_next += 1;
+        let at = timers.number_next;
+        timers.waiting.insert((*due, at), context.waker().clone());
+        *number = Some(at);
         Poll::Pending
     }
 }
