@@ -385,6 +385,10 @@ impl Driver {
         if let (true, Arrival::Bytes(bytes)) = (too_many, &mut arrival) {
             bytes.spill();
         }
+        if operation.arrivals.capacity() == 0 {
+            // Mostly each is fetched before the next one comes, and an idle connection keeps what this takes.
+            operation.arrivals.reserve_exact(1);
+        }
         operation.arrivals.push_back(arrival);
         let waker = operation.owner.take_waker();
         if too_many {
