@@ -4,8 +4,11 @@
 //! be made anew from the log, so it is durable only as far as a crash must not damage it (`synchronous = NORMAL` in WAL
 //! mode: SQLite documentation, "PRAGMA synchronous").
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use anvil_model::ids::{BlobId, BucketId, DiskId, Generation, Incarnation, NodeId, TenantId, UploadId, WriteId};
 use anvil_model::object::BucketName;
@@ -37,6 +40,8 @@ const CHECKPOINT_PAGES: u32 = 4096;
 const CACHE_KIB: i32 = 16 << 10;
 /// More than there are statements here.
 const STATEMENTS: usize = 64;
+/// Buckets that a reader keeps, at most; some hundred bytes each.
+const BUCKETS_KEPT_MAX: usize = 256;
 
 /// Why the index cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +81,8 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct Sqlite {
     connection: Connection,
+    /// Of one that reads: the buckets that it found since the last change, for most look-ups are of the same few.
+    kept: Option<RefCell<BTreeMap<BucketName, BucketRow>>>,
 }
 
 impl Sqlite {
@@ -103,14 +110,14 @@ impl Sqlite {
         let named = |source| name_error(path, source);
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(named)?;
-        Self::with(connection).map_err(named)
+        Ok(Self { kept: Some(RefCell::default()), ..Self::with(connection).map_err(named)? })
     }
 
     fn with(connection: Connection) -> rusqlite::Result<Self> {
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        Ok(Self { connection })
+        Ok(Self { connection, kept: None })
     }
 
     fn migrate(&self, path: &Path) -> Result<(), OpenError> {
@@ -141,6 +148,13 @@ impl Sqlite {
     /// When SQLite fails.
     pub fn begin_view(&self) -> Result<(), RowsError> {
         self.run("BEGIN DEFERRED", [])
+    }
+
+    /// Nothing that was kept is known to hold: something may have been committed since.
+    pub fn forget(&self) {
+        if let Some(kept) = &self.kept {
+            kept.borrow_mut().clear();
+        }
     }
 
     /// Commits the open transaction; rolls it back when that fails.
@@ -309,8 +323,19 @@ impl Rows for Sqlite {
     }
 
     fn bucket_named(&self, name: &BucketName) -> Result<Option<BucketRow>, RowsError> {
+        if let Some(row) = self.kept.as_ref().and_then(|kept| kept.borrow().get(name).cloned()) {
+            return Ok(Some(row));
+        }
         let sql = format!("SELECT {} FROM buckets WHERE name = ?1", columns::BUCKET);
-        self.one(&sql, [name.as_str()], columns::bucket)
+        let row = self.one(&sql, [name.as_str()], columns::bucket)?;
+        if let (Some(kept), Some(row)) = (&self.kept, &row) {
+            let mut kept = kept.borrow_mut();
+            if kept.len() >= BUCKETS_KEPT_MAX {
+                kept.clear();
+            }
+            kept.insert(name.clone(), row.clone());
+        }
+        Ok(row)
     }
 
     fn put_bucket(&mut self, row: &BucketRow) -> Result<(), RowsError> {
@@ -406,8 +431,10 @@ impl Rows for Sqlite {
     }
 
     fn head(&self, bucket: BucketId, key: &[u8]) -> Result<Option<VersionRow>, RowsError> {
-        let sql = format!("SELECT {} FROM heads WHERE bucket = ?1 AND key = ?2", columns::VERSION);
-        self.one(&sql, params![int(bucket.0), key], columns::version)
+        // Asked for by every request.
+        static SQL: LazyLock<String> =
+            LazyLock::new(|| format!("SELECT {} FROM heads WHERE bucket = ?1 AND key = ?2", columns::VERSION));
+        self.one(&SQL, params![int(bucket.0), key], columns::version)
     }
 
     fn put_head(&mut self, bucket: BucketId, key: &[u8], row: &VersionRow) -> Result<(), RowsError> {

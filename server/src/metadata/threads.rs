@@ -116,15 +116,14 @@ impl SqliteIndex {
             }
             opened => opened?,
         };
-        // Counts the files that the writer has begun, so that readers know when theirs is an old one.
-        let life = Arc::new(AtomicU64::new(0));
+        let changes = Arc::new(Changes::default());
         let (writer, writer_jobs) = mpsc::channel(QUEUE);
         let (readers, reader_jobs) = mpsc::channel(QUEUE);
-        let writing = Writer { path: path.clone(), rows: Some(rows), life: Arc::clone(&life) };
+        let writing = Writer { path: path.clone(), rows: Some(rows), changes: Arc::clone(&changes) };
         let mut handles = vec![spawn("metadata-writer".to_owned(), move || writing.run(writer_jobs))?];
         let reader_jobs = Arc::new(Mutex::new(reader_jobs));
         for number in 0..READERS {
-            let reading = Reader { path: path.clone(), rows: None, life: Arc::clone(&life) };
+            let reading = Reader { path: path.clone(), rows: None, commits: 0, changes: Arc::clone(&changes) };
             let jobs = Arc::clone(&reader_jobs);
             handles.push(spawn(format!("metadata-read-{number}"), move || reading.run(&jobs))?);
         }
@@ -235,12 +234,22 @@ fn unavailable<T>() -> Result<T, MetadataError> {
     Err(MetadataError::Unavailable { retry_after: RETRY_AFTER })
 }
 
+/// What the writer tells the readers.
+#[derive(Debug, Default)]
+struct Changes {
+    /// Files that it has begun: whether theirs is an old one.
+    life: AtomicU64,
+    /// Commits that have ended, well or badly, each counted before anybody is told of it: whether what was found before still
+    /// holds for whoever asks now.
+    commits: AtomicU64,
+}
+
 /// The thread that writes.
 struct Writer {
     path: PathBuf,
     /// `None` only when making the file anew failed.
     rows: Option<Sqlite>,
-    life: Arc<AtomicU64>,
+    changes: Arc<Changes>,
 }
 
 impl Writer {
@@ -250,9 +259,9 @@ impl Writer {
             match job {
                 WriterJob::Counters(reply) => drop(reply.send(self.with(|rows| rows.counters()))),
                 WriterJob::Reset(lineage, reply) => drop(reply.send(self.reset(lineage))),
-                WriterJob::Replay(batches, reply) => drop(reply.send(self.with(|rows| replay(rows, &batches)))),
+                WriterJob::Replay(batches, reply) => drop(reply.send(self.changing(|rows| replay(rows, &batches)))),
                 WriterJob::Decide(what, reply) => drop(reply.send(self.with(|rows| decide(rows, &what)))),
-                WriterJob::Commit(reply) => drop(reply.send(self.with(|rows| rows.commit()))),
+                WriterJob::Commit(reply) => drop(reply.send(self.changing(|rows| rows.commit()))),
                 WriterJob::RollBack(reply) => drop(reply.send(self.with(|rows| {
                     rows.roll_back();
                     Ok(())
@@ -268,6 +277,13 @@ impl Writer {
         }
     }
 
+    /// The same with what commits.
+    fn changing<T>(&mut self, run: impl FnOnce(&mut Sqlite) -> Result<T, RowsError>) -> Result<T, RowsError> {
+        let result = self.with(run);
+        self.changes.commits.fetch_add(1, Ordering::Release);
+        result
+    }
+
     /// Puts the file aside, unless nothing was ever in it, and begins another one.
     fn reset(&mut self, lineage: u128) -> Result<(), RowsError> {
         if let Some(rows) = &mut self.rows
@@ -281,7 +297,7 @@ impl Writer {
         let mut rows = Sqlite::open(&self.path).map_err(|error| failed(&error))?;
         rows.set_lineage(lineage)?;
         self.rows = Some(rows);
-        self.life.fetch_add(1, Ordering::Release);
+        self.changes.life.fetch_add(1, Ordering::Release);
         Ok(())
     }
 }
@@ -312,7 +328,9 @@ struct Reader {
     path: PathBuf,
     /// With the life of the file that it was opened in; `None` before the first look-up and after an error.
     rows: Option<(u64, Sqlite)>,
-    life: Arc<AtomicU64>,
+    /// The commits that what the rows keep is not older than.
+    commits: u64,
+    changes: Arc<Changes>,
 }
 
 impl Reader {
@@ -331,12 +349,17 @@ impl Reader {
     }
 
     fn answer(&mut self, queries: &[Query]) -> Result<Vec<Result<Answer, MetadataError>>, RowsError> {
-        let life = self.life.load(Ordering::Acquire);
+        let life = self.changes.life.load(Ordering::Acquire);
+        // Before the view begins, which has them all then; what it sees beyond them was told to nobody yet.
+        let commits = self.changes.commits.load(Ordering::Acquire);
         if self.rows.as_ref().is_none_or(|(opened_in, _)| *opened_in != life) {
             let rows = Sqlite::open_reader(&self.path).map_err(|error| RowsError::Failed(error.to_string()))?;
             self.rows = Some((life, rows));
         }
         let (_, rows) = self.rows.as_ref().expect("just opened");
+        if std::mem::replace(&mut self.commits, commits) != commits {
+            rows.forget();
+        }
         rows.begin_view()?;
         let answers = queries.iter().map(|query| match look_up(rows, query) {
             Ok(answer) => answer.map_err(|refusal: Refusal| refusal.into()),
