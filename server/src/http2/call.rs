@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -68,7 +69,7 @@ pub(super) async fn serve<S: Service>(
                 // Who sends hears of it.
                 Sending::Lent => Poll::Pending,
             });
-            match select(std::pin::pin!(served), taken_back).await {
+            match select(pin!(served), taken_back).await {
                 Either::Left((served, _)) => Some(served.unwrap_or_else(|| Err(late())).map_err(Refusal::from)),
                 Either::Right(_) => None,
             }
@@ -207,14 +208,24 @@ impl<'a, S: Service> Call<'a, S> {
 impl<S: Service> Wire for Call<'_, S> {
     async fn receive(&mut self, wait: Wait) -> Result<Received, Status> {
         let slow = || Status::new(Code::DeadlineExceeded, "TOO_SLOW", "the messages of the call come too slowly");
-        let began = self.door.core.now();
-        let limit = match wait {
-            Wait::Patiently => self.patience.limit(0),
-            Wait::Briefly => self.patience.limit(0).min(self.haste.limit(0)),
-            Wait::Idly => STREAM_TIME_MAX,
+        // What is here was not waited for, and needs no clock.
+        let here = match futures_util::poll!(pin!(self.stream.data())) {
+            Poll::Ready(frame) => Some(frame),
+            Poll::Pending => None,
         };
-        let frame = within(&self.door.core, limit, self.stream.data()).await;
-        let waited = self.door.core.now().since(began);
+        let (frame, waited) = match here {
+            Some(frame) => (Some(frame), Duration::ZERO),
+            None => {
+                let began = self.door.core.now();
+                let limit = match wait {
+                    Wait::Patiently => self.patience.limit(0),
+                    Wait::Briefly => self.patience.limit(0).min(self.haste.limit(0)),
+                    Wait::Idly => STREAM_TIME_MAX,
+                };
+                let frame = within(&self.door.core, limit, self.stream.data()).await;
+                (frame, self.door.core.now().since(began))
+            }
+        };
         let count = frame.as_ref().and_then(|frame| frame.as_ref()?.as_ref().ok()).map_or(0, |frame| frame.len());
         if wait != Wait::Idly {
             self.patience.account(count, waited);
