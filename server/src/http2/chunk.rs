@@ -9,83 +9,79 @@ use bytes::{Buf, Bytes};
 
 use crate::transport::Lent;
 
-/// A part of an answer, in the buffer that the disk was read into, or on the heap. Nothing is copied, and of
-/// what lies in a buffer nothing is copied when the frame is written.
-#[derive(Clone, Debug)]
+/// A part of an answer: bytes on the heap, and behind them some in the buffer that the disk was read into. Nothing is copied,
+/// and of what lies in a buffer nothing is copied when the frame is written.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Chunk {
-    /// Goes before the rest.
-    head: Bytes,
-    memory: Memory,
-    range: Range<usize>,
-}
-
-#[derive(Clone, Debug)]
-enum Memory {
-    Buffer(Rc<Buffer>),
-    Heap(Bytes),
+    heap: Bytes,
+    piece: Option<(Rc<Buffer>, Range<usize>)>,
 }
 
 impl Chunk {
     /// A piece, which is lent, with these bytes before it.
     pub(super) fn of(head: Vec<u8>, piece: Piece<Buffer>, lent: &Lent) -> Self {
-        Self { head: head.into(), memory: Memory::Buffer(lent.lend(piece.buffer)), range: piece.range }
+        Self { heap: head.into(), piece: Some((lent.lend(piece.buffer), piece.range)) }
     }
 
     /// Takes the first `count` bytes off.
     pub(super) fn split_to(&mut self, count: usize) -> Self {
         assert!(count <= self.remaining(), "takes what is there");
-        let head = self.head.split_to(count.min(self.head.len()));
-        let middle = self.range.start + count - head.len();
-        let first = Self { head, memory: self.memory.clone(), range: self.range.start..middle };
-        self.range.start = middle;
-        first
+        let heap = self.heap.split_to(count.min(self.heap.len()));
+        let left = count - heap.len();
+        let piece = self.piece.as_mut().filter(|_| left > 0).map(|(buffer, range)| {
+            let first = range.start..range.start + left;
+            range.start = first.end;
+            (Rc::clone(buffer), first)
+        });
+        Self { heap, piece }
     }
 
     /// Holds a buffer of the core's pool.
     pub(super) fn is_pooled(&self) -> bool {
-        matches!(self.memory, Memory::Buffer(_))
+        self.piece.is_some()
     }
 
     /// Copies the bytes, so that the buffer goes back.
     pub(super) fn move_to_heap(&mut self) {
-        let bytes = self.memory()[self.range.clone()].to_vec();
-        *self = Self { head: std::mem::take(&mut self.head), ..Self::from(bytes) };
+        let Some((buffer, range)) = self.piece.take() else { return };
+        self.heap = [&self.heap, &buffer[range]].concat().into();
     }
 
-    fn memory(&self) -> &[u8] {
-        match &self.memory {
-            Memory::Buffer(buffer) => buffer,
-            Memory::Heap(bytes) => bytes,
-        }
+    fn piece(&self) -> &[u8] {
+        self.piece.as_ref().map_or(&[], |(buffer, range)| &buffer[range.clone()])
     }
 }
 
 impl From<Vec<u8>> for Chunk {
     fn from(bytes: Vec<u8>) -> Self {
-        let range = 0..bytes.len();
-        Self { head: Bytes::new(), memory: Memory::Heap(bytes.into()), range }
+        Self { heap: bytes.into(), piece: None }
     }
 }
 
 impl Buf for Chunk {
     fn remaining(&self) -> usize {
-        self.head.len() + self.range.len()
+        self.heap.len() + self.piece.as_ref().map_or(0, |(_, range)| range.len())
     }
 
     fn chunk(&self) -> &[u8] {
-        if self.head.is_empty() { &self.memory()[self.range.clone()] } else { &self.head }
+        if self.heap.is_empty() { self.piece() } else { &self.heap }
     }
 
     fn advance(&mut self, count: usize) {
         assert!(count <= self.remaining(), "goes over what is there");
-        let of_head = count.min(self.head.len());
-        self.head.advance(of_head);
-        self.range.start += count - of_head;
+        let of_heap = count.min(self.heap.len());
+        self.heap.advance(of_heap);
+        if let Some((_, range)) = &mut self.piece {
+            range.start += count - of_heap;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use anvil_model::io::{Reserve, World as _};
+    use anvil_runtime::{Options, available_cpus, start};
+
     use super::*;
 
     #[test]
@@ -99,14 +95,28 @@ mod tests {
     }
 
     #[test]
-    fn a_head_goes_before_the_rest() {
-        let mut chunk = Chunk { head: Bytes::from_static(b"head"), ..Chunk::from(b"abcdef".to_vec()) };
-        let (first, mut second) = (chunk.split_to(2), chunk.split_to(4));
-        assert_eq!((first.chunk(), first.remaining()), (&b"he"[..], 2));
-        assert_eq!((second.chunk(), second.remaining()), (&b"ad"[..], 4));
-        second.move_to_heap();
-        second.advance(3);
-        assert_eq!((second.chunk(), second.remaining()), (&b"b"[..], 1));
-        assert_eq!((chunk.chunk(), chunk.remaining()), (&b"cdef"[..], 4));
+    fn a_piece_goes_behind_what_is_on_the_heap() {
+        let options = Options {
+            cpus: vec![available_cpus()[0]],
+            buffers_per_core: 2,
+            progress_reserve: 1,
+            abort_on_panic: false,
+            ..Options::default()
+        };
+        let cores = start(options, |core| async move {
+            let mut buffer = core.buffer(Reserve::Foreground).await;
+            buffer[10..16].copy_from_slice(b"abcdef");
+            let mut chunk = Chunk::of(b"head".to_vec(), Piece { buffer, range: 10..16 }, &Lent::default());
+            let (first, mut second) = (chunk.split_to(2), chunk.split_to(4));
+            assert_eq!((first.chunk(), first.remaining(), first.is_pooled()), (&b"he"[..], 2, false));
+            assert_eq!((second.chunk(), second.remaining(), second.is_pooled()), (&b"ad"[..], 4, true));
+            second.advance(3);
+            assert_eq!((second.chunk(), second.remaining()), (&b"b"[..], 1));
+            assert_eq!((chunk.chunk(), chunk.remaining(), chunk.is_pooled()), (&b"cdef"[..], 4, true));
+            chunk.move_to_heap();
+            chunk.advance(1);
+            assert_eq!((chunk.chunk(), chunk.remaining(), chunk.is_pooled()), (&b"def"[..], 3, false));
+        });
+        cores.unwrap().join().unwrap();
     }
 }
