@@ -13,7 +13,7 @@ use std::time::Duration;
 use anvil_model::io::World;
 use anvil_runtime::net::{Connection, Listener};
 use anvil_runtime::{Core, Task};
-use futures_util::future::{Either, join_all, select};
+use futures_util::future::{Either, join_all, ready, select};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::http::{DateCache, ReceiveError, Service};
@@ -136,11 +136,10 @@ impl<S: Service> Frontdoor<S> {
     }
 
     /// Completes when the node stops.
-    pub(crate) async fn stopping(&self) {
+    pub(crate) fn stopping(&self) -> impl Future<Output = ()> {
+        // First, so that nothing is missed in between.
         let notified = self.stop.notified();
-        if !self.is_stopping() {
-            notified.await;
-        }
+        if self.is_stopping() { Either::Left(ready(())) } else { Either::Right(notified) }
     }
 
     async fn stop(&self) {
@@ -198,13 +197,13 @@ fn admit<S: Service>(door: &Rc<Frontdoor<S>>, connection: Connection, peer: Sock
     let id = guests.next_id.get();
     guests.next_id.set(id + 1);
     let place = Place::take(Rc::clone(door), id, is_full);
-    let wire = Wire::new(door.core.clone(), connection, peer);
+    // On the heap, and gone when it is known what the client speaks: the task stays as large as it begins.
+    let wire = Box::new(Wire::new(door.core.clone(), connection, peer));
     let task = door.core.spawn(async move {
         let life = if is_full {
-            Some(refused(&place.door, wire, http1::FULL))
+            Some(refused(&place.door, *wire, http1::FULL))
         } else {
-            // On the heap, and gone when it is known what the client speaks.
-            Box::pin(greet(&place.door, wire)).await
+            Box::pin(greet(&place.door, *wire)).await
         };
         if let Some(life) = life {
             life.await;

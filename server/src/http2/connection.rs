@@ -1,20 +1,22 @@
 //! The life of a connection: requests come, run side by side, and the connection is seen off.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anvil_model::io::World;
 use anvil_model::time::Moment;
-use futures_util::future::FutureExt as _;
-use futures_util::select_biased;
+use futures_util::future::Either;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use h2::server::{Builder, Connection};
 use h2::{Ping, PingPong, Reason};
 
 use super::call::Caller;
 use super::chunk::Chunk;
-use super::exchange::exchange;
+use super::exchange::{Exchange, exchange};
 use super::{
     CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, SEND_BUFFER_BYTES, SMALL_FRAME_BYTES, SMALL_WINDOW_BYTES,
     STREAM_WINDOW_BYTES, STREAMS_MAX,
@@ -26,42 +28,99 @@ use crate::telemetry::Protocol;
 use crate::transport::{Health, SEND_BYTES_MAX, Stream};
 
 /// Serves a connection until its client or the node wants no more of it.
-pub(crate) async fn serve<S: Service>(door: &Rc<Frontdoor<S>>, mut stream: Box<Stream>, peer: SocketAddr) {
+///
+/// A block and no function that is async, which would keep two places for what it is given: this state is the largest part of
+/// what an idle connection costs beside what is `h2`'s.
+pub(crate) fn serve<S: Service>(
+    door: &Rc<Frontdoor<S>>,
+    mut stream: Box<Stream>,
+    peer: SocketAddr,
+) -> impl Future<Output = ()> {
     stream.send_from(Rc::clone(&door.http2.lent));
-    let _speaks = door.counters.speaks(Protocol::Http2);
-    let window = door.http2.window.take(CONNECTION_WINDOW_BYTES as usize);
-    let (health, is_tls) = (stream.health(), stream.is_tls());
-    // On the heap: what is over has no place in the state of an idle connection.
-    let Some(mut connection) = Box::pin(shake_hands(door, stream, window.is_some())).await else { return };
-    let mut watch = Watch::new(door.core.now(), health, connection.ping_pong());
-    // Each on the heap by itself: the set keeps a place of the size of one for as long as it lives.
-    let mut requests = FuturesUnordered::new();
-    let mut stopping = std::pin::pin!(door.stopping().fuse());
-    let pause = pause(&door.settings);
-    let mut tick = std::pin::pin!(door.core.sleep(pause).fuse());
-    loop {
-        select_biased! {
-            () = requests.select_next_some() => {
-                if requests.is_empty() {
-                    watch.quiet_since = door.core.now();
+    async move {
+        let _speaks = door.counters.speaks(Protocol::Http2);
+        let window = door.http2.window.take(CONNECTION_WINDOW_BYTES as usize);
+        let (health, is_tls) = (stream.health(), stream.is_tls());
+        // On the heap: what is over has no place in the state of an idle connection.
+        let Some(mut connection) = Box::pin(shake_hands(door, stream, window.is_some())).await else { return };
+        let mut watch = Watch::new(door.core.now(), health);
+        let mut requests = Requests::default();
+        let mut stopping = pin!(door.stopping());
+        let mut tick = pin!(door.core.sleep(pause(&door.settings)));
+        loop {
+            let event = poll_fn(|context| {
+                if requests.poll_ended(context).is_ready() {
+                    return Poll::Ready(Either::Right(Event::Ended));
                 }
-            }
-            accepted = connection.accept().fuse() => match accepted {
-                Some(Ok((request, respond))) => requests.push(exchange(Rc::clone(door), Caller { peer, is_tls }, request, respond)),
-                Some(Err(error)) => {
+                if let Poll::Ready(asked) = connection.poll_accept(context) {
+                    return Poll::Ready(Either::Left(asked));
+                }
+                if watch.leaving_since.is_none() && stopping.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Either::Right(Event::Stop));
+                }
+                tick.as_mut().poll(context).map(|()| Either::Right(Event::Tick))
+            });
+            match event.await {
+                Either::Right(Event::Ended) if requests.is_empty() => watch.quiet_since = door.core.now(),
+                Either::Right(Event::Ended) => {}
+                Either::Left(Some(Ok((request, respond)))) => {
+                    requests.push(exchange(Rc::clone(door), Caller { peer, is_tls }, request, respond));
+                }
+                Either::Left(Some(Err(error))) => {
                     tracing::debug!(%peer, %error, "an HTTP/2 connection ends");
                     return;
                 }
-                None => return,
-            },
-            () = stopping => watch.leave(&mut connection, door.core.now()),
-            () = tick => {
-                if !watch.look(&mut connection, door.core.now(), requests.is_empty(), &door.settings) {
-                    return;
+                Either::Left(None) => return,
+                Either::Right(Event::Stop) => watch.leave(&mut connection, door.core.now()),
+                Either::Right(Event::Tick) => {
+                    if !watch.look(&mut connection, door.core.now(), requests.is_empty(), &door.settings) {
+                        return;
+                    }
+                    requests.rest();
+                    tick.set(door.core.sleep(pause(&door.settings)));
                 }
-                tick.set(door.core.sleep(pause).fuse());
             }
         }
+    }
+}
+
+/// What a connection waits for beside requests.
+enum Event {
+    /// A request has ended.
+    Ended,
+    /// The node stops.
+    Stop,
+    /// It is time to look after the connection.
+    Tick,
+}
+
+/// The requests that run. A connection is without any most of the time: then it keeps no memory for them.
+#[derive(Default)]
+struct Requests {
+    /// Each on the heap by itself: the set keeps a place of the size of one for as long as it lives.
+    running: Option<FuturesUnordered<Exchange>>,
+}
+
+impl Requests {
+    fn push(&mut self, exchange: Exchange) {
+        self.running.get_or_insert_default().push(exchange);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.running.as_ref().is_none_or(FuturesUnordered::is_empty)
+    }
+
+    /// Ready when one has ended; never while none runs.
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self.running.as_mut().map(|running| running.poll_next_unpin(context)) {
+            Some(Poll::Ready(Some(()))) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Gives memory back, before a wait of unknown length.
+    fn rest(&mut self) {
+        self.running.take_if(|running| running.is_empty());
     }
 }
 
@@ -111,12 +170,12 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(now: Moment, health: Rc<Health>, pings: Option<PingPong>) -> Self {
+    fn new(now: Moment, health: Rc<Health>) -> Self {
         Self {
             health,
             quiet_since: now,
             leaving_since: None,
-            pings,
+            pings: None,
             received_bytes: 0,
             received_at: now,
             pinged: false,
@@ -148,7 +207,7 @@ impl Watch {
             self.look_at_quiet(connection, now, settings);
         }
         self.leaving_since.is_none_or(|since| !is_quiet || now.since(since) < 2 * settings.linger_timeout + GO_TIMEOUT)
-            && self.is_there(now, is_quiet)
+            && self.is_there(connection, now, is_quiet)
     }
 
     fn look_at_quiet(&mut self, connection: &mut Connection<Box<Stream>, Chunk>, now: Moment, settings: &Settings) {
@@ -161,7 +220,7 @@ impl Watch {
     }
 
     /// While requests run and nothing comes, asks whether anybody is there. False when nobody is.
-    fn is_there(&mut self, now: Moment, is_quiet: bool) -> bool {
+    fn is_there(&mut self, connection: &mut Connection<Box<Stream>, Chunk>, now: Moment, is_quiet: bool) -> bool {
         let received_bytes = self.health.received_bytes.get();
         if received_bytes != self.received_bytes || is_quiet {
             self.received_bytes = received_bytes;
@@ -170,6 +229,8 @@ impl Watch {
         }
         let silent = now.since(self.received_at);
         if silent >= PING_AFTER && !self.pinged {
+            // Made only now: few connections ever need one.
+            self.pings = self.pings.take().or_else(|| connection.ping_pong());
             self.pinged = self.pings.as_mut().is_some_and(|pings| pings.send_ping(Ping::opaque()).is_ok());
         }
         silent < PING_AFTER + PONG_TIMEOUT

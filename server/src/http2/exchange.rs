@@ -21,7 +21,10 @@ use crate::grpc::request::is_grpc;
 use crate::http::{Head, Response, Service, call, first_piece, request_id};
 use crate::http1::{Refusal, within};
 use crate::listener::Frontdoor;
-use crate::telemetry::Exchange;
+use crate::telemetry;
+
+/// A request on its way to its answer.
+pub(super) type Exchange = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Serves a request until it is answered, or its client takes it back. It has the memory that its kind needs: a call that
 /// streams may wait for hours.
@@ -30,7 +33,7 @@ pub(super) fn exchange<S: Service>(
     caller: Caller,
     request: http::Request<RecvStream>,
     respond: SendResponse<Chunk>,
-) -> Pin<Box<dyn Future<Output = ()>>> {
+) -> Exchange {
     let (began, peer) = (door.core.now(), caller.peer);
     let (parts, stream) = request.into_parts();
     let request_id = request_id(door.core.random());
@@ -160,7 +163,7 @@ impl Told {
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 pub(super) fn record<S: Service>(door: &Frontdoor<S>, began: Moment, head: &Head, operation: &'static str, told: Told) {
-    door.counters.record(&Exchange {
+    door.counters.record(&telemetry::Exchange {
         head,
         operation,
         status: told.status,
