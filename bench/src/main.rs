@@ -31,7 +31,7 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures disks, the erasure code, digests, the network and starts of the store through Anvil's own code, and S3 endpoints as a
+/// Measures disks, the store on them, the erasure code, digests and the network through Anvil's own code, and S3 endpoints as a
 /// client: each suite prints what it was measured on, and one JSON document with --json.
 #[derive(Debug, Parser)]
 #[command(name = "anvil-bench", version)]
@@ -46,7 +46,7 @@ enum What {
     Disk(disk::Args),
     /// Measures the erasure code: encoding, rebuilding and verifying, by kernel, beside other libraries
     Ec(ec::Args),
-    /// Appends many small blobs, then measures how a start finds them again, and what memory they take
+    /// Measures the store on disks, without any network: appends, starts, reads, group commit, reclaim
     Store(store::Args),
     /// Measures the digests of payloads by the streams that go in step, on one CPU
     Digest(digest::Args),

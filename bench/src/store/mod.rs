@@ -1,311 +1,188 @@
-//! `anvil-bench store`: how long a start takes, and how much memory, with as many small blobs as one likes on a disk.
+//! `anvil-bench store`: what the engine makes of a disk, without any network: blobs that are appended, found again by a start,
+//! read, made durable one by one, and given up.
 //!
-//! Appends them through the real store and runtime, on one core; then recovers the disk as a start does, first from the
-//! footers, then with all footers destroyed, so that every extent is read whole. Makes a directory of its own in the path
-//! and removes it again.
+//! Uses the real store and runtime, on one core. Makes a directory of its own in each path and removes it again, also after
+//! Ctrl-C.
+//!
+//! | file | what happens there |
+//! | --- | --- |
+//! | `plan` | what is done, and for how long |
+//! | `bench` | what all operations need: a store, blobs, many at once |
+//! | `keep` | append, recover, read |
+//! | `group_commit`, `reclaim` | each on a disk of its own |
+//! | `report` | what was seen |
+
+mod bench;
+mod group_commit;
+mod keep;
+mod plan;
+mod reclaim;
+mod report;
 
 use std::path::PathBuf;
-use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use anvil_model::format::{UNIT_BYTES, extent_offset};
-use anvil_model::ids::{DiskId, Incarnation, NodeId, TenantId};
-use anvil_model::io::{Device as _, Reserve, World as _};
-use anvil_model::limits::SMALL_BLOB_BYTES_MAX;
-use anvil_model::profile::Profile;
-use anvil_model::time::WallTime;
-use anvil_runtime::{Core, Device, Disk, Options};
-use anvil_store::{
-    FormatOptions, Origin, OriginPayload, Recovered, RecoveryReport, SmallCopy, Store, extent_bytes, format, mail,
-    recover,
-};
+use anvil_runtime::{Disk, Options};
 use anyhow::{Context, ensure};
-use futures_util::future::try_join_all;
-use serde::Serialize;
 
 use crate::host::Medium;
-use crate::run::RunArgs;
+use crate::run::{Bar, Run, RunArgs};
 use crate::signals::Interrupted;
 use crate::target::Target;
 use crate::units;
+use bench::{Bench, Event, Work};
+use plan::{Life, Operation, Plan};
+use report::{DiskReport, Report};
 
-/// What to fill the disk with.
+/// What to do with the disks.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A directory on the disk to measure
-    #[arg(value_name = "PATH")]
-    path: PathBuf,
-    /// Blobs to append
+    /// Directories on the disks to measure, one after the other
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Blobs to append, and the most that each step reads or commits
     #[arg(long, default_value_t = 1_000_000, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     records: u64,
-    /// Bytes of each blob, at most 64KiB
+    /// Bytes of each blob, at most 16MiB: up to 64KiB they are packed, above that they are cells
     #[arg(long, default_value = "100", value_parser = units::size, value_name = "SIZE")]
     size: u64,
-    /// What the disk may grow to
+    /// What a disk may grow to, at least 256MiB and 64 times --size; 1GiB of it is used for reclaim
     #[arg(long, default_value = "15GiB", value_parser = units::size, value_name = "SIZE")]
     capacity: u64,
+    /// What to do
+    #[arg(
+        long,
+        default_value = "append,recover,read,group-commit,reclaim",
+        value_delimiter = ',',
+        value_name = "OPERATION"
+    )]
+    operation: Vec<Operation>,
     #[command(flatten)]
     run: RunArgs,
 }
 
-/// What was seen.
-#[derive(Clone, Debug, Serialize)]
-struct Report {
-    path: PathBuf,
-    medium: Medium,
-    blob_bytes: u64,
-    appended: Appended,
-    /// As after a clean stop, and with every footer destroyed. What the user's end left out is missing.
-    recoveries: Vec<Recovery>,
-}
-
-/// Blobs that were appended, without a flush for each.
-#[derive(Clone, Debug, Default, Serialize)]
-struct Appended {
-    /// Less than was asked for when that would have taken half of the time.
-    records: u64,
-    seconds: f64,
-    /// Of the disk, in use.
-    bytes: u64,
-    bytes_per_record: f64,
-}
-
-/// A start.
-#[derive(Clone, Debug, Serialize)]
-struct Recovery {
-    from: &'static str,
-    seconds: f64,
-    records: u64,
-    extents: u64,
-    extents_scanned: u64,
-    scanned_bytes: u64,
-    index_entries: u64,
-    index_bytes: u64,
-    /// By how much the process has grown since it began.
-    grown_bytes: u64,
-}
-
-/// Appends that wait at once, and share their writes.
-const APPENDS_AT_ONCE: usize = 1000;
-const DISK: DiskId = DiskId(1);
-
-/// Appends, recovers twice, and prints what was seen.
+/// Measures every path and prints what was seen.
 ///
 /// # Errors
 /// One sentence; [`Interrupted`] after Ctrl-C. Nothing that the run made is left behind in either case.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    ensure!((1..=SMALL_BLOB_BYTES_MAX as u64).contains(&args.size), "--size is 1 to {SMALL_BLOB_BYTES_MAX} bytes");
+    let least = CAPACITY_BYTES_MIN.max(args.size.saturating_mul(BLOBS_MIN));
+    ensure!(
+        (1..=SIZE_MAX).contains(&args.size),
+        "--size is {}: take 1 byte to {}",
+        units::show_size(args.size),
+        units::show_size(SIZE_MAX)
+    );
+    ensure!(
+        args.capacity >= least,
+        "--capacity is {}: take at least {}, so that there is room for many blobs",
+        units::show_size(args.capacity),
+        units::show_size(least)
+    );
     let mut run = args.run.begin("store")?;
     let cpu = run.one_cpu();
-    let target = Target::claim(&args.path, false)?;
+    // Every path is looked at before anything is written to any of them.
+    let targets: Vec<Target> = args.paths.iter().map(|path| Target::claim(path, false)).collect::<Result<_, _>>()?;
     run.print_header();
-    let bar = run.bar();
-    let disk = target.open(args.capacity)?;
-    let options = Options { cpus: vec![cpu], abort_on_panic: false, ..Options::default() };
-    let (sender, events) = mpsc::channel();
-    let work = Work {
-        args: args.clone(),
-        disk,
-        half: run.duration() / 2,
-        interrupted: Arc::clone(run.interrupted()),
-        events: sender,
-    };
-    let cores = anvil_runtime::start(options, move |core| {
-        let work = work.clone();
-        async move {
-            let result = work.measure(&core).await;
-            work.tell(Event::Ended(result));
-        }
-    })?;
-    let medium = Medium::look(&args.path);
-    let mut report = Report {
-        path: args.path.clone(),
-        medium,
-        blob_bytes: args.size,
-        appended: Appended::default(),
-        recoveries: Vec::new(),
-    };
-    let mut end = Ok(());
-    for event in events {
-        match event {
-            Event::Doing(what) => bar.say(what),
-            Event::Appended(appended) => report.appended = appended,
-            Event::Recovered(recovery) => report.recoveries.push(recovery),
-            Event::Ended(result) => end = result,
+    let session = Session { args, plan: Plan::new(&args.operation), cpu, run: &run, bar: run.bar() };
+    let mut disks = Vec::new();
+    let mut left = u32::try_from(targets.len()).context("too many paths")?;
+    for target in targets {
+        let deadline = Instant::now() + run.left() / left;
+        left -= 1;
+        let disk = session.measure(&target, deadline);
+        disks.push(disk.with_context(|| format!("cannot measure {}", target.path().display()))?);
+        target.remove()?;
+        if run.is_interrupted() {
+            break;
         }
     }
-    cores.join()?;
-    target.remove()?;
-    bar.finish();
-    match end {
-        Err(error) if !error.is::<Interrupted>() => Err(error),
-        _ => run.finish(&report, Report::print),
-    }
+    session.bar.finish();
+    let first = disks.remove(0);
+    run.finish(&Report { first, more_disks: disks }, Report::print)
 }
 
-/// What the core tells the thread that talks to the user.
-enum Event {
-    Doing(String),
-    Appended(Appended),
-    Recovered(Recovery),
-    /// Nothing follows.
-    Ended(anyhow::Result<()>),
+/// What is done with every path.
+struct Session<'a> {
+    args: &'a Args,
+    plan: Plan,
+    cpu: usize,
+    run: &'a Run,
+    bar: Bar,
 }
 
-#[derive(Clone)]
-struct Work {
-    args: Args,
-    disk: Disk,
-    /// Of the time that the whole run has.
-    half: Duration,
-    interrupted: Arc<AtomicBool>,
-    events: mpsc::Sender<Event>,
-}
-
-impl Work {
-    async fn measure(&self, core: &Core) -> anyhow::Result<()> {
-        let before = resident_bytes();
-        let device = self.disk.device(core);
-        let extent_bytes = extent_bytes(device.geometry().capacity_bytes_max);
-        format(core, &device, FormatOptions { disk: DISK, cluster: 1, extent_bytes }).await?;
-        let began = Instant::now();
-        let store = open(core, &device, self.recover(core).await?.0);
-        store.set_writer(NodeId(1), Incarnation(1));
-        let records = self.append(&store, began).await?;
-        let seconds = began.elapsed().as_secs_f64();
-        let bytes = store.stats().disks[0].space.context("it is at home here")?.prepared_bytes;
-        store.close().await;
-        drop(store);
-        self.tell(Event::Appended(Appended {
-            records,
-            seconds,
-            bytes,
-            bytes_per_record: bytes as f64 / records as f64,
-        }));
-
-        let found = self.start(core, &device, "footers", before).await?;
-        let extents = u32::try_from((bytes - extent_offset(0, 0)) / extent_bytes).context("a few extents")?;
-        destroy_footers(core, &device, extents, extent_bytes).await?;
-        let scanned = self.start(core, &device, "a full scan", before).await?;
-        ensure!(scanned == found, "the scan finds other records");
-        Ok(())
-    }
-
-    /// Starts as a node does, and tells what that took; how many records it found.
-    async fn start(&self, core: &Core, device: &Device, from: &'static str, before: u64) -> anyhow::Result<u64> {
-        self.tell(Event::Doing(format!("recovering from {from}")));
-        let (recovered, took) = self.recover(core).await?;
-        let RecoveryReport { extents, extents_scanned, scanned_bytes, records, .. } = recovered.report.clone();
-        let store = open(core, device, recovered);
-        let stats = store.stats();
-        self.tell(Event::Recovered(Recovery {
-            from,
-            seconds: took.as_secs_f64(),
-            records,
-            extents,
-            extents_scanned,
-            scanned_bytes,
-            index_entries: stats.index_entries,
-            index_bytes: stats.index_bytes,
-            grown_bytes: resident_bytes().saturating_sub(before),
-        }));
-        store.close().await;
-        Ok(records)
-    }
-
-    async fn recover(&self, core: &Core) -> anyhow::Result<(Recovered<Core>, Duration)> {
-        self.check()?;
-        let began = Instant::now();
-        let recovered = recover(core, vec![(DISK, self.disk.device(core))], 1, 0).await?;
-        Ok((recovered, began.elapsed()))
-    }
-
-    /// As many as were asked for, or as half of the time allows.
-    async fn append(&self, store: &Store<Core>, began: Instant) -> anyhow::Result<u64> {
-        let at = WallTime { unix_ms: 0 };
-        let origin = Origin {
-            tenant: TenantId(1),
-            bucket: "bucket".into(),
-            key: "a/key/like/others".into(),
-            at,
-            payload: OriginPayload::Object { length: 0 },
+impl Session<'_> {
+    /// What was seen until all was done, or the user has ended it.
+    fn measure(&self, target: &Target, deadline: Instant) -> anyhow::Result<DiskReport> {
+        let mut report = DiskReport {
+            path: target.path().to_owned(),
+            medium: Medium::look(target.path()),
+            blob_bytes: self.args.size,
+            appended: None,
+            recoveries: Vec::new(),
+            reads: Vec::new(),
+            group_commits: Vec::new(),
+            reclaim: None,
         };
-        let size = usize::try_from(self.args.size)?;
-        let mut done = 0;
-        while done < self.args.records && (done == 0 || began.elapsed() < self.half) {
-            self.check()?;
-            let count = (self.args.records - done).min(APPENDS_AT_ONCE as u64);
-            let appends = (0..count).map(|number| {
-                let payload = Rc::new(vec![number as u8; size]);
-                let copy =
-                    SmallCopy { blob: store.new_blob(), profile: Profile::SINGLE, shard: 0, payload, encryption: None };
-                store.append_small(DISK, Some(&origin), copy)
-            });
-            try_join_all(appends).await.context("the disk does not take them all: see --capacity")?;
-            done += count;
-            self.tell(Event::Doing(format!("appending {done}")));
+        for life in self.plan.lives() {
+            let capacity = match life {
+                Life::Keep | Life::GroupCommit => self.args.capacity,
+                Life::Reclaim => self.args.capacity.min(reclaim::CAPACITY_BYTES_MAX),
+            };
+            let lived = self.live(life, target.open(capacity)?, deadline, &mut report);
+            target.empty()?;
+            match lived {
+                Err(error) if error.is::<Interrupted>() => break,
+                lived => lived?,
+            }
         }
-        Ok(done)
+        Ok(report)
     }
 
-    fn check(&self) -> anyhow::Result<()> {
-        if self.interrupted.load(Ordering::Relaxed) { Err(Interrupted.into()) } else { Ok(()) }
-    }
-
-    fn tell(&self, event: Event) {
-        // The listener lives until the core has ended.
-        self.events.send(event).ok();
-    }
-}
-
-impl Report {
-    fn print(&self) {
-        self.medium.print("disk", &self.path);
-        let &Appended { records, seconds, bytes, bytes_per_record } = &self.appended;
-        println!(
-            "{records} blobs of {} bytes appended in {seconds:.2} s: {} on disk, {bytes_per_record:.0} bytes each",
-            self.blob_bytes,
-            units::show_size(bytes)
-        );
-        for recovery in &self.recoveries {
-            let Recovery { from, seconds, records, extents, extents_scanned, .. } = recovery;
-            let rate = recovery.scanned_bytes as f64 / seconds / f64::from(1 << 20);
-            println!("recovered from {from} in {seconds:.2} s: {records} records in {extents} extents");
-            println!("  {extents_scanned} extents read whole, {rate:.0} MiB/s");
-            println!(
-                "  index: {} entries, {:.1} bytes per record; the process has grown by {:.1} bytes per record",
-                recovery.index_entries,
-                recovery.index_bytes as f64 / *records as f64,
-                recovery.grown_bytes as f64 / *records as f64,
-            );
+    /// A life, on a core of its own.
+    fn live(&self, life: Life, disk: Disk, deadline: Instant, report: &mut DiskReport) -> anyhow::Result<()> {
+        let (sender, events) = mpsc::channel();
+        let work = Work {
+            plan: self.plan.clone(),
+            size: self.args.size,
+            records: self.args.records,
+            disk,
+            deadline,
+            interrupted: Arc::clone(self.run.interrupted()),
+            events: sender,
+        };
+        let options =
+            Options { cpus: vec![self.cpu], buffers_per_core: BUFFERS, abort_on_panic: false, ..Options::default() };
+        let cores = anvil_runtime::start(options, move |core| {
+            let work = work.clone();
+            async move {
+                let result = Bench::new(core, work.clone()).live(life).await;
+                work.tell(Event::Ended(result));
+            }
+        })?;
+        let mut end = Ok(());
+        loop {
+            match events.recv_timeout(TICK) {
+                Ok(Event::Doing(what)) => self.bar.say(what),
+                Ok(Event::Seen(figures)) => report.add(figures),
+                Ok(Event::Ended(result)) => end = result,
+                Err(RecvTimeoutError::Timeout) => self.bar.tick(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
         }
+        cores.join()?;
+        end
     }
 }
 
-fn open(core: &Core, device: &Device, recovered: Recovered<Core>) -> Store<Core> {
-    let (mut shares, _) = recovered.into_shares();
-    let share = shares.pop().expect("one core has one share");
-    let mail = mail(1).pop().expect("one core has one mailbox");
-    Store::open(core.clone(), vec![(DISK, device.clone())], share, mail)
-}
-
-/// Without its last unit a footer is none.
-async fn destroy_footers(core: &Core, device: &Device, extents: u32, extent_bytes: u64) -> anyhow::Result<()> {
-    let bytes = u32::try_from(extent_bytes)?;
-    for extent in 0..extents {
-        let mut buffer = core.buffer(Reserve::Foreground).await;
-        buffer[..UNIT_BYTES].fill(0);
-        let at = extent_offset(extent, bytes) + extent_bytes - UNIT_BYTES as u64;
-        device.write(at, buffer, 0..UNIT_BYTES).await.0?;
-    }
-    Ok(device.flush().await?)
-}
-
-/// 0 when the kernel does not say.
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
-    pages * 4096
-}
+/// A few windows of a blob.
+const SIZE_MAX: u64 = 16 << 20;
+/// On smaller disks extents hold so few windows that half of each may be lost to what is moved.
+const CAPACITY_BYTES_MIN: u64 = 256 << 20;
+/// The capacity holds at least so many blobs.
+const BLOBS_MIN: u64 = 64;
+/// For 32 that are read, and those that a store keeps for itself.
+const BUFFERS: usize = 48;
+const TICK: Duration = Duration::from_millis(100);
