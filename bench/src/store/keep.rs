@@ -55,7 +55,7 @@ impl Bench {
         let records = measured.operations;
         let whole = whole.get().min(records);
         ensure!(whole > 0, "the disk has no room for a blob: see --capacity");
-        let bytes = space(store)?.prepared_bytes;
+        let bytes = space(store)?.used_bytes;
         let bytes_per_record = bytes as f64 / records as f64;
         self.seen(Figures::Appended(Appended { records, measured, bytes, bytes_per_record }));
         Ok(whole)

@@ -23,8 +23,8 @@ impl Operation {
     /// Its part of the time, beside those of the others.
     const fn weight(self) -> u32 {
         match self {
-            Self::Append => 4,
-            Self::Recover | Self::Reclaim => 2,
+            Self::Append | Self::Reclaim => 4,
+            Self::Recover => 2,
             Self::Read | Self::GroupCommit => 1,
         }
     }

@@ -9,7 +9,7 @@ use anvil_model::io::World as _;
 use anvil_runtime::Core;
 use anvil_store::{ReclaimOptions, Store};
 
-use super::bench::{Bench, had_room, space};
+use super::bench::{Bench, free_bytes, had_room, space};
 use super::plan::Operation;
 use super::report::{Emptied, Figures, Measured, Reclaim};
 use crate::load::Random;
@@ -39,18 +39,19 @@ impl Bench {
 
         self.say("filling half of a small disk");
         let end = Self::end_of_step(last, 4);
-        let is_half_full = || space(&store).is_ok_and(|space| space.used_bytes >= capacity / 2);
-        self.write(&store, end, &live, |_| !is_half_full()).await?;
+        let filled = self.write(&store, end, &live, || free_bytes(&store) > capacity / 2).await?;
+        let blob_bytes = store.stats().disks[0].appended_bytes / filled.operations.max(1);
+        let until = |bytes: u64| move |begun: u64| begun * blob_bytes < bytes;
 
         self.say("overwriting until it is used up");
         let end = Self::end_of_step(last, 3);
-        let of_payload = |share: u64| move |begun: u64| begun * self.work.size < share;
-        self.overwrite(&store, end, &live, of_payload(capacity / 2)).await?;
+        let settled = self.overwrite(&store, end, &live, until(capacity / 2)).await?;
+        let used_up = settled.operations * blob_bytes >= capacity / 2;
 
         self.say("overwriting");
         let end = Self::end_of_step(last, 2);
         let before = store.stats().disks.remove(0);
-        let measured = self.overwrite(&store, end, &live, of_payload(capacity)).await?;
+        let measured = self.overwrite(&store, end, &live, until(capacity)).await?;
         let after = store.stats().disks.remove(0);
 
         self.say("waiting for the space of all blobs");
@@ -62,6 +63,7 @@ impl Bench {
         let freed_bytes = (after.extents - before.extents) * self.extent_bytes();
         self.seen(Figures::Reclaim(Reclaim {
             capacity_bytes: capacity,
+            used_up,
             measured,
             payload_bytes,
             written_bytes,
@@ -81,9 +83,9 @@ impl Bench {
         store: &Store<Core>,
         end: Instant,
         live: &RefCell<Live>,
-        goes_on: impl Fn(u64) -> bool,
+        goes_on: impl Fn() -> bool,
     ) -> anyhow::Result<Measured> {
-        let goes_on = |begun| Instant::now() < end && goes_on(begun);
+        let goes_on = |_| Instant::now() < end && goes_on();
         self.repeat(self.in_flight(), goes_on, async || {
             let Some(blob) = self.append_patiently(store, end).await? else { return Ok(false) };
             live.borrow_mut().blobs.push(blob);

@@ -105,6 +105,8 @@ pub(super) struct GroupCommit {
 pub(super) struct Reclaim {
     /// Of the disk, smaller than that of the others.
     pub(super) capacity_bytes: u64,
+    /// False when the time was too short for that: then reclaim had less to do than it has in the long run.
+    pub(super) used_up: bool,
     #[serde(flatten)]
     pub(super) measured: Measured,
     pub(super) payload_bytes: u64,
@@ -221,6 +223,9 @@ impl Reclaim {
             mib(self.freed_bytes_per_second),
             mib(self.moved_bytes as f64),
         );
+        if !self.used_up {
+            println!("  its time was over before the disk was used up: take a longer --duration");
+        }
         println!(
             "  all given up: {:.1} MiB came back in {:.2} s, {:.1} MiB/s; {:.1} MiB are still used",
             mib(emptied.bytes as f64),
