@@ -26,7 +26,7 @@ fn is_empty(directory: &Path) -> bool {
 
 /// The document of a run that has all the time it needs.
 fn measured(paths: &[&Path], arguments: &[&str]) -> Value {
-    let output = bench(paths).args(arguments).args(["--duration", "20m", "--json"]).output().unwrap();
+    let output = bench(paths).args(arguments).args(["--duration", "5m", "--json"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(paths.iter().all(|path| is_empty(path)));
     serde_json::from_slice(&output.stdout).unwrap()

@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// Bytes of each blob, at most 16MiB: up to 64KiB they are packed, above that they are cells
     #[arg(long, default_value = "100", value_parser = units::size, value_name = "SIZE")]
     size: u64,
-    /// What a disk may grow to, at least 256MiB and 64 times --size; 1GiB of it is used for reclaim
+    /// What a disk may grow to, at least 256MiB and 64 times --size; reclaim uses 512MiB of it
     #[arg(long, default_value = "15GiB", value_parser = units::size, value_name = "SIZE")]
     capacity: u64,
     /// What to do

@@ -14,8 +14,8 @@ use super::plan::Operation;
 use super::report::{Emptied, Figures, Measured, Reclaim};
 use crate::load::Random;
 
-/// What the disk may grow to: so little that it is used up soon, and of extents as large disks have them, in the proportion.
-pub(super) const CAPACITY_BYTES_MAX: u64 = 1 << 30;
+/// What the disk may grow to: so little that it is used up within a run, and enough for extents of several windows.
+pub(super) const CAPACITY_BYTES_MAX: u64 = 512 << 20;
 /// How long a write that found no room waits before it asks again.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 /// How often the end of reclaim is looked for.
