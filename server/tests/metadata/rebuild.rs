@@ -189,6 +189,9 @@ fn an_index_made_anew_is_row_by_row_what_it_was() {
     node.stop();
 }
 
+/// The tasks of a node's disks.
+const OWN_OBJECTS: usize = 1;
+
 /// Every object has its line.
 fn exported(place: &Place, objects: &Objects) {
     let lines = told(place.metadata(&["export"]));
@@ -202,6 +205,10 @@ fn exported(place: &Place, objects: &Objects) {
             (format!("/bucket/{}", column("key")), column("etag"))
         })
         .collect();
+    // And what the node keeps for itself, in a bucket of its own.
+    let (own, heads): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        heads.into_iter().partition(|(key, _)| key == "/bucket/tasks/queue.json");
+    assert_eq!(own.len(), OWN_OBJECTS);
     assert_eq!(heads, objects.iter().map(|(key, (_, tag))| (key.clone(), tag.clone())).collect());
 }
 
@@ -232,7 +239,7 @@ fn two_disks_of_the_log_and_the_data_directory_are_lost_and_everything_reads() {
     let field = |report: &str, name: &str| serde_json::from_str::<Value>(report).unwrap()[name].clone();
     assert_eq!(field(&after, "in_place"), true);
     assert_eq!(field(&after, "history"), field(&before, "history"));
-    assert_eq!(field(&after, "rows")["heads"], objects.len());
+    assert_eq!(field(&after, "rows")["heads"], objects.len() + OWN_OBJECTS);
 
     // The two that are left are enough for the node; what is blank is not taken for new.
     for &disk in &holders[..2] {

@@ -332,7 +332,10 @@ fn task_calls(name: &str) -> Vec<String> {
         "LISTED" | "COUNT" => &["'here'"],
         "ALIKE" => &["'here', 'delete-bucket', '500/b'"],
         // The next one in its turn, and one of which the lease has ended.
-        "DUE" => &["'here', '{delete-bucket}', 100, 1, 1", "'here', '{delete-bucket}', 0, 1, 2"],
+        "DUE" => &[
+            "'here', '{delete-bucket,sweep}', 100, 1, 1, '{sweep}', 'node 1'",
+            "'here', '{delete-bucket,sweep}', 0, 1, 2, '{sweep}', 'node 1'",
+        ],
         "HELD" => &["'here', 500"],
         "SAVE" => &["500, 2, 1, 5, 5, 1, 1, '', NULL, 5"],
         "DROP" => &["500"],
