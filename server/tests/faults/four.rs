@@ -26,8 +26,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_LONG: Duration = Duration::from_millis(500);
 
 pub(crate) struct Four {
-    scratch: tempfile::TempDir,
     pub(crate) disks: Vec<LoopDisk>,
+    /// Below which they are mounted: removed when they no longer are.
+    scratch: tempfile::TempDir,
 }
 
 /// What `anvil admin disk list` says of a disk.
@@ -47,7 +48,7 @@ impl Four {
             LoopDisk::make_with(&directory, DISK_BYTES, file_system)
         });
         let disks = disks.collect::<Option<_>>()?;
-        Some(Self { scratch, disks })
+        Some(Self { disks, scratch })
     }
 
     /// The directory that the node uses on a disk.
