@@ -240,6 +240,26 @@ fn a_disk_that_was_cut_short_does_not_grow() {
     });
 }
 
+/// Not while it grows either.
+#[test]
+fn a_disk_that_is_cut_short_while_it_grows_is_gone() {
+    on_disk(create(), move |_, device, path| async move {
+        device.grow(2 * MIB).await.unwrap();
+        let file = std::fs::File::options().write(true).open(path.join("anvil.disk")).unwrap();
+        let cutter = std::thread::spawn(move || {
+            while file.metadata().unwrap().len() <= 2 * MIB {
+                std::thread::yield_now();
+            }
+            file.set_len(MIB).unwrap();
+        });
+        // Known to the growth, or to the flush behind it.
+        let grown = device.grow(256 * MIB).await;
+        assert!(matches!(grown, Ok(()) | Err(DeviceError::Gone)), "{grown:?}");
+        cutter.join().unwrap();
+        assert_eq!(device.flush().await, Err(DeviceError::Gone));
+    });
+}
+
 /// One disk has one user; the lock ends with the last clone.
 #[test]
 fn a_disk_is_opened_once() {

@@ -474,6 +474,9 @@ impl<W: World> Inner<W> {
             // There may be room for one.
             grown = self.grow_by(disk, 1).await;
         }
+        if let Err(error) = grown {
+            self.note_write_failed(disk, error);
+        }
         let mut space = self.space(disk).borrow_mut();
         space.superblock_busy = false;
         // What could not be flushed by order says nothing about room.

@@ -27,7 +27,7 @@ pub(crate) async fn grow(handle: &Rc<Handle>, size_bytes: u64) -> Result<(), Dev
     }
     // A file that was cut short would have its old length again, with a hole where its bytes were.
     if !disk.shared.opened.is_present(missing.start) {
-        return Err(DeviceError::Gone);
+        return Err(disk.lose(DeviceError::Gone));
     }
     check_reserve(disk, missing.end - missing.start)?;
     let result = fill(handle, &missing).await;
@@ -51,11 +51,20 @@ async fn allocate(handle: &Rc<Handle>, missing: &Range<u64>) -> Result<(), Devic
         match -result {
             ..=0 => return Ok(()),
             // A file system that cannot: the zeros allocate as they go.
-            libc::EOPNOTSUPP => return Ok(()),
+            libc::EOPNOTSUPP => return lengthen(handle, missing.end),
             _ if op::is_retry(result) => {}
             _ => return Err(device_error(result)),
         }
     }
+}
+
+/// What allocation does too. A block device has its length.
+fn lengthen(handle: &Rc<Handle>, size_bytes: u64) -> Result<(), DeviceError> {
+    let opened = &handle.disk.shared.opened;
+    if opened.is_present(size_bytes) {
+        return Ok(());
+    }
+    opened.file.set_len(size_bytes).map_err(|error| DeviceError::Io(error.raw_os_error().unwrap_or(libc::EIO)))
 }
 
 async fn write_zeros(handle: &Rc<Handle>, missing: &Range<u64>) -> Result<(), DeviceError> {
@@ -66,6 +75,10 @@ async fn write_zeros(handle: &Rc<Handle>, missing: &Range<u64>) -> Result<(), De
     let zeros = Rc::new(zeros);
     let mut offset = missing.start;
     while offset < missing.end {
+        // It has its new length already: if not, it was cut short since, and the last piece would hide that.
+        if !handle.disk.shared.opened.is_present(missing.end) {
+            return Err(handle.disk.lose(DeviceError::Gone));
+        }
         let length = u32::try_from(missing.end - offset).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
         let (result, _) = op::write::write_region(handle, &zeros, length, offset).await;
         match u64::try_from(result) {
@@ -89,10 +102,15 @@ fn check_reserve(disk: &Disk, wanted: u64) -> Result<(), DeviceError> {
     }
 }
 
-/// Gives back what a failed growth took. This blocks the core for the time of one small change of the file system; it
-/// is rare, and leaving the blocks allocated would make a full disk fuller.
+/// Gives back what a failed growth took; a file that was cut short stays as short as it is. This blocks the core for the time
+/// of one small change of the file system; it is rare, and leaving the blocks allocated would make a full disk fuller.
 fn shrink_back(disk: &Disk) {
-    if let Err(error) = disk.shared.opened.file.set_len(disk.size_bytes()) {
+    let file = &disk.shared.opened.file;
+    let shrunk = file.metadata().and_then(|now| match now.len() > disk.size_bytes() {
+        true => file.set_len(disk.size_bytes()),
+        false => Ok(()),
+    });
+    if let Err(error) = shrunk {
         tracing::warn!(disk = %disk.path().display(), %error, "could not give back what a failed growth took");
     }
 }

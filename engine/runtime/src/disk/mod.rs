@@ -8,8 +8,8 @@ use std::future::Future;
 use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anvil_model::io::{self as seam, DeviceError, Geometry};
 use tokio::sync::Semaphore;
@@ -34,6 +34,9 @@ struct Shared {
     /// Only grows, and only by the holder of the turn; every byte below it is allocated and written.
     size_bytes: AtomicU64,
     grow_turn: Semaphore,
+    /// Why no flush may succeed any more. The kernel tells of writes that were lost in one flush only (fsync(2)), which may be one
+    /// that a growth makes; and a file that was cut short becomes longer again by the next write.
+    lost: OnceLock<DeviceError>,
     stats: Arc<DiskStats>,
 }
 
@@ -47,7 +50,8 @@ impl Disk {
     pub fn open(path: &Path, options: &DiskOptions) -> Result<Self, OpenError> {
         let opened = Opened::open(path, options)?;
         let size_bytes = AtomicU64::new(opened.size_bytes);
-        let shared = Shared { opened, size_bytes, grow_turn: Semaphore::new(1), stats: Arc::default() };
+        let (grow_turn, lost) = (Semaphore::new(1), OnceLock::new());
+        let shared = Shared { opened, size_bytes, grow_turn, lost, stats: Arc::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -99,6 +103,11 @@ impl Disk {
             return Err(DeviceError::Io(libc::EINVAL));
         }
         Ok(())
+    }
+
+    /// From now on no flush succeeds: with this error, or the first one.
+    fn lose(&self, error: DeviceError) -> DeviceError {
+        *self.shared.lost.get_or_init(|| error)
     }
 
     fn note<T>(&self, result: Result<T, DeviceError>) -> Result<T, DeviceError> {
@@ -226,18 +235,19 @@ impl seam::Device for Device {
 }
 
 async fn flush(handle: &Rc<Handle>) -> Result<(), DeviceError> {
+    let disk = &handle.disk;
     loop {
         let (result, Held::Nothing) = op::flush::flush(handle).await else { unreachable!("a flush holds nothing") };
         match result {
             0.. => break,
             _ if op::is_retry(result) => {}
-            _ => return Err(device_error(result)),
+            _ => return Err(disk.lose(device_error(result))),
         }
     }
-    if !handle.disk.shared.opened.is_present(handle.disk.size_bytes()) {
-        return Err(DeviceError::Gone);
+    if !disk.shared.opened.is_present(disk.size_bytes()) {
+        return Err(disk.lose(DeviceError::Gone));
     }
-    Ok(())
+    disk.shared.lost.get().map_or(Ok(()), |error| Err(*error))
 }
 
 /// The meaning of a negative result.
