@@ -20,13 +20,10 @@ use futures_util::future::join_all;
 
 use crate::Node;
 use crate::metadata::MetadataError;
-use crate::metadata::mutation::Change;
-use crate::metadata::rows::BlobState;
+use crate::metadata::mutation::{Change, LostShard};
 use crate::repair::Repairs;
 use crate::upkeep::Upkeep;
 
-/// A shard that is not on the disk that its row names.
-pub(crate) type LostShard = (BlobId, u8, DiskId);
 /// A shard that a read did not find, or could not read, in this window.
 pub(crate) type Suspect = (BlobId, u8, u32);
 
@@ -43,10 +40,10 @@ const RETRY: Duration = Duration::from_secs(5);
 
 impl Repairs {
     /// The record of this shard on this disk is not whole.
-    pub(crate) fn note_damaged(&self, blob: BlobId, shard: u8, disk: DiskId) {
+    pub(crate) fn note_damaged(&self, lost: LostShard) {
         let mut damaged = self.damaged.borrow_mut();
         if damaged.len() < DAMAGED_MAX {
-            damaged.insert((blob, shard, disk));
+            damaged.insert(lost);
         }
     }
 
@@ -108,8 +105,8 @@ impl<W: World> Node<W> {
     async fn look_at_suspects(&self) -> Result<(), MetadataError> {
         loop {
             let Some(suspect) = self.repairs.suspects.borrow().first().copied() else { return Ok(()) };
-            if let Some((blob, shard, disk)) = self.lost_by(suspect).await? {
-                self.repairs.note_damaged(blob, shard, disk);
+            if let Some(lost) = self.lost_by(suspect).await? {
+                self.repairs.note_damaged(lost);
             }
             self.repairs.suspects.borrow_mut().remove(&suspect);
         }
@@ -117,7 +114,7 @@ impl<W: World> Node<W> {
 
     /// What the row says of the suspect, if that is not so although the disk is there.
     async fn lost_by(&self, (blob, shard, window): Suspect) -> Result<Option<LostShard>, MetadataError> {
-        let row = self.metadata.blob(blob).await?.filter(|row| row.state == BlobState::Live);
+        let row = self.live(blob).await?;
         let Some(row) = row.filter(|row| window < geometry::window_count(row.profile, row.length)) else {
             return Ok(None);
         };
@@ -142,7 +139,8 @@ impl<W: World> Node<W> {
                 )
             }
         };
-        Ok((lost && self.is_online(disk)).then_some((blob, shard, disk)))
+        let lost = lost && self.is_online(disk);
+        Ok(lost.then_some(LostShard { blob, profile: row.profile, shard, disk }))
     }
 
     /// Shards that are damaged lose their places, unless they were moved meanwhile.
@@ -150,8 +148,8 @@ impl<W: World> Node<W> {
         // Where nothing can be made again they are left to whoever asks for them.
         let taken = if self.classes.standard().parity > 0 { DAMAGED_MAX } else { 0 };
         for BadRecord { disk, subject, .. } in self.store.bad_records(taken) {
-            if let Subject::Blob { blob, shard, profile: Profile { parity: 1.., .. }, .. } = subject {
-                self.repairs.note_damaged(blob, shard, disk);
+            if let Subject::Blob { blob, shard, profile: profile @ Profile { parity: 1.., .. }, .. } = subject {
+                self.repairs.note_damaged(LostShard { blob, profile, shard, disk });
             }
         }
         loop {
@@ -164,14 +162,14 @@ impl<W: World> Node<W> {
         }
     }
 
-    /// From now on these shards are debt, but for those that are elsewhere by now. Says how many.
+    /// From now on these shards are debt, but for those that are elsewhere, or of a spread that is no more. Says how many.
     pub(crate) async fn tell_lost(&self, shards: &[LostShard]) -> Result<usize, MetadataError> {
         let mut told = 0;
         for some in shards.chunks(AT_ONCE) {
-            let tell = |&(blob, shard, from): &LostShard| {
-                self.metadata.commit(Change::MoveShard { blob, shard, from, to: DiskId::NONE })
-            };
-            for (outcome, (blob, shard, disk)) in join_all(some.iter().map(tell)).await.into_iter().zip(some) {
+            let tell = |&lost: &LostShard| self.metadata.commit(Change::LoseShard(lost));
+            for (outcome, LostShard { blob, shard, disk, .. }) in
+                join_all(some.iter().map(tell)).await.into_iter().zip(some)
+            {
                 match outcome {
                     Ok(_) => {
                         told += 1;

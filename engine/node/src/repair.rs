@@ -25,8 +25,8 @@ use futures_util::future::{self, Either};
 use tokio::sync::watch;
 
 use crate::Node;
-use crate::debt::{LostShard, Suspect};
-use crate::metadata::mutation::{Change, Mutation};
+use crate::debt::Suspect;
+use crate::metadata::mutation::{Change, LostShard, Mutation};
 use crate::metadata::rows::BlobRow;
 use crate::metadata::{MetadataError, Refusal};
 use crate::respread::RespreadError;

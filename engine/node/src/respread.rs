@@ -21,7 +21,7 @@ use crate::Node;
 use crate::encryption::Encryptor;
 use crate::get::StreamError;
 use crate::metadata::mutation::{BlobSpread, Change};
-use crate::metadata::rows::{BlobRow, BlobState};
+use crate::metadata::rows::BlobRow;
 use crate::metadata::{MetadataError, Refusal};
 use crate::stripe::Stripe;
 
@@ -65,8 +65,7 @@ impl<W: World> Node<W> {
 
     /// Spreads a narrow blob as its class wants it. False when there are too few disks for that, or nobody wants it any more.
     pub(crate) async fn spread_anew(&self, blob: BlobId, bytes_per_second: u64) -> Result<bool, RespreadError> {
-        let row = self.metadata.blob(blob).await?.filter(|row| row.state == BlobState::Live);
-        let Some(row) = row else { return Ok(false) };
+        let Some(row) = self.live(blob).await? else { return Ok(false) };
         let Some(wanted) = self.wanted_spread(&row) else { return Ok(false) };
         let placement = self.place(wanted, row.length).ok().filter(|placement| placement.profile == wanted);
         let Some(Placement { disks, .. }) = placement else { return Ok(false) };

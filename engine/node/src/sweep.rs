@@ -20,9 +20,8 @@ use anvil_model::limits::PAGE_KEYS_MAX;
 use anvil_model::profile::Profile;
 
 use crate::Node;
-use crate::debt::LostShard;
 use crate::metadata::MetadataError;
-use crate::metadata::mutation::{BlobClaim, Change, Outcome};
+use crate::metadata::mutation::{BlobClaim, Change, LostShard, Outcome};
 use crate::metadata::rows::{BlobRow, BlobState};
 
 /// The life of a node that runs: what earlier ones left is the sweep's.
@@ -115,7 +114,7 @@ impl<W: World> Node<W> {
             self.world.sleep(PAUSE).await;
         }
         for row in rows.into_values().filter(|row| row.state == BlobState::Live) {
-            self.look_again(&row, swept).await?;
+            self.look_again(row.blob, swept).await?;
         }
         Ok(())
     }
@@ -129,7 +128,9 @@ impl<W: World> Node<W> {
         let named: Vec<DiskId> =
             row.places.iter().map(|&disk| if online.contains(&disk) { disk } else { DiskId::NONE }).collect();
         let lacking = self.store.lacking(row.blob, row.profile, row.length, &named);
-        lacking.into_iter().map(|shard| (row.blob, shard, named[usize::from(shard)])).collect()
+        let &BlobRow { blob, profile, .. } = row;
+        let lost = |shard: u8| LostShard { blob, profile, shard, disk: named[usize::from(shard)] };
+        lacking.into_iter().map(lost).collect()
     }
 
     async fn claim_orphans(&self, blobs: Vec<BlobClaim>) -> Result<u64, MetadataError> {
@@ -146,20 +147,27 @@ impl<W: World> Node<W> {
     }
 
     /// The store was asked after the row was read: a blob that is still live had been there before both.
-    async fn look_again(&self, row: &BlobRow, swept: &mut Swept) -> Result<(), MetadataError> {
-        if self.metadata.blob(row.blob).await?.is_none_or(|row| row.state == BlobState::Dead) {
-            return Ok(());
+    async fn look_again(&self, blob: BlobId, swept: &mut Swept) -> Result<(), MetadataError> {
+        loop {
+            let Some(row) = self.live(blob).await? else { return Ok(()) };
+            // Records at places that no row names may do.
+            if self.is_readable(&row).await {
+                return Ok(());
+            }
+            // Otherwise it was spread anew meanwhile, which makes it wider each time.
+            if self.live(blob).await?.is_some_and(|now| now.profile == row.profile) {
+                swept.missing += 1;
+                if swept.missing <= NAMED_MAX {
+                    tracing::error!(%blob, length = row.length, "objects need a blob that is not wholly on the disks");
+                }
+                return Ok(());
+            }
         }
-        // Records at places that no row names may do.
-        if self.is_readable(row).await {
-            return Ok(());
-        }
-        swept.missing += 1;
-        if swept.missing <= NAMED_MAX {
-            let BlobRow { blob, length, .. } = row;
-            tracing::error!(%blob, length, "objects need a blob that is not wholly on the disks");
-        }
-        Ok(())
+    }
+
+    /// The row of a blob that something references.
+    pub(crate) async fn live(&self, blob: BlobId) -> Result<Option<BlobRow>, MetadataError> {
+        Ok(self.metadata.blob(blob).await?.filter(|row| row.state == BlobState::Live))
     }
 }
 

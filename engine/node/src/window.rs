@@ -20,6 +20,7 @@ use futures_util::future::{Either, join_all, select};
 use crate::Node;
 use crate::encryption::{Decryptor, in_frames};
 use crate::get::StreamError;
+use crate::metadata::mutation::LostShard;
 use crate::spread::ShardSet;
 use crate::stripe::Stripe;
 
@@ -162,8 +163,7 @@ impl<W: World> Node<W> {
             match self.decrypt(located, wanted, got)? {
                 Ok(pieces) => {
                     for shard in damaged.into_iter().filter(|_| located.profile.parity > 0) {
-                        let disk = located.cell(shard).expect("it was read").disk;
-                        self.repairs.note_damaged(located.blob, shard, disk);
+                        self.repairs.note_damaged(lost_shard(located, shard));
                     }
                     return Ok(pieces);
                 }
@@ -235,8 +235,7 @@ impl<W: World> Node<W> {
                         match error {
                             CellError::Closing => return Err(refusal),
                             CellError::Corrupt(_) if profile.parity > 0 => {
-                                let disk = located.cell(shard).expect("it was read").disk;
-                                self.repairs.note_damaged(located.blob, shard, disk);
+                                self.repairs.note_damaged(lost_shard(located, shard));
                             }
                             CellError::Missing(_) | CellError::Device { .. } if profile.parity > 0 => suspect(shard),
                             CellError::Corrupt(_) | CellError::Missing(_) | CellError::Device { .. } => {}
@@ -384,6 +383,12 @@ impl<W: World> Node<W> {
 }
 
 /// A window as long as all its cells: where a byte lies in them does not depend on where the blob ends.
+/// A shard of which a cell was read.
+fn lost_shard(located: &Located, shard: u8) -> LostShard {
+    let &Located { blob, profile, .. } = located;
+    LostShard { blob, profile, shard, disk: located.cell(shard).expect("it was read").disk }
+}
+
 fn stripe_of(located: &Located) -> Stripe {
     Stripe::new(located.profile, usize::from(located.profile.data) * located.cells[0].bytes)
 }

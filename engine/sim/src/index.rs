@@ -16,7 +16,7 @@ use anvil_model::time::WallTime;
 use anvil_node::metadata::decide::{self, Decision};
 use anvil_node::metadata::embedded::{Index, IndexError};
 use anvil_node::metadata::log::Batch;
-use anvil_node::metadata::mutation::{Change, Mutation};
+use anvil_node::metadata::mutation::{Change, LostShard, Mutation};
 use anvil_node::metadata::query::{self, Answer, Query};
 use anvil_node::metadata::rows::{Counters, Rows};
 use anvil_node::metadata::{MetadataError, Refusal};
@@ -110,7 +110,11 @@ impl State {
     fn taken(&self, rows: &MemoryRows, mutations: &[Mutation]) -> Vec<Mutation> {
         let mut mutations = mutations.to_vec();
         for mutation in mutations.iter_mut().filter(|_| self.moves_blindly) {
-            let Change::MoveShard { blob, shard, from, .. } = &mut mutation.change else { continue };
+            let (Change::MoveShard { blob, shard, from, .. }
+            | Change::LoseShard(LostShard { blob, shard, disk: from, .. })) = &mut mutation.change
+            else {
+                continue;
+            };
             let row = rows.blob(*blob).expect("rows in maps can always be had");
             if let Some(place) = row.and_then(|row| row.places.get(usize::from(*shard)).copied()) {
                 *from = place;

@@ -212,6 +212,7 @@ impl<R: Rows> One<'_, R> {
                 self.copy_part(*bucket, key, *upload, part, (source, range))
             }
             Change::MoveShard { blob, shard, from, to } => self.move_shard(*blob, *shard, *from, *to),
+            Change::LoseShard(lost) => self.lose_shard(*lost),
             Change::SpreadAnew { blob, from, to } => self.spread_anew(*blob, from, to),
             Change::AppendPart { bucket, key, upload, part } => self.append_part(*bucket, key, *upload, part),
             Change::CompleteWrite { bucket, key, upload, size, checksum, conditions } => {

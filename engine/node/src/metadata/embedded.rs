@@ -15,7 +15,7 @@ use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 
-use anvil_model::ids::{BlobId, DiskId, Incarnation, NodeId, WriteId};
+use anvil_model::ids::{DiskId, Incarnation, NodeId, WriteId};
 use anvil_model::io::World;
 use anvil_model::time::WallTime;
 use anvil_store::{AppendError, LOG_PAYLOAD_BYTES_MAX, LogError, LogRecord, LogWriter, Recovered};
@@ -25,7 +25,7 @@ use super::client::RETRY_AFTER;
 use super::decide::{Decided, Decision};
 use super::log::chain::{Broken, Chain};
 use super::log::{self, Batch, DecodeError, Header};
-use super::mutation::{Change, Mutation, Outcome};
+use super::mutation::{BlobClaim, Change, LostShard, Mutation, Outcome};
 use super::query::{Answer, Query};
 use super::rows::{Counters, RowsError};
 use super::{Metadata, MetadataError, Refusal, flushed};
@@ -137,18 +137,7 @@ pub struct Replayed {
     pub tip: Option<Batch>,
     /// Shards of the last batch that are not on the disks that it names, which are here. A crash tore them before anybody
     /// was told of their blobs; enough others are there.
-    pub torn: Vec<TornShard>,
-}
-
-/// A shard that is not where the log says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TornShard {
-    /// Of which blob.
-    pub blob: BlobId,
-    /// Which.
-    pub shard: u8,
-    /// Where it is not.
-    pub disk: DiskId,
+    pub torn: Vec<LostShard>,
 }
 
 /// Brings the index up to the log that recovery found. An index of another history, or that fails, is made anew.
@@ -296,12 +285,13 @@ impl From<Broken> for OpenError {
     }
 }
 
-fn torn_shards<W: World>(recovered: &Recovered<W>, batch: &Batch) -> Vec<TornShard> {
+fn torn_shards<W: World>(recovered: &Recovered<W>, batch: &Batch) -> Vec<LostShard> {
     let is_here = |disk| recovered.log.disks().any(|here| here == disk);
     let claims = batch.mutations.iter().filter_map(Mutation::claim);
     let torn = claims.flat_map(|claim| {
-        let lacking = recovered.lacks(claim.blob, claim.profile, claim.length).into_iter();
-        lacking.map(|shard| TornShard { blob: claim.blob, shard, disk: claim.places[usize::from(shard)] })
+        let &BlobClaim { blob, profile, length, ref places } = claim;
+        let lacking = recovered.lacks(blob, profile, length).into_iter();
+        lacking.map(move |shard| LostShard { blob, profile, shard, disk: places[usize::from(shard)] })
     });
     torn.filter(|torn| is_here(torn.disk)).collect()
 }
@@ -396,10 +386,9 @@ impl<W: World, I: Index> Embedded<W, I> {
         }
         let mut opening = vec![Mutation { write, change: Change::OpenWriter { node } }];
         // What a crash tore is made again by repair like any shard that is nowhere.
-        opening.extend(replayed.torn.iter().map(|&TornShard { blob, shard, disk }| {
-            let change = Change::MoveShard { blob, shard, from: disk, to: DiskId::NONE };
-            Mutation { write: WriteId(new_id(&embedded.world)), change }
-        }));
+        let lost =
+            |&torn: &LostShard| Mutation { write: WriteId(new_id(&embedded.world)), change: Change::LoseShard(torn) };
+        opening.extend(replayed.torn.iter().map(lost));
         let opened = embedded.commit(opening.into()).await.into_iter().next();
         embedded.tail.lock().await.writer.allow_one_copy(false);
         match opened {

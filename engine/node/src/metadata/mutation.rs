@@ -245,6 +245,22 @@ pub enum Change {
         /// Above all that its rows have and that were ever given where they come from.
         generation: Generation,
     },
+    /// Says that a shard is to be repaired: it is not, or not whole, on the disk that its row names. Refused when the blob is
+    /// spread otherwise by now, the shard elsewhere, or nothing references it any more.
+    LoseShard(LostShard),
+}
+
+/// A shard that is not on the disk that its row names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LostShard {
+    /// Of which blob.
+    pub blob: BlobId,
+    /// As it was spread when this was seen. A shard of another spread has the same number, and may be on the same disk.
+    pub profile: Profile,
+    /// Which: 0 to k+m-1.
+    pub shard: u8,
+    /// Where it should be.
+    pub disk: DiskId,
 }
 
 /// How a blob is spread.
@@ -450,6 +466,7 @@ impl Mutation {
             | Change::SetTenantQuota { .. }
             | Change::TakeIn { .. }
             | Change::BeginAt { .. }
+            | Change::LoseShard(_)
             | Change::SpreadAnew { .. } => (0, &[]),
             Change::CreateBucket { name, .. } => (0, name.as_str().as_bytes()),
             Change::DeleteBucket { bucket }

@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anvil_model::ids::{BlobId, DiskId};
+use anvil_model::ids::DiskId;
 use anvil_model::io::World;
 use anvil_node::metadata::MetadataError;
-use anvil_node::metadata::mutation::Change;
+use anvil_node::metadata::mutation::{Change, LostShard};
 use anvil_node::metadata::rows::{BlobRow, BlobState, Rows};
 use anvil_store::DiskState;
 
@@ -23,13 +23,6 @@ use crate::world::SimWorld;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Reports of damage that are kept back.
 const REPORTS_MAX: usize = 8;
-
-/// That a shard of a blob is damaged where it was seen.
-struct Report {
-    blob: BlobId,
-    shard: u8,
-    seen: DiskId,
-}
 
 impl Town {
     /// Gives up these disks for good and waits until nothing lies on them any more, as far as there are others. Gives their
@@ -104,8 +97,9 @@ impl Town {
     }
 
     /// Reports of damage arrive when the shards are elsewhere: nobody may believe them.
-    async fn tell_late(&mut self, running: &Running, reports: Vec<Report>) {
-        for Report { blob, shard, seen } in reports {
+    async fn tell_late(&mut self, running: &Running, reports: Vec<LostShard>) {
+        for report in reports {
+            let LostShard { blob, shard, disk: seen, .. } = report;
             let moved = || {
                 let row = self.index.rows().blob(blob).expect("rows in maps can always be had");
                 let row = row.filter(|row| row.state == BlobState::Live)?;
@@ -113,8 +107,7 @@ impl Town {
             };
             let Some(now) = moved() else { continue };
             let core = self.random.index(running.metadata.len());
-            let report = Change::MoveShard { blob, shard, from: seen, to: DiskId::NONE };
-            match running.metadata[core].commit(report).await {
+            match running.metadata[core].commit(Change::LoseShard(report)).await {
                 Ok(_) => {
                     panic!("shard {shard} of {blob} was made again on {now}, and is given up as damaged on {seen}")
                 }
@@ -211,11 +204,12 @@ fn live(index: &IndexFile) -> Vec<BlobRow> {
     rows.into_iter().filter(|row| row.state == BlobState::Live).collect()
 }
 
-fn reports(index: &IndexFile, lost: &BTreeSet<DiskId>) -> Vec<Report> {
+fn reports(index: &IndexFile, lost: &BTreeSet<DiskId>) -> Vec<LostShard> {
     let rows = live(index);
-    let shards = rows.iter().flat_map(|row| (0..).zip(&row.places).map(move |(shard, seen)| (row.blob, shard, *seen)));
-    let lost = shards.filter(|(.., seen)| lost.contains(seen));
-    lost.map(|(blob, shard, seen)| Report { blob, shard, seen }).take(REPORTS_MAX).collect()
+    let shards = rows.iter().flat_map(|&BlobRow { blob, profile, ref places, .. }| {
+        (0..).zip(places).map(move |(shard, &disk)| LostShard { blob, profile, shard, disk })
+    });
+    shards.filter(|shard| lost.contains(&shard.disk)).take(REPORTS_MAX).collect()
 }
 
 /// Whether every object can be read without these disks. What a crash tore counts as lost, though its row may name a place

@@ -13,7 +13,7 @@ use anvil_model::ids::{BucketId, Generation, NodeId};
 use anvil_model::object::BucketName;
 use anvil_model::time::WallTime;
 use anvil_node::metadata::decide::{Verdict, apply};
-use anvil_node::metadata::mutation::{BucketRef, Change, CopySource, Mutation, Stamp};
+use anvil_node::metadata::mutation::{BucketRef, Change, CopySource, LostShard, Mutation, Stamp};
 use anvil_node::metadata::rows::RowsError;
 use anvil_node::metadata::usage::{Account, UsageOf};
 use futures_util::future::join4;
@@ -222,7 +222,9 @@ fn needs_of(mutation: &Mutation) -> Vec<Need> {
             needs.extend(blobs.iter().flat_map(|claim| [Need::Writer(claim.blob.node), Need::Blob(claim.blob)]));
         }
         Change::ForgetGarbage { blobs } => needs.extend(blobs.iter().map(|(_, blob)| Need::Blob(*blob))),
-        Change::MoveShard { blob, .. } | Change::SpreadAnew { blob, .. } => needs.push(Need::Blob(*blob)),
+        Change::MoveShard { blob, .. }
+        | Change::SpreadAnew { blob, .. }
+        | Change::LoseShard(LostShard { blob, .. }) => needs.push(Need::Blob(*blob)),
         // A database has rows brought to it otherwise.
         Change::TakeIn { .. } | Change::BeginAt { .. } => {}
     }
@@ -281,7 +283,10 @@ impl Locks {
                 Change::ClaimOrphans { blobs } => blobs.iter().for_each(|claim| take(of_writer(claim.blob.node), true)),
                 Change::SetTenantQuota { tenant, .. } => take(lock(b"tenant", tenant.0, &[]), false),
                 // The rows of their blobs are locked.
-                Change::ForgetGarbage { .. } | Change::MoveShard { .. } | Change::SpreadAnew { .. } => {}
+                Change::ForgetGarbage { .. }
+                | Change::MoveShard { .. }
+                | Change::LoseShard(_)
+                | Change::SpreadAnew { .. } => {}
                 Change::CopyObject { copy, .. } => take_source(&mut take, &copy.source),
                 Change::CopyPart { source, .. } => take_source(&mut take, source),
                 Change::PutObject { .. }

@@ -6,7 +6,7 @@ use anvil_model::ids::{BlobId, DiskId, Generation};
 
 use super::{Decided, No, One, changed};
 use crate::metadata::Refusal;
-use crate::metadata::mutation::{BlobClaim, BlobSpread, Outcome};
+use crate::metadata::mutation::{BlobClaim, BlobSpread, LostShard, Outcome};
 use crate::metadata::rows::{BlobRow, BlobState, GarbageRow, Rows, RowsError, Slice};
 
 impl<R: Rows> One<'_, R> {
@@ -95,6 +95,15 @@ impl<R: Rows> One<'_, R> {
             self.rows.put_blob(&row)?;
         }
         Ok(Decided { outcome: Outcome::ShardMoved, changed: from != to })
+    }
+
+    /// Compare and set, as a move of a shard; what was seen of another spread says nothing about this one.
+    pub(super) fn lose_shard(&mut self, lost: LostShard) -> Result<Decided, No> {
+        let LostShard { blob, profile, shard, disk } = lost;
+        if self.rows.blob(blob)?.is_some_and(|row| row.profile != profile) {
+            return Err(Refusal::ShardMoved.into());
+        }
+        self.move_shard(blob, shard, disk, DiskId::NONE)
     }
 
     /// Compare and set, as a move of a shard.

@@ -4,7 +4,7 @@ use anvil_model::profile::Profile;
 
 use super::*;
 use crate::metadata::mutation::{BlobClaim, BlobSpread, BucketRef, Change, CopySource, NewCopy, NewObject, NewPart};
-use crate::metadata::mutation::{Completed, Outcome, Written};
+use crate::metadata::mutation::{Completed, LostShard, Outcome, Written};
 use crate::metadata::rows::{
     BlobRow, BlobState, BucketRow, BucketState, CompletedUpload, Content, GarbageRow, LockDefault, Ownership, PartRow,
     PublicAccessBlock, Retention, RetentionMode, SegmentPart, SegmentRow, Slice, StorageClass, UploadRow, VersionRow,
@@ -117,6 +117,16 @@ fn a_move_is_frozen() {
     let mutation = Mutation { write: WriteId(1), change };
     let bytes = encode_mutation(&mutation);
     assert_eq!(bytes, [0x01, 0x0d, 0x01, 0x03, 0xac, 0x02, 0x05, 0xff, 0x03, 0x00]);
+    assert_eq!(postcard::from_bytes(&bytes), Ok(mutation));
+}
+
+#[test]
+fn a_shard_that_is_lost_is_frozen() {
+    let blob = BlobId { node: NodeId(1), incarnation: Incarnation(3), sequence: 300 };
+    let lost = LostShard { blob, profile: Profile { data: 4, parity: 2 }, shard: 5, disk: DiskId(0x1ff) };
+    let mutation = Mutation { write: WriteId(1), change: Change::LoseShard(lost) };
+    let bytes = encode_mutation(&mutation);
+    assert_eq!(bytes, [1, 23, 1, 3, 0xac, 2, 4, 2, 5, 0xff, 3]);
     assert_eq!(postcard::from_bytes(&bytes), Ok(mutation));
 }
 

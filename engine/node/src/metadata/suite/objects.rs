@@ -6,7 +6,7 @@ use anvil_model::profile::Profile;
 use futures_util::future;
 
 use super::kit::{Caller, NODE, TENANT, blob_of, key, path};
-use crate::metadata::mutation::{BlobSpread, BucketRef, Change, NewObject, Outcome, Written};
+use crate::metadata::mutation::{BlobSpread, BucketRef, Change, LostShard, NewObject, Outcome, Written};
 use crate::metadata::query::{Answer, Query};
 use crate::metadata::rows::{Content, Slice};
 use crate::metadata::{Metadata, Refusal};
@@ -447,6 +447,18 @@ pub async fn a_narrow_blob_is_spread_anew(metadata: &impl Metadata) {
     assert_eq!(spread_anew(&first, &wide).await, Ok(Outcome::BlobSpread));
     assert_eq!(now().await, wide);
     assert_eq!(spread_anew(&first, &wide).await, Err(Refusal::ShardMoved), "somebody else was first");
+
+    // What was seen before says nothing of the shards that are there now, although the first disk is the same.
+    let lose = async |profile, disk| {
+        caller.commit(Change::LoseShard(LostShard { blob, profile, shard: 0, disk: DiskId(disk) })).await
+    };
+    assert_eq!(lose(first.profile, 11).await, Err(Refusal::ShardMoved), "of the other spread");
+    assert_eq!(lose(wide.profile, 12).await, Err(Refusal::ShardMoved), "on another disk");
+    assert_eq!(now().await, wide);
+    assert_eq!(lose(wide.profile, 11).await, Ok(Outcome::ShardMoved));
+    assert_eq!(now().await, spread(2, 2, &[0, 14, 15, 16]));
+    let again = Change::MoveShard { blob, shard: 0, from: DiskId::NONE, to: DiskId(11) };
+    assert_eq!(caller.commit(again).await, Ok(Outcome::ShardMoved));
 
     let mut object = caller.object(9);
     let claim = object.blob.as_mut().expect("it has bytes");
