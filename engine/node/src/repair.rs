@@ -274,11 +274,12 @@ impl<W: World> Node<W> {
     /// Repairs all that there is to repair at this moment.
     async fn repair_round(&self, upkeep: &Upkeep) -> Result<(), MetadataError> {
         // What nobody can make again is looked at, and no work that others should see.
-        let turn = if self.count(upkeep).await? { Some(upkeep.repair.turn().await) } else { None };
-        let repaired = self.repair_all(upkeep).await;
-        if let Some(turn) = turn {
-            turn.end(came_to(&repaired));
+        if !self.count(upkeep).await? {
+            return Ok(());
         }
+        let turn = upkeep.repair.turn().await;
+        let repaired = self.repair_all(upkeep).await;
+        turn.end(came_to(&repaired));
         repaired
     }
 
