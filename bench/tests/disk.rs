@@ -2,25 +2,17 @@
 //! directory of the target's file system.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use crate::support::{is_empty, leaves_nothing_when_interrupted, scratch};
+
+mod support;
 
 fn bench(paths: &[&Path]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_anvil-bench"));
     command.arg("disk").args(paths).args(["--size", "64MiB", "--block-size", "4KiB,1MiB", "--depth", "1,8"]);
     command
-}
-
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
-}
-
-fn is_empty(directory: &Path) -> bool {
-    fs::read_dir(directory).unwrap().next().is_none()
 }
 
 #[test]
@@ -80,15 +72,9 @@ fn every_back_end_does_the_same() {
 #[test]
 fn ctrl_c_ends_the_run_and_leaves_nothing() {
     let scratch = scratch();
-    let mut run = bench(&[scratch.path()]).args(["--duration", "10m"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
     // The disk's line comes when it is filled: then the measuring begins.
-    assert!(lines.any(|line| line.unwrap().starts_with("disk ")));
-    assert!(!is_empty(scratch.path()));
-    kill(Pid::from_raw(i32::try_from(run.id()).unwrap()), Signal::SIGINT).unwrap();
-    lines.for_each(drop);
-    assert_eq!(run.wait().unwrap().code(), Some(130));
-    assert!(is_empty(scratch.path()));
+    let tells = |line: &str| line.starts_with("disk ");
+    leaves_nothing_when_interrupted(bench(&[scratch.path()]).args(["--duration", "10m"]), scratch.path(), tells);
 }
 
 #[test]

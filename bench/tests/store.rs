@@ -1,27 +1,19 @@
 //! Goal: `anvil-bench store` finds again what it appended, shows what it saw of every operation, and leaves nothing behind. Method:
 //! the real binary, for a moment: blobs are so few that every step ends with the last of them, however busy the machine is.
 
-use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
-}
+use crate::support::{is_empty, leaves_nothing_when_interrupted, scratch};
+
+mod support;
 
 fn bench(paths: &[&Path]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_anvil-bench"));
     command.arg("store").args(paths);
     command
-}
-
-fn is_empty(directory: &Path) -> bool {
-    fs::read_dir(directory).unwrap().next().is_none()
 }
 
 /// The document of a run that has all the time it needs.
@@ -138,15 +130,8 @@ fn ctrl_c_ends_the_run_and_leaves_nothing() {
     let scratch = scratch();
     let arguments =
         ["--records", "100000000", "--capacity", "4GiB", "--operation", "group-commit", "--duration", "10m"];
-    let mut run = bench(&[scratch.path()]).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
     // The header comes when the directory is made.
-    lines.next().unwrap().unwrap();
-    assert!(!is_empty(scratch.path()));
-    kill(Pid::from_raw(i32::try_from(run.id()).unwrap()), Signal::SIGINT).unwrap();
-    lines.for_each(drop);
-    assert_eq!(run.wait().unwrap().code(), Some(130));
-    assert!(is_empty(scratch.path()));
+    leaves_nothing_when_interrupted(bench(&[scratch.path()]).args(arguments), scratch.path(), |_| true);
 }
 
 #[test]

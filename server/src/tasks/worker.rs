@@ -39,7 +39,7 @@ pub async fn work(
 ) {
     let jobs = NodeJobs { node, upload_expiry, access };
     let tasks = keeper.on(node);
-    let mut hands = Hands { tasks: &tasks, jobs, chores: &keeper.chores, worker, figures, rounds: Vec::new() };
+    let mut hands = Hands::new(&tasks, jobs, &keeper.chores, worker, figures);
     let rest = async || {
         future::select(pin!(keeper.changed.notified()), pin!(node.world().sleep(LOOKED_EVERY))).await;
     };
@@ -102,7 +102,11 @@ struct Round {
     renewed_at: Moment,
 }
 
-impl<T: TaskStore, J: Jobs> Hands<'_, T, J> {
+impl<'h, T: TaskStore, J: Jobs> Hands<'h, T, J> {
+    fn new(tasks: &'h T, jobs: J, chores: &'h Chores, worker: Worker, figures: &'h TaskFigures) -> Self {
+        Self { tasks, jobs, chores, worker, figures, rounds: Vec::new() }
+    }
+
     /// Looks after the chores, and does a slice of the next task. Says whether there was one.
     async fn turn(&mut self, now: Moment) -> Result<bool, TaskError> {
         let tended = self.tend_rounds(now).await;
@@ -217,8 +221,13 @@ pub(super) mod tests {
     pub(in super::super) async fn one_turn(tasks: &impl TaskStore, worker: Worker, report: Report) -> bool {
         let (chores, figures) = (Chores::new(&Arc::new(Notify::new())), TaskFigures::default());
         let jobs = Told(RefCell::new(vec![report]));
-        let mut hands = Hands { tasks, jobs, chores: &chores, worker, figures: &figures, rounds: Vec::new() };
+        let mut hands = Hands::new(tasks, jobs, &chores, worker, &figures);
         hands.turn(at(0)).await.expect("the tasks can be had")
+    }
+
+    /// Where chores are all there is to do.
+    fn idle() -> Told {
+        Told(RefCell::default())
     }
 
     fn at(seconds: u64) -> Moment {
@@ -236,14 +245,7 @@ pub(super) mod tests {
     /// Of tasks there are as many as there may be: nobody waits for that with what is lost.
     pub(in super::super) async fn a_chore_needs_no_task(tasks: &impl TaskStore, worker: Worker) {
         let (chores, figures) = (Chores::new(&Arc::new(Notify::new())), TaskFigures::default());
-        let hands = Hands {
-            tasks,
-            jobs: Told(RefCell::default()),
-            chores: &chores,
-            worker,
-            figures: &figures,
-            rounds: Vec::new(),
-        };
+        let hands = Hands::new(tasks, idle(), &chores, worker, &figures);
         let mut turn = Box::pin(chores.repair.turn());
         assert!(turn.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         hands.note_wanted().await;
@@ -253,14 +255,7 @@ pub(super) mod tests {
     /// A chore is a task from when it is wanted until it has ended, and its lease goes on as long as it does.
     pub(in super::super) async fn a_chore_is_a_task(tasks: &impl Timed, worker: Worker) {
         let (chores, figures) = (Chores::new(&Arc::new(Notify::new())), TaskFigures::default());
-        let mut hands = Hands {
-            tasks,
-            jobs: Told(RefCell::default()),
-            chores: &chores,
-            worker,
-            figures: &figures,
-            rounds: Vec::new(),
-        };
+        let mut hands = Hands::new(tasks, idle(), &chores, worker, &figures);
         assert_eq!(hands.turn(at(0)).await, Ok(false), "nothing is wanted");
         for (came_to, error) in [(CameTo::Failed("no".to_owned()), Some("no")), (CameTo::Done, None)] {
             let mut turn = Box::pin(chores.scrub.turn());
