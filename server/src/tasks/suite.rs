@@ -14,7 +14,7 @@ use super::chores::about;
 use super::document::{Document, Slot};
 use super::jobs::{DELETE_BUCKET, EXPIRE_UPLOADS, SWEEP};
 use super::task::{ATTEMPTS_MAX, LEASE, NewTask, Order, Report, TASKS_MAX, Task, TaskState, Worker, pause};
-use super::worker::tests::{a_chore_is_a_task, a_chore_needs_no_task, one_turn};
+use super::worker::tests::{a_chore_is_a_task, a_chore_needs_no_task, a_chore_outlives_its_task, one_turn};
 use super::{TaskError, TaskStore};
 
 /// Tasks whose time a case passes.
@@ -205,6 +205,7 @@ pub(crate) async fn what_is_of_a_node_is_left_to_it(tasks: &impl Timed) {
 /// See there.
 pub(crate) async fn chores_are_tasks(tasks: &impl Timed) {
     a_chore_is_a_task(tasks, ONE).await;
+    a_chore_outlives_its_task(tasks, ONE).await;
 }
 
 /// Makes a test of each case; `$run` takes a case and runs it over tasks of which there are none yet.

@@ -166,10 +166,14 @@ impl<'h, T: TaskStore, J: Jobs> Hands<'h, T, J> {
             if self.rounds.iter().any(|round| round.task.kind == kind) {
                 continue;
             }
-            if let Err(error) = self.tasks.add(wanted).await {
-                tracing::debug!(kind, %error, "a chore of this node is done without a task");
-                self.chores.of(kind).expect("it is a chore").open();
-            }
+            let in_vain = match self.tasks.add(wanted).await {
+                // That administrators are asked to look at it puts nothing off either.
+                Ok(task) if task.state == TaskState::Failed => "its task failed too often".to_owned(),
+                Ok(_) => continue,
+                Err(error) => error.to_string(),
+            };
+            tracing::debug!(kind, error = in_vain, "a chore of this node is done without a task");
+            self.chores.of(kind).expect("it is a chore").open();
         }
     }
 
@@ -205,8 +209,9 @@ pub(super) mod tests {
     use tokio::sync::Notify;
 
     use super::super::chores::about;
-    use super::super::jobs::SCRUB;
+    use super::super::jobs::{REPAIR, SCRUB};
     use super::super::suite::Timed;
+    use super::super::task::Order;
     use super::*;
 
     /// Does what it was told to, one report after the other.
@@ -250,6 +255,21 @@ pub(super) mod tests {
         assert!(turn.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         hands.note_wanted().await;
         drop(had(turn.as_mut()));
+    }
+
+    /// Its task is a dead letter, for a reason that may be no more: what is lost is made again all the same.
+    pub(in super::super) async fn a_chore_outlives_its_task(tasks: &impl Timed, worker: Worker) {
+        tasks.add(NewTask { kind: REPAIR, about: about(worker.node), priority: 5 }).await.unwrap();
+        while let Some(task) = tasks.lease(worker).await.unwrap() {
+            tasks.report(&task, Report::Failed("no".to_owned())).await.unwrap();
+            tasks.pass(Duration::from_hours(24)).await;
+        }
+        a_chore_needs_no_task(tasks, worker).await;
+        let left = tasks.list().await.unwrap().pop().unwrap();
+        assert_eq!(left.state, TaskState::Failed);
+        tasks.order(left.id, Order::Retry).await.unwrap();
+        assert!(one_turn(tasks, worker, Report::Done).await);
+        assert_eq!(tasks.list().await.unwrap(), []);
     }
 
     /// A chore is a task from when it is wanted until it has ended, and its lease goes on as long as it does.
