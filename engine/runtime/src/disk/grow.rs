@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use anvil_model::io::DeviceError;
 
-use super::{Disk, Handle, device_error, flush};
+use super::{Disk, Handle, device_error, flush, open};
 use crate::op;
 use crate::region::{HUGE_PAGE_BYTES, Region};
 
@@ -26,9 +26,7 @@ pub(crate) async fn grow(handle: &Rc<Handle>, size_bytes: u64) -> Result<(), Dev
         return Ok(());
     }
     // A file that was cut short would have its old length again, with a hole where its bytes were.
-    if !disk.shared.opened.is_present(missing.start) {
-        return Err(disk.lose(DeviceError::Gone));
-    }
+    disk.shared.opened.present(missing.start).map_err(|error| disk.lose(error))?;
     check_reserve(disk, missing.end - missing.start)?;
     let result = fill(handle, &missing).await;
     if result.is_err() {
@@ -61,7 +59,7 @@ async fn allocate(handle: &Rc<Handle>, missing: &Range<u64>) -> Result<(), Devic
 /// What allocation does too. A block device has its length.
 fn lengthen(handle: &Rc<Handle>, size_bytes: u64) -> Result<(), DeviceError> {
     let opened = &handle.disk.shared.opened;
-    if opened.is_present(size_bytes) {
+    if opened.present(size_bytes).is_ok() {
         return Ok(());
     }
     opened.file.set_len(size_bytes).map_err(|error| DeviceError::Io(error.raw_os_error().unwrap_or(libc::EIO)))
@@ -76,9 +74,7 @@ async fn write_zeros(handle: &Rc<Handle>, missing: &Range<u64>) -> Result<(), De
     let mut offset = missing.start;
     while offset < missing.end {
         // It has its new length already: if not, it was cut short since, and the last piece would hide that.
-        if !handle.disk.shared.opened.is_present(missing.end) {
-            return Err(handle.disk.lose(DeviceError::Gone));
-        }
+        handle.disk.shared.opened.present(missing.end).map_err(|error| handle.disk.lose(error))?;
         let length = u32::try_from(missing.end - offset).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
         let (result, _) = op::write::write_region(handle, &zeros, length, offset).await;
         match u64::try_from(result) {
@@ -94,7 +90,7 @@ async fn write_zeros(handle: &Rc<Handle>, missing: &Range<u64>) -> Result<(), De
 /// Refuses to take what the operator keeps for others on this file system.
 fn check_reserve(disk: &Disk, wanted: u64) -> Result<(), DeviceError> {
     let opened = &disk.shared.opened;
-    let Ok(space) = space(&opened.file_path) else { return Err(DeviceError::Gone) };
+    let space = space(&opened.file_path).map_err(|error| open::unnamed(&error))?;
     let kept = space.total_bytes / 100 * u64::from(opened.reserve_percent);
     match space.free_bytes.checked_sub(kept) {
         Some(usable) if usable >= wanted => Ok(()),

@@ -244,9 +244,7 @@ async fn flush(handle: &Rc<Handle>) -> Result<(), DeviceError> {
             _ => return Err(disk.lose(device_error(result))),
         }
     }
-    if !disk.shared.opened.is_present(disk.size_bytes()) {
-        return Err(disk.lose(DeviceError::Gone));
-    }
+    disk.shared.opened.present(disk.size_bytes()).map_err(|error| disk.lose(error))?;
     disk.shared.lost.get().map_or(Ok(()), |error| Err(*error))
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anvil_model::io::Geometry;
+use anvil_model::io::{DeviceError, Geometry};
 
 use super::grow;
 
@@ -131,14 +131,22 @@ impl Opened {
         Ok(Self { path: path.to_owned(), file_path, file, geometry, size_bytes, direct, reserve_percent, identity })
     }
 
-    /// True while the path names the file that is open, with all the bytes that it had. A file that was unlinked, or whose
+    /// Whether the path names the file that is open, with all the bytes that it had. A file that was unlinked, or whose
     /// file system was unmounted or covered by another, takes writes and flushes without complaint, and nobody will find
     /// them again; one that was cut short has lost what was behind its end.
-    pub(super) fn is_present(&self, size_bytes: u64) -> bool {
-        let Ok(named) = fs::metadata(&self.file_path) else { return false };
+    pub(super) fn present(&self, size_bytes: u64) -> Result<(), DeviceError> {
+        let named = fs::metadata(&self.file_path).map_err(|error| unnamed(&error))?;
         let identity = Identity::of(&named);
         let is_whole = matches!(identity, Identity::Block { .. }) || named.len() >= size_bytes;
-        identity == self.identity && is_whole
+        if identity == self.identity && is_whole { Ok(()) } else { Err(DeviceError::Gone) }
+    }
+}
+
+/// What it means that a path cannot be looked at: nothing is there, or its file system fails.
+pub(super) fn unnamed(error: &io::Error) -> DeviceError {
+    match error.raw_os_error() {
+        Some(libc::EIO) => DeviceError::Io(libc::EIO),
+        _ => DeviceError::Gone,
     }
 }
 
