@@ -170,8 +170,6 @@ impl Task {
         match report {
             Report::Working => {
                 self.state = held;
-                // Whoever ends now was heard of: only those who are not, one after the other, make a dead letter.
-                self.attempts = 1;
                 self.not_before = later(now, LEASE);
             }
             Report::Done => return None,
